@@ -1,0 +1,92 @@
+"""Types that the rooms of the server share.
+
+Data goes one way: scheduler -> kubelet client -> parser -> store -> rendered fragments -> API. The API layer reads the store and
+the cluster index through the two protocols below and never sees a kubelet; the store never sees HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerUsage:
+    """Usage of one container, or of a node as a whole (then `name` is empty)."""
+
+    name: str
+    #: CPU in nanocores, the average over the window (Kubernetes quantity unit `n`).
+    cpu_nanocores: int
+    #: Working set in bytes.
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the API publishes of one node or pod."""
+
+    #: Unix epoch in nanoseconds of the newer of the two points.
+    timestamp_ns: int
+    #: Distance of the two points in nanoseconds, always positive.
+    window_ns: int
+    #: One entry for a node; one per container, ordered by name, for a pod.
+    containers: tuple[ContainerUsage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMeta:
+    """What the server keeps of a Node object."""
+
+    name: str
+    labels: Mapping[str, str]
+    #: JSON of ObjectMeta without `creationTimestamp` and without the closing brace: `{"name":"n1","labels":{...}`.
+    metadata_json: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PodMeta:
+    """What the server keeps of a Pod object."""
+
+    namespace: str
+    name: str
+    node_name: str
+    labels: Mapping[str, str]
+    #: JSON of ObjectMeta without `creationTimestamp` and without the closing brace: `{"name":"p","namespace":"ns","labels":{...}`.
+    metadata_json: bytes
+
+
+class MetricsReader(Protocol):
+    """Read side of the store (`store.Store`)."""
+
+    def node_reading(self, name: str) -> Reading | None:
+        """Return the reading of a node, or None when there are not two points yet."""
+
+    def pod_reading(self, namespace: str, name: str) -> Reading | None:
+        """Return the reading of a pod, or None when not every running container has two points yet."""
+
+    def node_fragment(self, name: str) -> bytes | None:
+        """Return `"timestamp":"...Z","window":"15.029s","usage":{"cpu":"1n","memory":"1Ki"}` (no braces around), or None."""
+
+    def pod_fragment(self, namespace: str, name: str) -> bytes | None:
+        """Return `"timestamp":"...Z","window":"15.029s","containers":[{"name":"c","usage":{...}}]` (no braces around), or None."""
+
+
+class ClusterReader(Protocol):
+    """Read side of the node and pod index (`cluster.index.ClusterIndex`), kept live by watches."""
+
+    @property
+    def synced(self) -> bool:
+        """Whether both initial lists have been received."""
+
+    def node(self, name: str) -> NodeMeta | None:
+        """Return one node, or None."""
+
+    def nodes(self) -> Sequence[NodeMeta]:
+        """Return all nodes that match `--node-selector`, ordered by name."""
+
+    def pod(self, namespace: str, name: str) -> PodMeta | None:
+        """Return one running pod, or None."""
+
+    def pods(self, namespace: str | None = None) -> Sequence[PodMeta]:
+        """Return all running pods of a namespace (or of the cluster), ordered by (namespace, name)."""
