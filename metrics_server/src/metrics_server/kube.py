@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A small client for the Kubernetes API: JSON requests and watches, in a pod or with a kubeconfig. TLS is always
+verified."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import aiohttp
+import msgspec
+import yaml
+from yarl import URL
+
+from metrics_server.tlsfiles import ClientTls, MaterialError, Source
+
+SERVICE_ACCOUNT_DIR = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+#: An answer larger than this is refused. A page of 500 pods is some 5 MB.
+MAX_BODY = 256 * 1024 * 1024
+#: etcd refuses objects above 1.5 MB; JSON and managedFields make it more.
+MAX_WATCH_LINE = 32 * 1024 * 1024
+
+
+class KubeError(Exception):
+    """A request to the API server failed.
+
+    `status` is the HTTP status, or None when no answer came; `reason` is the reason of the Status object (`Forbidden`,
+    `Expired`, `Conflict`, ...), or for transport errors one of `Configuration`, `Timeout`, `Refused`, `Unreachable`,
+    `DNS`, `TLS`, `Malformed`, `Disconnected`.
+    """
+
+    def __init__(self, status: int | None, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class _Status(msgspec.Struct):
+    message: str = ""
+    reason: str = ""
+
+
+class KubeClient:
+    """Requests to one API server. Token, CA and client certificate files are read again when they change."""
+
+    def __init__(self, server: str, *, tls: ClientTls, token: Source | None, user_agent: str) -> None:
+        parts = urlsplit(server)
+        if parts.scheme != "https" or not parts.hostname:
+            raise KubeError(None, "Configuration", f"the API server's address must be an https:// URL, not {server!r}")
+        self.server = server.rstrip("/")
+        self._tls = tls
+        self._token = token
+        self._user_agent = user_agent
+        self._session: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def from_kubeconfig(cls, path: str | None, *, user_agent: str, context: str | None = None) -> KubeClient:
+        """Make a client from a kubeconfig file, or from the pod's service account when `path` is None."""
+        try:
+            if path is None:
+                return cls._in_cluster(user_agent)
+            return _from_file(cls, Path(path), context, user_agent)
+        except MaterialError as error:
+            raise KubeError(None, "Configuration", str(error)) from error
+
+    @classmethod
+    def _in_cluster(cls, user_agent: str) -> KubeClient:
+        host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        if not host:
+            raise KubeError(
+                None,
+                "Configuration",
+                "not running in a pod (KUBERNETES_SERVICE_HOST is not set): name a kubeconfig file with --kubeconfig",
+            )
+        tls = ClientTls(ca=Source("the service account's CA file", path=SERVICE_ACCOUNT_DIR / "ca.crt"))
+        token = Source("the service account's token file", path=SERVICE_ACCOUNT_DIR / "token")
+        token.read()
+        tls.context()
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return cls(f"https://{authority}", tls=tls, token=token, user_agent=user_agent)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout: float = 10.0,
+    ) -> Any:
+        """Send one request and return the decoded JSON (None for an empty answer). Raises KubeError."""
+        raw = await self.request_raw(method, path, query=query, body=body, content_type=content_type, timeout=timeout)
+        if not raw:
+            return None
+        try:
+            return msgspec.json.decode(raw)
+        except msgspec.DecodeError as error:
+            raise KubeError(
+                None, "Malformed", f"{method} {path}: the API server's answer is not JSON ({error})"
+            ) from error
+
+    async def request_raw(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout: float = 10.0,
+    ) -> bytes:
+        """Send one request and return the body as it came. Raises KubeError."""
+        data = None if body is None else msgspec.json.encode(body)
+        headers = self._headers()
+        if data is not None:
+            headers["Content-Type"] = content_type
+        try:
+            async with self._client().request(
+                method,
+                self._url(path, query),
+                data=data,
+                headers=headers,
+                ssl=self._context(),
+                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 10.0)),
+                allow_redirects=False,
+            ) as response:
+                content = await _bounded(response.content, MAX_BODY, f"{method} {path}")
+                self._check(response.status, content, method, path)
+                return content
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self._transport_error(error, method, path, timeout) from error
+
+    async def watch(
+        self, path: str, *, query: Mapping[str, str] | None = None, idle_timeout: float | None = 300.0
+    ) -> AsyncIterator[bytes]:
+        """Yield the lines of a watch, each one JSON event, until the server ends it. Raises KubeError.
+
+        `idle_timeout` ends a watch on which nothing came for so long, for peers that went away without a word.
+        """
+        watch_query = {"watch": "1", **(query or {})}
+        try:
+            async with self._client().get(
+                self._url(path, watch_query),
+                headers=self._headers(),
+                ssl=self._context(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=idle_timeout),
+                allow_redirects=False,
+            ) as response:
+                if response.status != 200:
+                    self._check(
+                        response.status, await _bounded(response.content, MAX_BODY, f"watch {path}"), "watch", path
+                    )
+                    raise KubeError(response.status, "Malformed", f"watch {path}: unexpected answer {response.status}")
+                pending: list[bytes] = []
+                size = 0
+                async for chunk in response.content.iter_any():
+                    if b"\n" not in chunk:
+                        pending.append(chunk)
+                        size += len(chunk)
+                        if size > MAX_WATCH_LINE:
+                            raise KubeError(
+                                None, "Malformed", f"watch {path}: an event is larger than {MAX_WATCH_LINE} bytes"
+                            )
+                        continue
+                    lines = (b"".join(pending) + chunk).split(b"\n")
+                    rest = lines.pop()
+                    pending, size = ([rest], len(rest)) if rest else ([], 0)
+                    for line in lines:
+                        if line:
+                            yield line
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self._transport_error(error, "watch", path, idle_timeout) from error
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=64, socket_factory=_keepalive_socket),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                headers={"User-Agent": self._user_agent, "Accept": "application/json", "Accept-Encoding": "identity"},
+                auto_decompress=False,
+                read_bufsize=256 * 1024,
+            )
+        return self._session
+
+    def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
+        # encoded=True: selectors and continue tokens must arrive exactly as they are.
+        return URL(self.server + path + (f"?{urlencode(query)}" if query else ""), encoded=True)
+
+    def _headers(self) -> dict[str, str]:
+        if self._token is None:
+            return {}
+        try:
+            return {"Authorization": f"Bearer {self._token.read().decode('ascii').strip()}"}
+        except UnicodeDecodeError as error:
+            raise KubeError(None, "Configuration", f"{self._token.what} does not hold a token") from error
+        except MaterialError as error:
+            raise KubeError(None, "Configuration", str(error)) from error
+
+    def _context(self) -> ssl.SSLContext:
+        try:
+            return self._tls.context()
+        except MaterialError as error:
+            raise KubeError(None, "Configuration", str(error)) from error
+
+    def _check(self, status: int, content: bytes, method: str, path: str) -> None:
+        if 200 <= status < 300:
+            return
+        if status == 401 and self._token is not None:
+            self._token.expire_check()
+        reason = message = ""
+        try:
+            decoded = msgspec.json.decode(content, type=_Status)
+            reason, message = decoded.reason, decoded.message
+        except msgspec.MsgspecError:
+            message = content[:200].decode("utf-8", "replace").strip()
+        raise KubeError(
+            status,
+            reason or f"HTTP{status}",
+            f"{method} {path}: the API server answered {status}: {message or reason or 'no text'}",
+        )
+
+    def _transport_error(self, error: Exception, method: str, path: str, timeout: float | None) -> KubeError:
+        where = f"{method} {path} at {self.server}"
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            return KubeError(
+                None, "TLS", f"{where}: the server's certificate is not trusted: {error.certificate_error}"
+            )
+        if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
+            return KubeError(None, "TLS", f"{where}: TLS failed: {error}")
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            return KubeError(None, "DNS", f"{where}: the name cannot be resolved")
+        if isinstance(error, TimeoutError):
+            return KubeError(
+                None, "Timeout", f"{where}: no answer within {timeout:g} s" if timeout else f"{where}: timed out"
+            )
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        if isinstance(cause, ConnectionRefusedError):
+            return KubeError(None, "Refused", f"{where}: connection refused")
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return KubeError(None, "Unreachable", f"{where}: {cause}")
+        if isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL)):
+            return KubeError(None, "Malformed", f"{where}: the answer is not valid HTTP")
+        return KubeError(None, "Disconnected", f"{where}: the connection was lost ({error or type(error).__name__})")
+
+
+async def _bounded(stream: aiohttp.StreamReader, limit: int, what: str) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in stream.iter_any():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            raise KubeError(None, "Malformed", f"{what}: the answer is larger than {limit} bytes")
+    return b"".join(chunks)
+
+
+def _keepalive_socket(addr_info: aiohttp.AddrInfoType) -> socket.socket:
+    """Make a socket that notices within half a minute that the API server's host is gone; watches may be silent for
+    long."""
+    family, kind, proto, _, _ = addr_info
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            ("TCP_KEEPIDLE", 15),
+            ("TCP_KEEPINTVL", 5),
+            ("TCP_KEEPCNT", 3),
+            ("TCP_USER_TIMEOUT", 30_000),
+        ):
+            if hasattr(socket, option):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _from_file(cls: type[KubeClient], path: Path, context_name: str | None, user_agent: str) -> KubeClient:
+    config = _Kubeconfig(path)
+    context = config.entry(
+        "contexts", "context", context_name or config.text(config.root, "current-context", "current-context")
+    )
+    cluster = config.entry("clusters", "cluster", config.text(context, "cluster", "the context's cluster"))
+    for unsupported, advice in (
+        ("insecure-skip-tls-verify", "give certificate-authority-data instead: TLS is always verified"),
+        ("proxy-url", "a proxy to the API server is not supported"),
+        ("tls-server-name", "use a server address that the certificate covers"),
+    ):
+        if cluster.get(unsupported):
+            raise config.error(f"cluster.{unsupported} cannot be used here: {advice}")
+    user_name = context.get("user")
+    user = config.entry("users", "user", user_name) if isinstance(user_name, str) and user_name else {}
+    for unsupported in ("exec", "auth-provider", "username", "password", "as"):
+        if user.get(unsupported):
+            raise config.error(
+                f"user.{unsupported} cannot be used here: give a token, a tokenFile or a client certificate"
+            )
+    ca = config.material(cluster, "certificate-authority", "the API server's CA file")
+    certificate = config.material(user, "client-certificate", "the client certificate")
+    key = config.material(user, "client-key", "the client key")
+    if (certificate is None) != (key is None):
+        raise config.error("client-certificate and client-key must be given together")
+    token: Source | None = None
+    if user.get("tokenFile"):
+        token = Source("the token file", path=config.path_of(config.text(user, "tokenFile", "user.tokenFile")))
+        token.read()
+    elif user.get("token"):
+        token = Source("the kubeconfig's token", data=config.text(user, "token", "user.token").encode())
+    tls = ClientTls(ca=ca, certificate=certificate, key=key)
+    tls.context()
+    return cls(config.text(cluster, "server", "cluster.server"), tls=tls, token=token, user_agent=user_agent)
+
+
+class _Kubeconfig:
+    """Lookups in a kubeconfig file that name what is missing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            root = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise self.error(f"cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise self.error("is not valid YAML") from error
+        if not isinstance(root, dict):
+            raise self.error("is not a kubeconfig")
+        self.root: dict[str, Any] = root
+
+    def error(self, text: str) -> KubeError:
+        return KubeError(None, "Configuration", f"kubeconfig {self.path}: {text}")
+
+    def text(self, mapping: Mapping[str, Any], key: str, what: str) -> str:
+        value = mapping.get(key)
+        if not isinstance(value, str) or not value:
+            raise self.error(f"{what} is not set")
+        return value
+
+    def entry(self, section: str, inner: str, name: str) -> dict[str, Any]:
+        for item in self.root.get(section) or ():
+            if isinstance(item, dict) and item.get("name") == name and isinstance(item.get(inner), dict):
+                found: dict[str, Any] = item[inner]
+                return found
+        raise self.error(f"{section} has no entry {name!r}")
+
+    def path_of(self, value: str) -> Path:
+        return self.path.parent / value
+
+    def material(self, mapping: Mapping[str, Any], key: str, what: str) -> Source | None:
+        if mapping.get(f"{key}-data"):
+            try:
+                data = base64.b64decode(self.text(mapping, f"{key}-data", f"{key}-data"), validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise self.error(f"{key}-data is not base64") from error
+            return Source(what, data=data)
+        if mapping.get(key):
+            return Source(what, path=self.path_of(self.text(mapping, key, key)))
+        return None
