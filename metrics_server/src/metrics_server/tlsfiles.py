@@ -147,9 +147,8 @@ class ClientTls:
                 with _as_file(pem) as path:
                     context.load_cert_chain(path, password=_no_password(self._key))
             except (ssl.SSLError, ValueError) as error:
-                raise MaterialError(
-                    f"{_name(self._certificate)} and {_name(self._key)} are not a certificate and its private key in PEM"
-                ) from error
+                names = f"{_name(self._certificate)} and {_name(self._key)}"
+                raise MaterialError(f"{names} are not a certificate and its private key in PEM") from error
         return context
 
 
