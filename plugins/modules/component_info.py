@@ -12,12 +12,13 @@ version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - Reports the Kubernetes components of the host from the running processes, their command lines, environments and control
-    groups, and names the files that define them.
-  - The process is the truth here, not a manifest or a unit that may have been edited since. What is not running is looked up
-    where it would be defined.
+  - Reports the Kubernetes components of the host from the running processes, their command lines, environments and
+    control groups, and names the files that define them.
+  - The process is the truth here, not a manifest or a unit that may have been edited since. What is not running is
+    looked up where it would be defined.
   - One call gathers everything that is to be known of a host, in about a quarter of a second.
-  - Processes of clusters that are nested in this host (nodes in containers, hosted control planes in pods) are left out.
+  - Processes of clusters that are nested in this host (nodes in containers, hosted control planes in pods) are
+    left out.
 options:
   components:
     description:
@@ -36,11 +37,11 @@ attributes:
     description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
+    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
     support: N/A
     details: The module changes nothing.
   idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    description: When run twice in a row with the same arguments, the second run indicates no change.
     support: full
 notes:
   - Needs root, because command lines are public but environments, namespaces and configuration files are not.
@@ -95,7 +96,8 @@ components:
       elements: str
     flags:
       description:
-        - The flags of the command line by name, without dashes. Of a repeated flag the last value, as the component has it.
+        - The flags of the command line by name, without dashes. Of a repeated flag the last value, as the component
+          has it.
         - A flag without a value is V("true").
       type: dict
     environ:
@@ -113,7 +115,8 @@ components:
     managed_by:
       description:
         - Who starts it, and so where a flag has to be changed.
-        - V(static_pod), V(pod) (an ordinary pod, such as a DaemonSet's), V(systemd), V(k3s), V(rke2), V(minikube) or V(unknown).
+        - V(static_pod), V(pod) (an ordinary pod, such as a DaemonSet's), V(systemd), V(k3s), V(rke2), V(minikube) or
+          V(unknown).
       type: str
     unit:
       description: The systemd service it runs in.
@@ -144,8 +147,8 @@ components:
       type: str
     definition_files:
       description:
-        - The existing files that define it - a static pod's manifest, a unit with its drop-ins and environment files, the
-          configuration of k3s or RKE2.
+        - The existing files that define it - a static pod's manifest, a unit with its drop-ins and environment files,
+          the configuration of k3s or RKE2.
         - Two manifests of one component are both listed; the kubelet runs only one of them.
       type: list
       elements: str
@@ -175,7 +178,9 @@ host:
       description: The kernel's host name.
       type: str
     node_name:
-      description: The name that the kubelet registers with, which is its C(--hostname-override) or else the host name in lower case.
+      description:
+        - The name that the kubelet registers with, which is its C(--hostname-override) or else the host name in lower
+          case.
       type: str
     boot_id:
       description: Changes with every boot.
@@ -211,8 +216,8 @@ kubelet_config:
       description:
         - V(flag) when the running kubelet was given the file by C(--config).
         - V(default) when no kubelet runs and the file is the one that kubeadm's unit names.
-        - V(none) when the kubelet has no file (then the old defaults of its flags hold, which are open to anybody), or nothing
-          is known.
+        - V(none) when the kubelet has no file (then the old defaults of its flags hold, which are open to anybody), or
+          nothing is known.
       type: str
     text:
       description: The text of the file, the values of C(staticPodURLHeader) masked.
@@ -245,7 +250,9 @@ kubernetes_dir:
   type: dict
   contains:
     pki_dir:
-      description: The directory of the certificates, from the flags of the API server or the kubelet, else the one that exists.
+      description:
+        - The directory of the certificates, from the flags of the API server or the configuration of the kubelet, else
+          the one that exists.
       type: str
     admin_kubeconfig:
       description: An administrator's kubeconfig on this host, or null.
@@ -559,7 +566,7 @@ def main() -> t.NoReturn:
         }
     except OutOfTime:
         module.fail_json(
-            msg="The components of this host could not be read within %d s; raise timeout, or look for processes that hang."
+            msg="The components of this host could not be read within %d s; raise timeout or look for hung processes."
             % timeout
         )
     finally:

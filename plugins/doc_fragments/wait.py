@@ -1,0 +1,30 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    # Keep in step with WAIT_ARGUMENTS of module_utils/wait.py.
+    DOCUMENTATION = r"""
+options:
+  wait:
+    description:
+      - Look again until what the module waits for has come, or O(wait_timeout) is over. Then the module fails with the
+        last state that was seen.
+      - Connection errors are retried to the end; a refusal by a server that is ready (401, 403) and a certificate that
+        does not verify fail at once.
+    type: bool
+    default: false
+  wait_sleep:
+    description:
+      - Seconds between two looks.
+    type: float
+    default: 5
+  wait_timeout:
+    description:
+      - Seconds to wait at most. V(0) means a single look.
+    type: int
+    default: 120
+"""
