@@ -1,0 +1,193 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Controller's half of kubelet_config: finds the file in effect, edits its text, writes it back."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.procfs import mask_kubelet_config
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.yaml_text import YamlText, YamlTextError, merged
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubelet_settings as settings
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_definitions import (
+    Change,
+    EditError,
+    EditorAction,
+    HostFile,
+)
+
+DROP_IN = "90-kubemetrics.conf"
+HEADER = f"apiVersion: {settings.API_VERSION}\nkind: {settings.KIND}\n"
+
+
+class Sources(t.NamedTuple):
+    """Where the kubelet's settings come from: the main file, and the drop-ins in the order in which they are applied."""
+
+    main: str | None
+    drop_in_dir: str | None
+    drop_ins: list[str]
+    flags: dict[str, str]
+
+    @property
+    def own_drop_in(self) -> str | None:
+        return os.path.join(self.drop_in_dir, DROP_IN) if self.drop_in_dir else None
+
+
+class ActionModule(EditorAction):
+    ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {
+        "path": {"type": "path"},
+        "config": {"type": "dict", "required": True},
+        "fail_on_override": {"type": "bool", "default": False},
+        "backup": {"type": "bool", "default": True},
+        "state_dir": {"type": "path", "default": "/var/lib/kubemetrics"},
+    }
+
+    def edit(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
+        config = arguments["config"]
+        check_config(config)
+        sources = self.find_sources(arguments["path"])
+        overriding_flags = settings.overriding(sources.flags, config)
+        if overriding_flags and arguments["fail_on_override"]:
+            shown = ", ".join(f"--{name}={value}" for name, value in overriding_flags.items())
+            raise EditError(
+                f"Flags of the running kubelet win over its configuration file and say something else: {shown}; "
+                "take them out with component_flags first."
+            )
+
+        target = sources.own_drop_in or sources.main
+        assert target is not None  # find_sources leaves with an error otherwise
+        paths = [path for path in (sources.main, *sources.drop_ins, target) if path]
+        files = self.read(paths)
+        after, overriding_files = plan(sources, files, target, config, may_create=bool(arguments["path"]))
+        if overriding_files and arguments["fail_on_override"]:
+            raise EditError(
+                f"The drop-in files {', '.join(overriding_files)} are applied after {target} and say something else; "
+                "correct or remove them first."
+            )
+        result = self.write(
+            [Change(files[target], after)],
+            what="kubelet configuration: "
+            + ", ".join(sorted(".".join(path) for path, _value in settings.leaves(config))),
+            component="kubelet",
+            backup=arguments["backup"],
+            state_dir=arguments["state_dir"],
+            mask=mask_kubelet_config,
+        )
+        backup_files = result.pop("backup_files")
+        result.update(
+            path=target,
+            backup_file=backup_files.get(target),
+            overriding_flags=overriding_flags,
+            overriding_files=overriding_files,
+        )
+        return result
+
+    def find_sources(self, path: str | None) -> Sources:
+        found = self.module("component_info", components=["kubelet"])
+        kubelet, config = found["components"]["kubelet"], found["kubelet_config"]
+        flags = config["overriding_flags"]
+        if path:
+            if not os.path.isabs(path):
+                raise EditError(f"path is {path!r}, and has to be absolute.")
+            return Sources(path, None, [], flags)
+        if kubelet.get("in_process"):
+            raise EditError(
+                "The kubelet of this host runs inside of k3s, which writes its configuration; put the settings into "
+                "kubelet-arg of /etc/rancher/k3s/config.yaml."
+            )
+        if not kubelet["running"]:
+            raise EditError(
+                "No kubelet runs on this host, so the file that it reads is not known; start it, or name the file with path."
+            )
+        if not config["path"] and not config["drop_in_dir"]:
+            raise EditError(
+                "The kubelet of this host runs without a configuration file (no --config in its command line); change its "
+                "flags with component_flags, or give it a file."
+            )
+        return Sources(config["path"], config["drop_in_dir"], [entry["path"] for entry in config["drop_ins"]], flags)
+
+
+def check_config(config: dict[str, t.Any]) -> None:
+    if not config:
+        raise EditError("config is empty; name the settings to change, for example {serverTLSBootstrap: true}.")
+    for path, value in settings.leaves(config):
+        if not all(isinstance(step, str) for step in path):
+            raise EditError(f"config has the key {path[-1]!r}, and keys have to be strings.")
+        problem = settings.type_error(path, value)
+        if problem:
+            raise EditError(f"config: {problem}")
+    for key in ("apiVersion", "kind"):
+        if key in config:
+            raise EditError(f"config must not set {key}; it belongs to the file itself.")
+
+
+def load(file: HostFile) -> YamlText:
+    """The document in a file of the kubelet."""
+    try:
+        document = YamlText(file.text if file.exists else HEADER, file.path)
+    except YamlTextError as exc:
+        raise EditError(str(exc)) from None
+    if not isinstance(document.data, dict) or document.data.get("kind") != settings.KIND:
+        raise EditError(
+            f"{file.path} is not a {settings.KIND} (its kind says otherwise or is missing); is the path right?"
+        )
+    return document
+
+
+def plan(
+    sources: Sources,
+    files: t.Mapping[str, HostFile],
+    target: str,
+    config: dict[str, t.Any],
+    *,
+    may_create: bool,
+) -> tuple[str, list[str]]:
+    """The new text of ``target``, and the files that are applied later and void a part of it."""
+    if sources.main and not files[sources.main].exists and not may_create:
+        raise EditError(f"{sources.main} is named by the running kubelet but does not exist; restore it or give path.")
+    order = [sources.main] if sources.main else []
+    order += sorted({*sources.drop_ins, target} - set(order), key=os.path.basename)
+    documents = {path: load(files[path]) for path in order}
+
+    effective = effective_config(order, documents)
+    outstanding: dict[str, t.Any] = {}
+    for path, wanted in settings.leaves(config):
+        if not settings.holds(path, settings.lookup(effective, path), wanted):
+            settings.nest(path, wanted, outstanding)
+    if not outstanding:
+        return files[target].text, []
+
+    document = documents[target]
+    try:
+        document.merge(outstanding)
+    except YamlTextError as exc:
+        raise EditError(str(exc)) from None
+
+    effective = effective_config(order, documents)
+    blocked = set()
+    for path, wanted in settings.leaves(outstanding):
+        if settings.holds(path, settings.lookup(effective, path), wanted):
+            continue
+        setters = [name for name in order if name != target and settings.lookup(documents[name].data, path) is not None]
+        if wanted is None:
+            raise EditError(
+                f"{'.'.join(path)} cannot be removed by a drop-in, because {setters[0]} sets it; give that file as path."
+            )
+        blocked.update(name for name in setters if order.index(name) > order.index(target))
+    changed = not settings_equal(document, files[target])
+    return (document.text if changed else files[target].text), sorted(blocked)
+
+
+def settings_equal(document: YamlText, file: HostFile) -> bool:
+    return file.exists and document.text == file.text
+
+
+def effective_config(order: t.Sequence[str], documents: t.Mapping[str, YamlText]) -> dict[str, t.Any]:
+    """What the kubelet makes of its files: mappings are merged, everything else is replaced."""
+    result: dict[str, t.Any] = {}
+    for path in order:
+        result = merged(result, documents[path].data)
+    return result

@@ -1,0 +1,224 @@
+#!/usr/bin/python
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: definition_file
+short_description: Read and atomically replace the files that define a component
+version_added: 0.1.0
+author:
+  - The kubemetrics.aggregation maintainers (@kubemetrics)
+description:
+  - The host's half of the editors M(kubemetrics.aggregation.component_flags) and M(kubemetrics.aggregation.kubelet_config),
+    which decide on the controller what a file shall hold. Use those; this one is documented for whoever debugs them.
+  - A replacement takes place only if each file still has the content that the decision was based on. All files are backed
+    up and staged before the first one is renamed into place; if one of them fails, the others are put back.
+  - Mode, owner and extended attributes stay. A symbolic link stays, and the file that it points to is replaced.
+options:
+  operation:
+    description:
+      - V(read) returns the content of O(paths), V(replace) puts O(files) in place.
+    type: str
+    choices: [read, replace]
+    required: true
+  paths:
+    description:
+      - Absolute paths of the files to read. One that does not exist is reported so.
+    type: list
+    elements: path
+    default: []
+  files:
+    description:
+      - The files to replace.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Absolute path of the file.
+        type: path
+        required: true
+      content:
+        description: What it shall hold, in base64.
+        type: str
+        required: true
+      expected_sha256:
+        description: The SHA-256 of what it has to hold now; leave it out for a file that must not exist yet.
+        type: str
+      mode:
+        description: The mode of a file that does not exist yet, as an octal string.
+        type: str
+        default: "0600"
+  what:
+    description:
+      - What the change is about, for the record. Required for V(replace).
+    type: str
+  component:
+    description:
+      - The component that is concerned, for the record.
+    type: str
+  backup:
+    description:
+      - Whether to keep the old files and a record of the change below O(state_dir), so that it can be undone.
+    type: bool
+    default: true
+  state_dir:
+    description:
+      - Where records and backups are kept, for root alone. Never a directory that a kubelet or systemd loads.
+    type: path
+    default: /var/lib/kubemetrics
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+    support: full
+    details: A read-only file system, lack of space and lack of permission are found in check mode, too.
+  diff_mode:
+    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
+    support: none
+    details: The editors, which know the meaning of the files, return the diff.
+  idempotent:
+    description: When run twice in a row with the same arguments, the second run indicates no change.
+    support: full
+notes:
+  - Needs nothing but Python on the host.
+seealso:
+  - module: kubemetrics.aggregation.component_flags
+  - module: kubemetrics.aggregation.kubelet_config
+"""
+
+EXAMPLES = r"""
+- name: Look at the definition of the API server as it is on the host
+  kubemetrics.aggregation.definition_file:
+    operation: read
+    paths:
+      - /etc/kubernetes/manifests/kube-apiserver.yaml
+  register: definition
+  become: true
+"""
+
+RETURN = r"""
+files:
+  description: The files that were asked for.
+  returned: O(operation=read)
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: The path that was asked for.
+      type: str
+    resolved:
+      description: The file behind its symbolic links.
+      type: str
+    exists:
+      description: Whether it is there.
+      type: bool
+    content:
+      description: What it holds, in base64.
+      type: str
+    sha256:
+      description: The SHA-256 of what it holds, null for a missing file.
+      type: str
+change_id:
+  description: The id of the recorded change; null when nothing was recorded. In check mode no record is made.
+  returned: O(operation=replace)
+  type: str
+backup_files:
+  description: Where the old content of each replaced file is, by its path.
+  returned: O(operation=replace)
+  type: dict
+"""
+
+import base64
+import binascii
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils import host_files
+
+
+def read(paths: t.Sequence[str]) -> t.List[t.Dict[str, t.Any]]:
+    found = []
+    for path in paths:
+        state = host_files.read_file(path)
+        found.append(
+            {
+                "path": path,
+                "resolved": state.resolved,
+                "exists": state.exists,
+                "content": base64.b64encode(state.content).decode("ascii"),
+                "sha256": state.sha256,
+            }
+        )
+    return found
+
+
+def replacement(entry: t.Mapping[str, t.Any]) -> host_files.Replacement:
+    try:
+        content = base64.b64decode(entry["content"].encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        raise host_files.HostFileError(f"The content for {entry['path']} is not base64.") from None
+    try:
+        mode = int(entry["mode"], 8)
+    except ValueError:
+        raise host_files.HostFileError(f"The mode {entry['mode']} for {entry['path']} is not octal.") from None
+    return host_files.Replacement(entry["path"], content, entry["expected_sha256"], mode)
+
+
+def main() -> t.NoReturn:
+    module = AnsibleModule(
+        argument_spec={
+            "operation": {"type": "str", "choices": ["read", "replace"], "required": True},
+            "paths": {"type": "list", "elements": "path", "default": []},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    # Environment files may hold passwords, and arguments end in the host's log.
+                    "content": {"type": "str", "required": True, "no_log": True},
+                    "expected_sha256": {"type": "str"},
+                    "mode": {"type": "str", "default": "0600"},
+                },
+            },
+            "what": {"type": "str"},
+            "component": {"type": "str"},
+            "backup": {"type": "bool", "default": True},
+            "state_dir": {"type": "path", "default": host_files.STATE_DIR},
+        },
+        required_if=[("operation", "replace", ["what"])],
+        supports_check_mode=True,
+    )
+    params = module.params
+    for path in list(params["paths"]) + [entry["path"] for entry in params["files"]] + [params["state_dir"]]:
+        if not os.path.isabs(path):
+            module.fail_json(msg=f"The path {path} is not absolute; write it from the root on.")
+    try:
+        if params["operation"] == "read":
+            module.exit_json(changed=False, files=read(params["paths"]))
+        record = host_files.replace_files(
+            [replacement(entry) for entry in params["files"]],
+            what=params["what"],
+            component=params["component"],
+            backup=params["backup"],
+            journal=host_files.Journal(params["state_dir"]),
+            check_mode=module.check_mode,
+        )
+    except host_files.HostFileError as exc:
+        module.fail_json(msg=str(exc))
+    recorded = record is not None and params["backup"] and not module.check_mode
+    module.exit_json(
+        changed=record is not None,
+        change_id=record["id"] if recorded else None,
+        backup_files={entry["path"]: entry["backup"] for entry in record["files"] if entry["backup"]}
+        if recorded
+        else {},
+    )
+
+
+if __name__ == "__main__":
+    main()

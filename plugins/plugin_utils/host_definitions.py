@@ -1,0 +1,127 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the editors' action plugins share: read files of the host, decide here, write them back as one change."""
+
+from __future__ import annotations
+
+import base64
+import typing as t
+
+from ansible.plugins.action import ActionBase
+
+
+class EditError(Exception):
+    """One sentence for the user: what is wrong, where, and what to do."""
+
+
+class HostFile(t.NamedTuple):
+    """A file as it is on the host; ``text`` is empty when it does not exist."""
+
+    path: str
+    exists: bool
+    text: str
+    sha256: str | None
+
+
+class Change(t.NamedTuple):
+    """A file as it shall be on the host; ``mode`` is for one that does not exist yet."""
+
+    before: HostFile
+    text: str
+    mode: str = "0600"
+
+
+class EditorAction(ActionBase):
+    """Base of the editors. A subclass decides in ``edit``; whatever it raises as EditError is shown as one sentence."""
+
+    _supports_check_mode = True
+    _supports_async = False
+    TRANSFERS_FILES = False
+
+    #: The argument spec, the same as in the documentation of the module of this name.
+    ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {}
+
+    def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result = super().run(tmp, task_vars)
+        self.task_vars = task_vars or {}
+        _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
+        try:
+            result.update(self.edit(arguments))
+        except EditError as exc:
+            result.update(failed=True, changed=False, msg=str(exc))
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+        return result
+
+    def edit(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
+        raise NotImplementedError
+
+    def module(self, name: str, **arguments: t.Any) -> dict[str, t.Any]:
+        """Run a module of this collection on the host; its failure is this task's failure."""
+        result = self._execute_module(
+            module_name=f"kubemetrics.aggregation.{name}", module_args=arguments, task_vars=self.task_vars
+        )
+        if result.get("failed"):
+            raise EditError(str(result.get("msg") or f"The module {name} failed on the host without a message."))
+        return result
+
+    def read(self, paths: t.Iterable[str]) -> dict[str, HostFile]:
+        """The files at ``paths`` by their path, in one trip to the host."""
+        wanted = list(dict.fromkeys(paths))
+        if not wanted:
+            return {}
+        found = {}
+        for entry in self.module("definition_file", operation="read", paths=wanted)["files"]:
+            try:
+                text = base64.b64decode(entry["content"]).decode("utf-8")
+            except UnicodeDecodeError:
+                raise EditError(f"{entry['path']} is not UTF-8 text; is the path right?") from None
+            found[entry["path"]] = HostFile(entry["path"], entry["exists"], text, entry["sha256"])
+        return found
+
+    def write(
+        self,
+        changes: t.Sequence[Change],
+        *,
+        what: str,
+        component: str,
+        backup: bool,
+        state_dir: str,
+        mask: t.Callable[[str], str] = str,
+    ) -> dict[str, t.Any]:
+        """Write ``changes`` as one change and return changed, diff, change_id and backup_files."""
+        pending = [change for change in changes if not change.before.exists or change.text != change.before.text]
+        result: dict[str, t.Any] = {"changed": bool(pending), "change_id": None, "backup_files": {}}
+        if self._task.diff:
+            result["diff"] = [
+                {
+                    "before_header": change.before.path if change.before.exists else f"{change.before.path} (absent)",
+                    "after_header": change.before.path,
+                    "before": mask(change.before.text),
+                    "after": mask(change.text),
+                }
+                for change in pending
+            ]
+        if not pending:
+            return result
+        written = self.module(
+            "definition_file",
+            operation="replace",
+            files=[
+                {
+                    "path": change.before.path,
+                    "content": base64.b64encode(change.text.encode("utf-8")).decode("ascii"),
+                    "expected_sha256": change.before.sha256,
+                    "mode": change.mode,
+                }
+                for change in pending
+            ],
+            what=what,
+            component=component,
+            backup=backup,
+            state_dir=state_dir,
+        )
+        result.update(change_id=written["change_id"], backup_files=written["backup_files"])
+        return result
