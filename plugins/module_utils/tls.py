@@ -1,0 +1,149 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What certificates say, decoded with cryptography. For the controller; hosts only hand over DER or PEM."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import hashlib
+import re
+import traceback
+import typing as t
+
+CRYPTOGRAPHY_IMPORT_ERROR: t.Optional[str] = None
+try:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+except ImportError:
+    CRYPTOGRAPHY_IMPORT_ERROR = traceback.format_exc()
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def rfc3339(moment: datetime.datetime) -> str:
+    return moment.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def not_after(certificate: "x509.Certificate") -> datetime.datetime:
+    """The end of validity with its zone; older releases of cryptography give it without."""
+    if hasattr(certificate, "not_valid_after_utc"):
+        return certificate.not_valid_after_utc
+    return certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc)
+
+
+def not_before(certificate: "x509.Certificate") -> datetime.datetime:
+    if hasattr(certificate, "not_valid_before_utc"):
+        return certificate.not_valid_before_utc
+    return certificate.not_valid_before.replace(tzinfo=datetime.timezone.utc)
+
+
+def load_bundle(pem: bytes) -> t.List["x509.Certificate"]:
+    """The certificates of a PEM bundle. Raises ValueError with a phrase when there are none, or one does not parse."""
+    blocks = _PEM.findall(pem)
+    if not blocks:
+        raise ValueError("holds no PEM certificate")
+    certificates = []
+    for number, block in enumerate(blocks, 1):
+        try:
+            certificates.append(x509.load_pem_x509_certificate(block))
+        except (ValueError, TypeError) as exc:
+            raise ValueError("holds a certificate (number %d) that does not parse" % number) from exc
+    return certificates
+
+
+def load_der(der: bytes) -> "x509.Certificate":
+    try:
+        return x509.load_der_x509_certificate(der)
+    except (ValueError, TypeError) as exc:
+        raise ValueError("does not parse") from exc
+
+
+def describe(certificate: "x509.Certificate", now: t.Optional[datetime.datetime] = None) -> t.Dict[str, t.Any]:
+    """A certificate in words."""
+    now = now or datetime.datetime.now(datetime.timezone.utc)
+    dns: t.List[str] = []
+    ips: t.List[str] = []
+    usages: t.List[str] = []
+    authority = False
+    try:
+        for extension in certificate.extensions:
+            value = extension.value
+            if isinstance(value, x509.SubjectAlternativeName):
+                dns = value.get_values_for_type(x509.DNSName)
+                ips = [str(ip) for ip in value.get_values_for_type(x509.IPAddress)]
+            elif isinstance(value, x509.ExtendedKeyUsage):
+                names = {ExtendedKeyUsageOID.SERVER_AUTH: "server auth", ExtendedKeyUsageOID.CLIENT_AUTH: "client auth"}
+                usages = [names.get(oid, oid.dotted_string) for oid in value]
+            elif isinstance(value, x509.BasicConstraints):
+                authority = bool(value.ca)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        # Some tool made extensions that do not parse; the rest of the certificate still tells something.
+        usages = usages or ["unreadable"]
+    end = not_after(certificate)
+    return {
+        "subject": certificate.subject.rfc4514_string(),
+        "issuer": certificate.issuer.rfc4514_string(),
+        "serial_number": "%x" % certificate.serial_number,
+        "not_before": rfc3339(not_before(certificate)),
+        "not_after": rfc3339(end),
+        "expires_in_days": (end - now).days,
+        "expired": end <= now,
+        "not_yet_valid": not_before(certificate) > now,
+        "dns_names": dns,
+        "ip_addresses": ips,
+        "extended_key_usages": usages,
+        "is_ca": authority,
+        "self_signed": certificate.subject == certificate.issuer,
+        "fingerprint_sha256": hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest(),
+    }
+
+
+def issued_by(certificate: "x509.Certificate", authorities: t.Iterable["x509.Certificate"]) -> bool:
+    """Whether one of the authorities has signed the certificate, or is it."""
+    for authority in authorities:
+        if certificate == authority:
+            return True
+        try:
+            certificate.verify_directly_issued_by(authority)
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+            continue
+        return True
+    return False
+
+
+def describe_bundle(encoded: t.Optional[str]) -> t.Dict[str, t.Any]:
+    """A caBundle field: base64 of PEM. What does not parse is said, because the API server takes it without a word."""
+    result: t.Dict[str, t.Any] = {
+        "present": bool(encoded),
+        "valid_pem": False,
+        "message": "",
+        "subjects": [],
+        "not_after": None,
+        "fingerprints_sha256": [],
+    }
+    if not encoded:
+        return result
+    try:
+        pem = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        result["message"] = "is not base64"
+        return result
+    try:
+        certificates = load_bundle(pem)
+    except ValueError as exc:
+        result["message"] = str(exc)
+        return result
+    result.update(
+        valid_pem=True,
+        subjects=[certificate.subject.rfc4514_string() for certificate in certificates],
+        # The bundle serves as long as its longest-lived certificate, and no caller can know which one is in use.
+        not_after=rfc3339(max(not_after(certificate) for certificate in certificates)),
+        fingerprints_sha256=[describe(certificate)["fingerprint_sha256"] for certificate in certificates],
+    )
+    return result

@@ -1,0 +1,334 @@
+#!/usr/bin/python
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: resource_metrics_info
+short_description: Compare what metrics.k8s.io says with what the cluster runs
+version_added: 0.1.0
+author:
+  - The kubemetrics.aggregation maintainers (@kubemetrics)
+description:
+  - Reports which Ready nodes and which running pods have no metrics, and how old the metrics of the others are,
+    through each API server.
+  - Ages are taken against the clock of the API server, so that the clock of the controller does not matter.
+  - Sends one request for each list, and none for a single node or pod.
+  - Can wait until everything that runs has fresh metrics.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.api
+  - kubemetrics.aggregation.wait
+options:
+  servers:
+    description:
+      - The API servers to ask for metrics, as C(https://HOST:PORT). Without it, the server of the kubeconfig.
+      - The certificate of each is verified with the CA of the kubeconfig and has to be valid for the host given here.
+      - What the cluster runs is always asked of the server of the kubeconfig.
+    type: list
+    elements: str
+  version:
+    description:
+      - The version of the metrics API. V(auto) takes V(v1beta1) where it is served, else the version that is.
+    type: str
+    choices: [auto, v1beta1, v1]
+    default: auto
+  nodes:
+    description:
+      - Whether to look at nodes.
+    type: bool
+    default: true
+  pods:
+    description:
+      - Whether to look at pods.
+    type: bool
+    default: true
+  max_age:
+    description:
+      - Seconds after which a sample is stale. Give a little more than twice the resolution of the metrics server for
+        a strict check.
+    type: int
+    default: 150
+  grace:
+    description:
+      - Seconds that a node has to be Ready, and all containers of a pod have to run, before metrics are expected of
+        it. A rate needs two samples.
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
+    support: N/A
+    details: The module changes nothing.
+  idempotent:
+    description: When run twice in a row with the same arguments, the second run indicates no change.
+    support: full
+seealso:
+  - module: kubemetrics.aggregation.apiservice_info
+"""
+
+EXAMPLES = r"""
+- name: Wait until every node and every running pod has fresh metrics, through every control plane
+  kubemetrics.aggregation.resource_metrics_info:
+    kubeconfig: "{{ kubeconfig_path }}"
+    servers:
+      - https://192.0.2.11:6443
+      - https://192.0.2.12:6443
+    max_age: 45
+    wait: true
+    wait_sleep: 2
+  delegate_to: localhost
+  run_once: true
+
+- name: See which nodes lack metrics
+  kubemetrics.aggregation.resource_metrics_info:
+    pods: false
+  delegate_to: localhost
+  register: metrics
+
+- name: Name them
+  ansible.builtin.debug:
+    msg: "No metrics of {{ metrics.servers[0].nodes.missing | join(', ') }}"
+  when: metrics.servers[0].nodes.missing | length > 0
+"""
+
+RETURN = r"""
+version:
+  description: The version of the metrics API that was asked for.
+  returned: success
+  type: str
+  sample: v1beta1
+servers:
+  description: What each API server says.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    server:
+      description: The URL of the API server.
+      type: str
+    ok:
+      description: Whether everything that was looked at has fresh metrics.
+      type: bool
+    message:
+      description: What is wrong, or an empty string.
+      type: str
+    nodes:
+      description: Nodes against their metrics, or null when they were not looked at or there was no answer.
+      type: dict
+      contains:
+        expected:
+          description: How many must have metrics.
+          type: int
+        with_metrics:
+          description: How many of these have.
+          type: int
+        missing:
+          description: Those that have not.
+          type: list
+          elements: str
+        stale:
+          description: Those whose sample is too old, or in the future, with RV(ignore:name) and RV(ignore:age).
+          type: list
+          elements: dict
+        newest_age:
+          description: Age of the newest sample in seconds, or null.
+          type: float
+        oldest_age:
+          description: Age of the oldest sample in seconds, or null.
+          type: float
+    pods:
+      description: The same for pods, which are named C(NAMESPACE/NAME).
+      type: dict
+  sample:
+    - server: https://192.0.2.11:6443
+      ok: false
+      message: 1 of 12 pods without metrics (default/web-0)
+      nodes: {expected: 2, with_metrics: 2, missing: [], stale: [], newest_age: 4.2, oldest_age: 9.8}
+      pods: {expected: 12, with_metrics: 11, missing: [default/web-0], stale: [], newest_age: 4.2, oldest_age: 14.1}
+ok:
+  description: Whether that is so for every server.
+  returned: success
+  type: bool
+  sample: false
+elapsed:
+  description: Seconds spent.
+  returned: success
+  type: float
+  sample: 0.3
+"""
+
+import datetime
+import time
+import typing as t
+from concurrent.futures import ThreadPoolExecutor
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils import kube, resource_metrics
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.wait import (
+    WAIT_ARGUMENTS,
+    Observation,
+    check_wait_arguments,
+    wait_until,
+)
+
+MAX_PARALLEL = 16
+
+
+class Expected(t.NamedTuple):
+    nodes: t.Set[str]
+    pods: t.Set[str]
+
+
+class Looker:
+    def __init__(
+        self,
+        api: kube.Api,
+        servers: t.List[str],
+        *,
+        version: str,
+        kinds: t.List[str],
+        max_age: float,
+        grace: float,
+    ) -> None:
+        self.api = api
+        self.servers = servers
+        self.version: t.Optional[str] = None if version == "auto" else version
+        self.kinds = kinds
+        self.max_age = max_age
+        self.grace = grace
+        self.entries: t.List[t.Dict[str, t.Any]] = []
+
+    def find_version(self) -> str:
+        """The version that is served. As long as none is, the answer of the moment is not kept."""
+        if self.version:
+            return self.version
+        try:
+            group = self.api.get(resource_metrics.GROUP_PATH)[0]
+        except kube.KubeError as exc:
+            if exc.status != 404:
+                raise
+            return resource_metrics.PREFERRED_VERSION
+        self.version = resource_metrics.choose_version(group)
+        return self.version
+
+    def expected(self) -> Expected:
+        nodes, date = self.api.list("/api/v1/nodes")
+        now = date or datetime.datetime.now(datetime.timezone.utc)
+        ready = resource_metrics.expected_nodes(nodes, now, 0)
+        names = resource_metrics.expected_nodes(nodes, now, self.grace)
+        pods: t.Set[str] = set()
+        if "pods" in self.kinds:
+            found, date = self.api.list("/api/v1/pods", query={"fieldSelector": "status.phase=Running"})
+            pods = resource_metrics.expected_pods(found, ready, date or now, self.grace)
+        return Expected(names, pods)
+
+    def ask(self, server: str, version: str, expected: Expected) -> t.Dict[str, t.Any]:
+        entry: t.Dict[str, t.Any] = {"server": server, "ok": False, "message": "", "nodes": None, "pods": None}
+        faults = []
+        for kind in self.kinds:
+            path = "%s/%s/%s" % (resource_metrics.GROUP_PATH, version, kind)
+            try:
+                body, date = self.api.get(path, server=server)
+            except kube.KubeError as exc:
+                entry["message"] = str(exc).rstrip(".")
+                return entry
+            samples = [item for item in (body or {}).get("items") or () if isinstance(item, dict)]
+            now = date or datetime.datetime.now(datetime.timezone.utc)
+            entry[kind] = resource_metrics.compare(getattr(expected, kind), samples, now, self.max_age)
+            faults.append(resource_metrics.fault_of(kind, entry[kind]))
+        entry["message"] = ", ".join(fault for fault in faults if fault)
+        entry["ok"] = not entry["message"]
+        return entry
+
+    def look(self) -> Observation:
+        version = self.find_version()
+        expected = self.expected()
+        # Servers are asked side by side, so that those that hang cost one timeout together.
+        with ThreadPoolExecutor(max_workers=min(MAX_PARALLEL, len(self.servers))) as pool:
+            self.entries = list(pool.map(lambda server: self.ask(server, version, expected), self.servers))
+        faults = [
+            entry["message"] if entry["server"] in entry["message"] else "%(server)s: %(message)s" % entry
+            for entry in self.entries
+            if not entry["ok"]
+        ]
+        return Observation(not faults, self.entries, "; ".join(faults))
+
+    def patient_look(self) -> Observation:
+        """A look for which a server that is away is a state to wait out."""
+        try:
+            return self.look()
+        except kube.KubeError as exc:
+            if self.api.is_final(exc):
+                raise
+            return Observation(False, self.entries, str(exc).rstrip("."))
+
+
+def main() -> t.NoReturn:
+    module = AnsibleModule(
+        argument_spec={
+            **kube.API_ARGUMENTS,
+            **WAIT_ARGUMENTS,
+            "servers": {"type": "list", "elements": "str"},
+            "version": {"type": "str", "choices": ["auto", "v1beta1", "v1"], "default": "auto"},
+            "nodes": {"type": "bool", "default": True},
+            "pods": {"type": "bool", "default": True},
+            "max_age": {"type": "int", "default": 150},
+            "grace": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    if kube.KUBERNETES_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("kubernetes"), exception=kube.KUBERNETES_IMPORT_ERROR)
+    complaint = check_wait_arguments(params)
+    if complaint:
+        module.fail_json(msg=complaint)
+    for name, least in (("max_age", 1), ("grace", 0)):
+        if params[name] < least:
+            module.fail_json(msg="%s is %d; give at least %d." % (name, params[name], least))
+    kinds = [kind for kind in ("nodes", "pods") if params[kind]]
+    if not kinds:
+        module.fail_json(msg="nodes and pods are both off; there is nothing to look at.")
+    started = time.monotonic()
+    try:
+        api = kube.Api.connect(
+            kubeconfig=params["kubeconfig"], context=params["context"], request_timeout=params["request_timeout"]
+        )
+        servers = [kube.normalize_server(server) for server in params["servers"] or ()] or [api.server]
+        looker = Looker(
+            api,
+            list(dict.fromkeys(servers)),
+            version=params["version"],
+            kinds=kinds,
+            max_age=params["max_age"],
+            grace=params["grace"],
+        )
+        if params["wait"]:
+            waited = wait_until(looker.patient_look, timeout=params["wait_timeout"], sleep=params["wait_sleep"])
+            observation = waited.observation
+            if not observation.done:
+                module.fail_json(
+                    msg="No fresh metrics of everything after %d s: %s." % (waited.elapsed, observation.summary),
+                    last_observed=observation.state,
+                    elapsed=round(time.monotonic() - started, 1),
+                )
+        else:
+            observation = looker.look()
+    except (kube.KubeError, ValueError) as exc:
+        module.fail_json(msg=str(exc))
+    module.exit_json(
+        changed=False,
+        ok=observation.done,
+        version=looker.version or resource_metrics.PREFERRED_VERSION,
+        servers=looker.entries,
+        elapsed=round(time.monotonic() - started, 1),
+    )
+
+
+if __name__ == "__main__":
+    main()
