@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils import kubelet_values as settings
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.procfs import mask_kubelet_config
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.yaml_text import YamlText, YamlTextError, merged
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubelet_settings as settings
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_definitions import (
     Change,
     EditError,
@@ -24,7 +24,7 @@ HEADER = f"apiVersion: {settings.API_VERSION}\nkind: {settings.KIND}\n"
 
 
 class Sources(t.NamedTuple):
-    """Where the kubelet's settings come from: the main file, and the drop-ins in the order in which they are applied."""
+    """Where the kubelet's settings come from: the main file, and the drop-ins in the order of their use."""
 
     main: str | None
     drop_in_dir: str | None
@@ -47,7 +47,9 @@ class ActionModule(EditorAction):
 
     def edit(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
         config = arguments["config"]
-        check_config(config)
+        problem = settings.check(config)
+        if problem:
+            raise EditError(f"config: {problem}")
         sources = self.find_sources(arguments["path"])
         overriding_flags = settings.overriding(sources.flags, config)
         if overriding_flags and arguments["fail_on_override"]:
@@ -100,28 +102,15 @@ class ActionModule(EditorAction):
             )
         if not kubelet["running"]:
             raise EditError(
-                "No kubelet runs on this host, so the file that it reads is not known; start it, or name the file with path."
+                "No kubelet runs on this host, so the file that it reads is not known; start it, or name the file by "
+                "path."
             )
         if not config["path"] and not config["drop_in_dir"]:
             raise EditError(
-                "The kubelet of this host runs without a configuration file (no --config in its command line); change its "
-                "flags with component_flags, or give it a file."
+                "The kubelet of this host runs without a configuration file (no --config in its command line); change "
+                "its flags with component_flags, or give it a file."
             )
         return Sources(config["path"], config["drop_in_dir"], [entry["path"] for entry in config["drop_ins"]], flags)
-
-
-def check_config(config: dict[str, t.Any]) -> None:
-    if not config:
-        raise EditError("config is empty; name the settings to change, for example {serverTLSBootstrap: true}.")
-    for path, value in settings.leaves(config):
-        if not all(isinstance(step, str) for step in path):
-            raise EditError(f"config has the key {path[-1]!r}, and keys have to be strings.")
-        problem = settings.type_error(path, value)
-        if problem:
-            raise EditError(f"config: {problem}")
-    for key in ("apiVersion", "kind"):
-        if key in config:
-            raise EditError(f"config must not set {key}; it belongs to the file itself.")
 
 
 def load(file: HostFile) -> YamlText:
@@ -153,10 +142,7 @@ def plan(
     documents = {path: load(files[path]) for path in order}
 
     effective = effective_config(order, documents)
-    outstanding: dict[str, t.Any] = {}
-    for path, wanted in settings.leaves(config):
-        if not settings.holds(path, settings.lookup(effective, path), wanted):
-            settings.nest(path, wanted, outstanding)
+    outstanding = settings.outstanding(config, effective)
     if not outstanding:
         return files[target].text, []
 
@@ -174,15 +160,10 @@ def plan(
         setters = [name for name in order if name != target and settings.lookup(documents[name].data, path) is not None]
         if wanted is None:
             raise EditError(
-                f"{'.'.join(path)} cannot be removed by a drop-in, because {setters[0]} sets it; give that file as path."
+                f"{'.'.join(path)} cannot be removed by a drop-in: {setters[0]} sets it; name that file by path."
             )
         blocked.update(name for name in setters if order.index(name) > order.index(target))
-    changed = not settings_equal(document, files[target])
-    return (document.text if changed else files[target].text), sorted(blocked)
-
-
-def settings_equal(document: YamlText, file: HostFile) -> bool:
-    return file.exists and document.text == file.text
+    return document.text, sorted(blocked)
 
 
 def effective_config(order: t.Sequence[str], documents: t.Mapping[str, YamlText]) -> dict[str, t.Any]:

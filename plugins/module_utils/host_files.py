@@ -4,13 +4,14 @@
 
 """Read the files that define a component, and replace them so that no reader ever sees half a file.
 
-Runs on the managed host: standard library only, Python 3.8. A replacement is one *change*: its files are backed up, staged
-beside their targets under a dot-name (the kubelet, systemd and EnvironmentFile globs all pass those over), renamed, and recorded
-under ``/var/lib/kubemetrics`` so that it can be listed and undone later.
+Runs on the managed host: standard library only, Python 3.8. A replacement is one *change*: its files are backed up,
+staged beside their targets under a dot-name (the kubelet, systemd and EnvironmentFile globs all pass those over),
+renamed, and recorded under ``/var/lib/kubemetrics`` so that it can be listed and undone later.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -87,7 +88,7 @@ def read_file(path):
             raise HostFileError(f"Cannot read {path}: it is not a regular file.")
         if info.st_size > MAX_FILE_SIZE:
             raise HostFileError(
-                f"Cannot read {path}: {info.st_size} bytes are more than any configuration file needs; is the path right?"
+                f"Cannot read {path}: {info.st_size} bytes are too much for a configuration file; is the path right?"
             )
         with os.fdopen(fd, "rb", closefd=False) as handle:
             state.content = handle.read(MAX_FILE_SIZE + 1)
@@ -117,7 +118,7 @@ class Replacement:
 
 
 class Journal:
-    """The record of changes: ``changes/<id>.json`` and ``backups/<id>/<path of the file>`` below a root-only directory."""
+    """The record of changes, for root alone: ``changes/<id>.json`` and ``backups/<id>/<path of the file>``."""
 
     def __init__(self, state_dir=STATE_DIR):
         self.state_dir = state_dir
@@ -126,7 +127,7 @@ class Journal:
 
     def new_id(self):
         """An id that sorts by time and never repeats."""
-        return "{0}-{1}".format(time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), uuid.uuid4().hex[:8])
+        return "{}-{}".format(time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), uuid.uuid4().hex[:8])
 
     def prepare(self):
         for path in (self.state_dir, self.changes_dir, self.backups_dir):
@@ -176,10 +177,8 @@ class Journal:
 
     def remove(self, change_id):
         shutil.rmtree(os.path.join(self.backups_dir, change_id), ignore_errors=True)
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.changes_dir, change_id + ".json"))
-        except FileNotFoundError:
-            pass
 
     def prune(self, now=None):
         """Forget changes that are both old and beyond the number kept."""
@@ -269,20 +268,20 @@ def sync_directory(path):
 
 
 def discard(path):
-    try:
+    # Best effort while another error is on its way to the user; a dot-file is loaded by nobody.
+    with contextlib.suppress(OSError):
         os.unlink(path)
-    except OSError:
-        # Best effort while another error is on its way to the user; a dot-file is loaded by nobody.
-        pass
+
+
+def changed_meanwhile(path):
+    return HostFileError(f"{path} was changed by somebody else meanwhile; nothing was written, run the task again.")
 
 
 def check_replaceable(item):
     """Fail now for what would fail at the write; ``item.before`` becomes what is there."""
     item.before = read_file(item.path)
     if item.before.sha256 != item.expected_sha256:
-        raise HostFileError(
-            f"{item.path} was changed by somebody else while it was being edited; nothing was written, run the task again."
-        )
+        raise changed_meanwhile(item.path)
     directory = os.path.dirname(item.before.resolved)
     if not os.path.isdir(directory):
         raise HostFileError(f"Cannot write {item.path}: the directory {directory} does not exist; create it first.")
@@ -302,8 +301,8 @@ def check_replaceable(item):
 def replace_files(replacements, what, component=None, backup=True, journal=None, check_mode=False, undoes=None):
     """Put all ``replacements`` in place, or none of them.
 
-    Returns the record of the change, or None when every file already is as it shall be. In check mode everything is examined
-    and nothing is touched.
+    Returns the record of the change, or None when every file already is as it shall be. In check mode everything is
+    examined and nothing is touched.
     """
     journal = journal or Journal()
     for item in replacements:
@@ -384,9 +383,7 @@ def put_in_place(item):
     target = item.before.resolved
     # The last look before the rename: what an installer wrote meanwhile is not lost.
     if read_file(item.path).sha256 != item.expected_sha256:
-        raise HostFileError(
-            f"{item.path} was changed by somebody else while it was being edited; nothing was written, run the task again."
-        )
+        raise changed_meanwhile(item.path)
     if item.content is None:
         try:
             os.unlink(target)
@@ -429,7 +426,7 @@ def restore_change(change_id, journal=None, force=False, check_mode=False):
             continue
         if current.sha256 != entry["sha256_after"] and not force:
             raise HostFileError(
-                "{0} was edited after the change {1}; undo the later changes first, or restore with force.".format(
+                "{} was edited after the change {}; undo the later changes first, or restore with force.".format(
                     entry["path"], change_id
                 )
             )
@@ -437,12 +434,12 @@ def restore_change(change_id, journal=None, force=False, check_mode=False):
         if entry["sha256_before"] is not None:
             if not entry["backup"]:
                 raise HostFileError(
-                    "The change {0} kept no backup of {1}; it cannot be undone.".format(change_id, entry["path"])
+                    "The change {} kept no backup of {}; it cannot be undone.".format(change_id, entry["path"])
                 )
             saved = read_file(entry["backup"])
             if saved.sha256 != entry["sha256_before"]:
                 raise HostFileError(
-                    "The backup {0} is missing or damaged; it cannot be restored.".format(entry["backup"])
+                    "The backup {} is missing or damaged; it cannot be restored.".format(entry["backup"])
                 )
             content = saved.content
         replacements.append(Replacement(entry["path"], content, current.sha256, entry.get("mode"), entry.get("owner")))
@@ -450,7 +447,7 @@ def restore_change(change_id, journal=None, force=False, check_mode=False):
         return None, []
     result = replace_files(
         replacements,
-        what="undo {0}: {1}".format(change_id, record.get("what")),
+        what="undo {}: {}".format(change_id, record.get("what")),
         component=record.get("component"),
         journal=journal,
         check_mode=check_mode,

@@ -4,9 +4,9 @@
 
 """Change single values of a YAML document and leave every other byte of it alone.
 
-The parser says where each node stands in the text; an edit replaces exactly that span. Because each result is parsed again and
-compared with what it has to mean, a document of a shape that the text surgery does not know ends in an error, never in a wrong
-file. Runs on the controller, where PyYAML is a part of Ansible.
+The parser says where each node stands in the text; an edit replaces exactly that span. Because each result is parsed
+again and compared with what it has to mean, a document of a shape that the text surgery does not know ends in an error,
+never in a wrong file. Runs on the controller, where PyYAML is a part of Ansible.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def same_value(left, right):
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(same_value(value, right[key]) for key, value in left.items())
     if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(same_value(one, two) for one, two in zip(left, right))
+        return len(left) == len(right) and all(same_value(one, two) for one, two in zip(left, right))  # noqa: B905 - 3.8 has no strict
     if isinstance(left, bool) or isinstance(right, bool):
         return isinstance(left, bool) and isinstance(right, bool) and left == right
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
@@ -119,19 +119,26 @@ class YamlText:
         try:
             self.root, self.data = _compose(self.text)
         except yaml.YAMLError as exc:
-            # A JSON file may be indented with tabs, which YAML forbids.
-            if self.text.lstrip().startswith("{"):
-                try:
-                    self.data, self.root, self._json_only = json.loads(self.text), None, True
-                    return
-                except ValueError:
-                    pass
-            raise YamlTextError(f"{self.name} is not valid YAML: {_problem(exc)}; correct the file first.")
+            if self._load_json():
+                return
+            problem = f"is not valid YAML: {_problem(exc)}"
+            raise YamlTextError(f"{self.name} {problem}; correct the file first.") from None
         except RecursionError:
             raise YamlTextError(f"{self.name} is nested too deeply to be a configuration file.") from None
         except _ShapeError as exc:
             raise YamlTextError(f"{self.name} {exc}; correct the file first.") from None
         self._json_only = False
+
+    def _load_json(self):
+        """Take the text as JSON, which may be indented with tabs, as YAML must not be."""
+        if not self.text.lstrip().startswith("{"):
+            return False
+        try:
+            self.data = json.loads(self.text)
+        except ValueError:
+            return False
+        self.root, self._json_only = None, True
+        return True
 
     @property
     def newline(self):
@@ -141,12 +148,10 @@ class YamlText:
         """The value at ``path`` (a sequence of keys and indexes), or ``default``."""
         value = self.data
         for step in path:
-            if isinstance(value, dict) and step in value:
-                value = value[step]
-            elif isinstance(value, list) and isinstance(step, int) and 0 <= step < len(value):
-                value = value[step]
-            else:
+            known = step in value if isinstance(value, dict) else isinstance(value, list) and step in range(len(value))
+            if not known:
                 return default
+            value = value[step]
         return value
 
     # --- changing ---
@@ -215,8 +220,8 @@ class YamlText:
 
     def _cannot(self):
         return YamlTextError(
-            f"{self.name} is written in a way that cannot be changed without touching other parts of it (anchors, merge keys, explicit "
-            "keys); make the change by hand."
+            f"{self.name} is written in a way that cannot be changed without touching other parts of it (anchors, merge "
+            "keys, explicit keys); make the change by hand."
         )
 
     def _replace(self, start, end, text):
@@ -246,10 +251,7 @@ class YamlText:
     def _node(self, path):
         node = self.root
         for step in path:
-            if isinstance(node, yaml.MappingNode):
-                node = self._pair(node, step)[1]
-            else:
-                node = node.value[step]
+            node = self._node_child(node, step)
         return node
 
     def _pair(self, mapping, key):

@@ -12,10 +12,11 @@ version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - The host's half of the editors M(kubemetrics.aggregation.component_flags) and M(kubemetrics.aggregation.kubelet_config),
-    which decide on the controller what a file shall hold. Use those; this one is documented for whoever debugs them.
-  - A replacement takes place only if each file still has the content that the decision was based on. All files are backed
-    up and staged before the first one is renamed into place; if one of them fails, the others are put back.
+  - The host's half of the editors M(kubemetrics.aggregation.component_flags) and
+    M(kubemetrics.aggregation.kubelet_config), which decide on the controller what a file shall hold. Use those; this
+    one is documented for whoever debugs them.
+  - A replacement takes place only if each file still has the content that the decision was based on. All files are
+    backed up and staged before the first one is renamed into place; if one of them fails, the others are put back.
   - Mode, owner and extended attributes stay. A symbolic link stays, and the file that it points to is replaced.
 options:
   operation:

@@ -16,8 +16,8 @@ description:
     kubelet, because a file that merely lies in the usual place may be read by nobody.
   - A kubelet with a drop-in directory (C(--config-dir)) gets a drop-in of its own, C(90-kubemetrics.conf), and its main
     file stays as it is.
-  - What already holds is left alone, also when it holds by the kubelet's own default. Lines that need no change stay byte
-    for byte as they are.
+  - What already holds is left alone, also when it holds by the kubelet's own default. Lines that need no change stay
+    byte for byte as they are.
   - Flags of the running kubelet that win over the file are named.
   - The kubelet reads its configuration only when it starts; restart it when this task has changed something.
 options:

@@ -23,8 +23,8 @@ class Duration:
     """Marks a setting whose value is a Go duration."""
 
 
-#: The settings whose type is checked, with the default that a kubelet with a configuration file gives them (None: it has none).
-SETTINGS: dict[Path, tuple[type, t.Any]] = {
+#: The settings whose type is checked, each with what the kubelet takes when its file leaves it out (None: nothing).
+SETTINGS: t.Dict[Path, t.Tuple[type, t.Any]] = {
     ("authentication", "anonymous", "enabled"): (bool, False),
     ("authentication", "webhook", "enabled"): (bool, True),
     ("authentication", "webhook", "cacheTTL"): (Duration, "2m"),
@@ -58,7 +58,7 @@ _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 
 
-def duration(value: t.Any) -> Fraction | None:
+def duration(value: t.Any) -> t.Optional[Fraction]:
     """The seconds of a Go duration, or None when it is none."""
     if not isinstance(value, str):
         return None
@@ -76,7 +76,7 @@ def duration(value: t.Any) -> Fraction | None:
     return sign * total if rest and position == len(rest) else None
 
 
-def leaves(config: t.Mapping[str, t.Any], path: Path = ()) -> t.Iterator[tuple[Path, t.Any]]:
+def leaves(config: t.Mapping[str, t.Any], path: Path = ()) -> t.Iterator[t.Tuple[Path, t.Any]]:
     """Each setting of a nested mapping with its path; an empty mapping has none."""
     for key, value in config.items():
         if isinstance(value, dict):
@@ -94,14 +94,14 @@ def lookup(config: t.Any, path: Path) -> t.Any:
     return config
 
 
-def nest(path: Path, value: t.Any, into: dict[str, t.Any]) -> None:
+def nest(path: Path, value: t.Any, into: t.Dict[str, t.Any]) -> None:
     """Put ``value`` into the nested mapping ``into`` at ``path``."""
     for step in path[:-1]:
         into = into.setdefault(step, {})
     into[path[-1]] = value
 
 
-def type_error(path: Path, value: t.Any) -> str | None:
+def type_error(path: Path, value: t.Any) -> t.Optional[str]:
     """What is wrong with ``value`` for the setting at ``path``, or None."""
     if path not in SETTINGS or value is None:
         return None
@@ -128,6 +128,31 @@ def holds(path: Path, current: t.Any, wanted: t.Any) -> bool:
     return same_value(current, wanted)
 
 
+def outstanding(config: t.Mapping[str, t.Any], current: t.Any) -> t.Dict[str, t.Any]:
+    """The part of ``config`` that ``current`` does not do yet."""
+    result: t.Dict[str, t.Any] = {}
+    for path, wanted in leaves(config):
+        if not holds(path, lookup(current, path), wanted):
+            nest(path, wanted, result)
+    return result
+
+
+def check(config: t.Mapping[str, t.Any]) -> t.Optional[str]:
+    """What is wrong with settings that a user asks for, or None."""
+    if not config:
+        return "it is empty; name the settings to change, for example {serverTLSBootstrap: true}."
+    for key in ("apiVersion", "kind"):
+        if key in config:
+            return f"it must not set {key}, which belongs to the file itself."
+    for path, value in leaves(config):
+        if not all(isinstance(step, str) for step in path):
+            return f"the key {path[-1]!r} is not a string."
+        problem = type_error(path, value)
+        if problem:
+            return problem
+    return None
+
+
 def flag_agrees(value: str, path: Path, wanted: t.Any) -> bool:
     """Whether a flag's text says the same as the setting that is wanted."""
     if isinstance(wanted, bool):
@@ -139,7 +164,7 @@ def flag_agrees(value: str, path: Path, wanted: t.Any) -> bool:
     return value == str(wanted)
 
 
-def overriding(flags: t.Mapping[str, str], config: t.Mapping[str, t.Any]) -> dict[str, str]:
+def overriding(flags: t.Mapping[str, str], config: t.Mapping[str, t.Any]) -> t.Dict[str, str]:
     """The flags that make a setting of ``config`` void because they say something else and win over the file."""
     asked = list(leaves(config))
     found = {}
