@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The text of a kubelet's `/metrics/resource`.
+
+Two ways lead to the same result. The careful way reads line by line, takes labels in any order and counts what it
+cannot use. It also notes the shape of what it read. Nearly every following scrape of that node has the same shape, and
+then the fast way takes the numbers column by column without looking at a single label. Whatever does not fit takes the
+careful way again.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from dataclasses import dataclass, field, replace
+from math import isfinite
+
+from metrics_server.kubelet.batch import (
+    MAX_BYTES,
+    MAX_CONTAINERS,
+    MAX_SECONDS,
+    Batch,
+    ContainerPoint,
+    FamilyShape,
+    Layout,
+    NodePoint,
+    ParseError,
+    build_batch,
+)
+
+_CPU = b"container_cpu_usage_seconds_total"
+_MEMORY = b"container_memory_working_set_bytes"
+_START = b"container_start_time_seconds"
+_NODE_CPU = b"node_cpu_usage_seconds_total"
+_NODE_MEMORY = b"node_memory_working_set_bytes"
+_NODE_SWAP = b"node_swap_usage_bytes"
+_FAMILIES = (_CPU, _MEMORY, _START)
+_LIMITS = (MAX_SECONDS, MAX_BYTES, MAX_SECONDS)
+_OPENERS = tuple(b"\n" + family + b"{" for family in _FAMILIES)
+_SCRAPE_ERRORS = frozenset({b"scrape_error", b"resource_scrape_error"})
+
+#: The first and the last millisecond that we believe: 2001 to 2286.
+_FIRST_TIME, _LAST_TIME = 10**12, 10**13
+
+_NAME = re.compile(rb"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL = re.compile(rb'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(,?)')
+_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
+_REPLACEMENTS = {b"n": b"\n", b"\\": b"\\", b'"': b'"'}
+
+
+def parse_resource(body: bytes, layout: Layout | None, now_ms: int) -> Batch:
+    """Read one answer. `layout` is that of the node's previous batch; `now_ms` stands in for missing timestamps.
+
+    Raises ParseError when there is nothing in it that could be used.
+    """
+    if layout is not None and layout.shapes is not None:
+        batch = _fast(body, layout, layout.shapes)
+        if batch is not None:
+            return batch
+    return _Careful(now_ms).read(body, layout)
+
+
+def _fast(body: bytes, layout: Layout, shapes: tuple[FamilyShape, FamilyShape, FamilyShape]) -> Batch | None:
+    """Return the batch, or None when anything is not exactly as it was."""
+    columns: list[array[float]] = []
+    times = array("q")
+    for number, shape in enumerate(shapes):
+        opener = _OPENERS[number]
+        start = body.find(opener)
+        if start < 0:
+            if shape.series:
+                return None
+            columns.append(array("d", bytes(8 * layout.size)))
+            continue
+        end = body.find(b"\n#", start + 1)
+        if end < 0:
+            end = len(body)
+        elif body.find(opener, end) >= 0:
+            return None
+        words = body[start:end].split()
+        stride = shape.stride
+        if len(words) != shape.series * stride or hash(tuple(words[::stride])) != shape.signature:
+            return None
+        try:
+            values = array("d", map(float, words[1::stride]))
+            if number == 0:
+                times = array("q", map(int, words[2::3]))
+        except (ValueError, OverflowError):
+            return None
+        # The sum is finite only when every single value is.
+        if not isfinite(sum(values)) or min(values) < 0 or max(values) > _LIMITS[number]:
+            return None
+        if shape.take is not None:
+            values.append(0.0)
+            if number == 0:
+                times = array("q", [times[position] for position in shape.take])
+            values = array("d", [values[position] for position in shape.take])
+        columns.append(values)
+    if times and (min(times) < _FIRST_TIME or max(times) > _LAST_TIME):
+        return None
+    node_cpu = _node_value(body, b"\n" + _NODE_CPU + b" ")
+    node_memory = _node_value(body, b"\n" + _NODE_MEMORY + b" ")
+    if node_cpu is None or node_memory is None:
+        return None
+    node_swap = _node_value(body, b"\n" + _NODE_SWAP + b" ")
+    node = NodePoint(node_cpu[1], node_cpu[0], node_memory[0], None if node_swap is None else node_swap[0])
+    return Batch(layout, node, times, columns[0], columns[1], columns[2])
+
+
+def _node_value(body: bytes, opener: bytes) -> tuple[float, int] | None:
+    start = body.find(opener)
+    if start < 0 or body.find(opener, start + 1) >= 0:
+        return None
+    start += len(opener)
+    end = body.find(b"\n", start)
+    try:
+        value, time = body[start : end if end >= 0 else len(body)].split()
+        number, stamp = float(value), int(time)
+    except ValueError:
+        return None
+    if not 0 <= number <= MAX_BYTES or not _FIRST_TIME <= stamp <= _LAST_TIME:
+        return None
+    return number, stamp
+
+
+@dataclass(slots=True)
+class _Family:
+    """What the careful way notes of one family to recognise it the next time."""
+
+    words: list[bytes] = field(default_factory=list)
+    position: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    strides: set[int] = field(default_factory=set)
+
+
+class _Careful:
+    def __init__(self, now_ms: int) -> None:
+        self._now = now_ms
+        self._bad: dict[str, int] = {}
+        self._containers: dict[tuple[str, str, str], ContainerPoint] = {}
+        self._families = {family: _Family() for family in _FAMILIES}
+        self._node: dict[bytes, tuple[float, int]] = {}
+        self._kubelet_error = False
+        self._series = 0
+
+    def read(self, body: bytes, previous: Layout | None) -> Batch:
+        for line in body.split(b"\n"):
+            if line and not line.startswith(b"#"):
+                self._line(line)
+        node = self._node_point()
+        if node is None and not any(point.cpu is not None for point in self._containers.values()):
+            raise ParseError(self._nothing(body))
+        batch, order = build_batch(self._containers, node, self._bad, previous)
+        # The fast way expects the node's lines.
+        if not self._bad and node is not None:
+            shapes = self._shapes(order)
+            if shapes is not None:
+                batch.layout = self._shaped(batch.layout, shapes, previous)
+        return batch
+
+    def _line(self, line: bytes) -> None:
+        match = _NAME.match(line)
+        if match is None:
+            self._count("syntax" if line.strip() else None)
+            return
+        name = match.group()
+        end = match.end()
+        if name in self._families:
+            self._container_line(name, line, end)
+        elif name in (_NODE_CPU, _NODE_MEMORY, _NODE_SWAP):
+            self._node_line(name, line, end)
+        elif name in _SCRAPE_ERRORS:
+            self._kubelet_error = self._kubelet_error or line[end:].strip().startswith(b"1")
+
+    def _container_line(self, name: bytes, line: bytes, end: int) -> None:
+        labels, end = _labels(line, end)
+        if labels is None:
+            self._count("labels")
+            return
+        number = self._number(name, line[end:])
+        if number is None:
+            return
+        try:
+            key = (
+                labels[b"namespace"].decode("utf-8"),
+                labels[b"pod"].decode("utf-8"),
+                labels[b"container"].decode("utf-8"),
+            )
+        except KeyError:
+            self._count("missing_label")
+            return
+        except UnicodeDecodeError:
+            self._count("labels")
+            return
+        if not all(key):
+            self._count("missing_label")
+            return
+        value, time, stride = number
+        family = self._families[name]
+        point = self._containers.get(key)
+        if point is None:
+            if len(self._containers) >= MAX_CONTAINERS:
+                raise ParseError(f"the answer names more than {MAX_CONTAINERS} containers")
+            point = self._containers[key] = ContainerPoint()
+        if key in family.position:
+            self._count("duplicate")
+            # An old and a new instance of one container: the newer sample counts.
+            if name != _CPU or time < point.time:
+                return
+        else:
+            family.position[key] = len(family.words)
+        family.words.append(line[:end])
+        family.strides.add(stride)
+        if name == _CPU:
+            point.cpu, point.time = value, time
+        elif name == _MEMORY:
+            point.memory = value
+        else:
+            point.start = value
+
+    def _node_line(self, name: bytes, line: bytes, end: int) -> None:
+        if line.startswith(b"{", end):
+            labels, end = _labels(line, end)
+            if labels is None:
+                self._count("labels")
+                return
+        number = self._number(name, line[end:])
+        if number is None:
+            return
+        if name in self._node:
+            self._count("duplicate")
+            return
+        self._node[name] = number[:2]
+
+    def _number(self, name: bytes, rest: bytes) -> tuple[float, int, int] | None:
+        """Return value, time and number of words of the line, or count what is wrong."""
+        words = rest.split()
+        if not rest[:1].isspace() or len(words) not in (1, 2):
+            self._count("syntax")
+            return None
+        try:
+            value = float(words[0])
+        except ValueError:
+            self._count("value")
+            return None
+        if not 0 <= value <= (MAX_SECONDS if name in (_CPU, _START, _NODE_CPU) else MAX_BYTES):
+            self._count("value")
+            return None
+        if len(words) == 1:
+            return value, self._now, 2
+        try:
+            time = int(words[1])
+        except ValueError:
+            time = 0
+        if not _FIRST_TIME <= time <= _LAST_TIME:
+            self._count("timestamp")
+            return None
+        return value, time, 3
+
+    def _node_point(self) -> NodePoint | None:
+        cpu, memory, swap = (self._node.get(name) for name in (_NODE_CPU, _NODE_MEMORY, _NODE_SWAP))
+        if cpu is None or memory is None:
+            return None
+        return NodePoint(cpu[1], cpu[0], memory[0], None if swap is None else swap[0])
+
+    def _shapes(self, order: list[tuple[str, str, str]]) -> tuple[FamilyShape, FamilyShape, FamilyShape] | None:
+        shapes = []
+        for name in _FAMILIES:
+            family = self._families[name]
+            # A word with a space in it (a label value, or `{a="b", c="d"}`) would be torn apart by the fast way.
+            if len(family.strides) > 1 or any(len(word.split()) != 1 for word in family.words):
+                return None
+            if not family.words:
+                shapes.append(FamilyShape(0, 0, 3, None))
+                continue
+            stride = next(iter(family.strides))
+            if name == _CPU and stride != 3:
+                return None
+            take: tuple[int, ...] | None = tuple(family.position.get(key, -1) for key in order)
+            if take == tuple(range(len(family.words))):
+                take = None
+            shapes.append(FamilyShape(hash(tuple(family.words)), len(family.words), stride, take))
+        return shapes[0], shapes[1], shapes[2]
+
+    def _shaped(
+        self, layout: Layout, shapes: tuple[FamilyShape, FamilyShape, FamilyShape], previous: Layout | None
+    ) -> Layout:
+        if (
+            previous is not None
+            and previous.shapes == shapes
+            and previous.incomplete == layout.incomplete
+            and previous.pods == layout.pods
+            and previous.names == layout.names
+            and previous.slots == layout.slots
+        ):
+            return previous
+        return replace(layout, shapes=shapes)
+
+    def _count(self, reason: str | None) -> None:
+        if reason is not None:
+            self._bad[reason] = self._bad.get(reason, 0) + 1
+
+    def _nothing(self, body: bytes) -> str:
+        if self._kubelet_error:
+            return "the kubelet reports that it could not collect its metrics (scrape_error 1): see its log"
+        if not body.strip():
+            return "the answer is empty"
+        if self._bad:
+            counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(self._bad.items()))
+            return f"no line of the answer can be used ({counts})"
+        return "the answer holds none of the kubelet's resource metrics"
+
+
+def _labels(line: bytes, start: int) -> tuple[dict[bytes, bytes] | None, int]:
+    """Read `{name="value",...}` at `start`; return the labels (None: malformed) and where they end."""
+    if not line.startswith(b"{", start):
+        return None, start
+    labels: dict[bytes, bytes] = {}
+    position = start + 1
+    while True:
+        match = _LABEL.match(line, position)
+        if match is None:
+            break
+        name, value, comma = match.groups()
+        if name in labels:
+            return None, start
+        labels[name] = _ESCAPE.sub(_unescape, value) if b"\\" in value else value
+        position = match.end()
+        if not comma:
+            break
+    while line[position : position + 1] in (b" ", b"\t"):
+        position += 1
+    if not line.startswith(b"}", position):
+        return None, start
+    return labels, position + 1
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    escaped = match.group(1)
+    return _REPLACEMENTS.get(escaped, b"\\" + escaped)
