@@ -1,0 +1,54 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: kubelet_settings
+short_description: The settings of a kubelet that are in effect
+version_added: 0.1.0
+author: The kubemetrics.aggregation maintainers (@kubemetrics)
+description:
+  - Puts the configuration file of a kubelet, its drop-in files and its command line together, as the kubelet does, over the
+    defaults that hold for it.
+options:
+  _input:
+    description: RV(kubemetrics.aggregation.component_info#module:kubelet_config).
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Show who may ask the kubelet
+  ansible.builtin.debug:
+    msg: "{{ (host.kubelet_config | kubemetrics.aggregation.kubelet_settings).authorization.mode }}"
+"""
+
+RETURN = r"""
+_value:
+  description: A KubeletConfiguration, with the settings that decide who may read the kubelet always present.
+  type: dict
+"""
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_effective import (
+    SettingsError,
+    effective_settings,
+)
+
+
+def kubelet_settings(kubelet_config):
+    if not isinstance(kubelet_config, dict):
+        raise AnsibleFilterError("kubelet_settings wants the kubelet_config that component_info returns.")
+    try:
+        return effective_settings(kubelet_config)
+    except SettingsError as exc:
+        raise AnsibleFilterError(str(exc)) from exc
+
+
+class FilterModule:
+    """The collection's view of kubelets."""
+
+    def filters(self):
+        return {"kubelet_settings": kubelet_settings}

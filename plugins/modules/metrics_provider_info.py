@@ -1,0 +1,224 @@
+#!/usr/bin/python
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: metrics_provider_info
+short_description: Show who serves the resource metrics API of a cluster
+version_added: 0.1.0
+author:
+  - The kubemetrics.aggregation maintainers (@kubemetrics)
+description:
+  - Lists the APIServices of the group C(metrics.k8s.io), and the Deployment and the Service that a metrics server
+    of the given
+    name has or would have, each with its owner.
+  - Tells this collection's own objects from those of another provider (upstream's manifests, a Helm release, a
+    distribution's
+    add-on), so that nothing is taken over by accident.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.api
+options:
+  namespace:
+    description: Namespace of the metrics server.
+    type: str
+    default: kube-system
+  name:
+    description: Name of its Deployment and of its Service.
+    type: str
+    default: metrics-server
+  pods:
+    description: Whether to report the Deployment's pods too, with what holds back those that are not ready.
+    type: bool
+    default: false
+  log_lines:
+    description: With O(pods), the number of log lines to fetch from pods that are not ready.
+    type: int
+    default: 5
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in
+      diff mode.
+    support: N/A
+    details: The module changes nothing.
+  idempotent:
+    description: When run twice in a row outside check mode, with the same arguments, the second invocation
+      indicates no change.
+    support: full
+seealso:
+  - module: kubemetrics.aggregation.apiservice_info
+  - module: kubemetrics.aggregation.resource_metrics_info
+"""
+
+EXAMPLES = r"""
+- name: See who serves metrics.k8s.io
+  kubemetrics.aggregation.metrics_provider_info:
+  register: provider
+
+- name: Leave another provider alone
+  ansible.builtin.assert:
+    that: provider.foreign | length == 0
+    fail_msg: "{{ provider.foreign | join('; ') }}"
+"""
+
+RETURN = r"""
+apiservices:
+  description: The APIServices of the group, ordered by name.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - name: v1beta1.metrics.k8s.io
+      version: v1beta1
+      managed: true
+      owner: kubemetrics
+      service: {namespace: kube-system, name: metrics-server}
+      available: true
+      reason: Passed
+      message: all checks passed
+deployment:
+  description: The Deployment of that name, or null.
+  returned: success
+  type: dict
+  sample:
+    name: metrics-server
+    namespace: kube-system
+    managed: true
+    owner: kubemetrics
+    replicas: 1
+    updated: 1
+    available: 1
+    match_labels: {k8s-app: metrics-server}
+    images: ["localhost/kubemetrics/metrics-server:0123456789ab"]
+    progress: ReplicaSet "metrics-server-5d9c" has successfully progressed.
+service:
+  description: The Service of that name, or null.
+  returned: success
+  type: dict
+foreign:
+  description: One sentence for each of these objects that is not this collection's.
+  returned: success
+  type: list
+  elements: str
+pods:
+  description: The Deployment's pods, when O(pods) is set.
+  returned: success and O(pods) is true
+  type: list
+  elements: dict
+  sample:
+    - name: metrics-server-5d9c-abcde
+      node: worker1
+      phase: Pending
+      ready: false
+      terminating: false
+      trouble: "container metrics-server waits: ErrImageNeverPull"
+      log: []
+"""
+
+import typing as t
+from urllib.parse import quote
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils import cluster_state, kube
+
+
+def get_or_none(api: kube.Api, path: str) -> t.Optional[t.Dict[str, t.Any]]:
+    try:
+        return api.get(path)[0]
+    except kube.KubeError as exc:
+        if exc.status == 404:
+            return None
+        raise
+
+
+def foreign_sentences(
+    apiservices: t.Sequence[t.Mapping[str, t.Any]],
+    deployment: t.Optional[t.Mapping[str, t.Any]],
+    service: t.Optional[t.Mapping[str, t.Any]],
+) -> t.List[str]:
+    found = []
+    for item in apiservices:
+        if not item["managed"]:
+            backend = item["service"]
+            behind = "Service %(namespace)s/%(name)s" % backend if backend else "the API server itself"
+            found.append("APIService %s, made by %s, is served by %s" % (item["name"], item["owner"], behind))
+    for kind, view in (("Deployment", deployment), ("Service", service)):
+        if view and not view["managed"]:
+            found.append("%s %s/%s was made by %s" % (kind, view["namespace"], view["name"], view["owner"]))
+    return found
+
+
+def read_pods(api: kube.Api, namespace: str, labels: t.Mapping[str, str], log_lines: int) -> t.List[t.Dict[str, t.Any]]:
+    selector = ",".join("%s=%s" % pair for pair in sorted(labels.items()))
+    path = "/api/v1/namespaces/%s/pods" % quote(namespace, safe="")
+    items, unused = api.list(path, query={"labelSelector": selector})
+    pods = []
+    for item in items:
+        view = cluster_state.pod_view(item)
+        view["log"] = []
+        if not view["ready"] and log_lines > 0:
+            log_path = "%s/%s/log" % (path, quote(str(view["name"]), safe=""))
+            try:
+                response = api.request("GET", log_path, query={"tailLines": log_lines, "limitBytes": 1 << 16})
+            except kube.KubeError:
+                response = None
+            # No container has started yet, or its kubelet does not answer: the pod's state says that already.
+            if response is not None and response.status == 200:
+                view["log"] = response.body.decode("utf-8", "replace").splitlines()
+        pods.append(view)
+    return pods
+
+
+def look(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    namespace, name = quote(params["namespace"], safe=""), quote(params["name"], safe="")
+    items, unused = api.list("/apis/apiregistration.k8s.io/v1/apiservices")
+    ours = [item for item in items if cluster_state.dig(item, "spec", "group") == cluster_state.METRICS_GROUP]
+    apiservices = sorted((cluster_state.apiservice_view(item) for item in ours), key=lambda view: str(view["name"]))
+    deployment = cluster_state.deployment_view(
+        get_or_none(api, "/apis/apps/v1/namespaces/%s/deployments/%s" % (namespace, name))
+    )
+    service = cluster_state.object_view(get_or_none(api, "/api/v1/namespaces/%s/services/%s" % (namespace, name)))
+    result = {
+        "apiservices": apiservices,
+        "deployment": deployment,
+        "service": service,
+        "foreign": foreign_sentences(apiservices, deployment, service),
+    }
+    if params["pods"]:
+        labels = deployment["match_labels"] if deployment else {}
+        # An empty selector would match every pod of the namespace.
+        result["pods"] = read_pods(api, params["namespace"], labels, params["log_lines"]) if labels else []
+    return result
+
+
+def main() -> t.NoReturn:
+    module = AnsibleModule(
+        argument_spec=dict(
+            kube.API_ARGUMENTS,
+            namespace={"type": "str", "default": "kube-system"},
+            name={"type": "str", "default": "metrics-server"},
+            pods={"type": "bool", "default": False},
+            log_lines={"type": "int", "default": 5},
+        ),
+        supports_check_mode=True,
+    )
+    if kube.KUBERNETES_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("kubernetes"), exception=kube.KUBERNETES_IMPORT_ERROR)
+    params = module.params
+    try:
+        api = kube.Api.connect(
+            kubeconfig=params["kubeconfig"], context=params["context"], request_timeout=params["request_timeout"]
+        )
+        result = look(api, params)
+    except kube.KubeError as exc:
+        module.fail_json(msg="%s %s" % (exc.message, cluster_state.advice(exc.status, exc.reason)))
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()

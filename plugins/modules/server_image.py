@@ -1,0 +1,325 @@
+#!/usr/bin/python
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: server_image
+short_description: Build the bundled metrics server's image into an archive
+version_added: 0.1.0
+author: The kubemetrics.aggregation maintainers (@kubemetrics)
+description:
+  - Makes a wheel of the server, unpacks it with its pinned dependencies for the Python and the architecture of the
+    base image,
+    and puts all of it onto the base with C(buildah) or C(podman). Nothing runs inside the image while it is
+      built, so that the
+    base needs no shell and the build no network of its own.
+  - The result is an archive that every container runtime loads. It is kept, and built again only when it is missing.
+  - Runs where the collection's source is, which is the controller.
+options:
+  source:
+    description: Folder of the server's source, with its C(pyproject.toml) and C(Containerfile).
+    type: path
+    required: true
+  cache_dir:
+    description: Folder for archives and for what builds share. It is created when missing.
+    type: path
+    required: true
+  name:
+    description: Name of the image, without its tag.
+    type: str
+    required: true
+  tag:
+    description: Tag of the image. Use P(kubemetrics.aggregation.server_image_tag#lookup), so that it follows the
+      source.
+    type: str
+    required: true
+  base:
+    description: Image that brings Python and nothing else that is needed.
+    type: str
+    required: true
+  python_version:
+    description: Version of Python in O(base), as C(3.13).
+    type: str
+    required: true
+  architecture:
+    description: Architecture of the nodes, as Kubernetes names it.
+    type: str
+    default: amd64
+  tool:
+    description: What builds the image. V(auto) takes C(buildah) where it is installed and C(podman) otherwise.
+    type: str
+    choices: [auto, buildah, podman]
+    default: auto
+requirements:
+  - pip, for the Python that runs the module
+  - buildah or podman
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying the target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: none
+    details: An image is no text.
+"""
+
+EXAMPLES = r"""
+- name: Build the metrics server for the nodes of this cluster
+  kubemetrics.aggregation.server_image:
+    source: "{{ playbook_dir }}/../metrics_server"
+    cache_dir: ~/.cache/kubemetrics/image
+    name: localhost/kubemetrics/metrics-server
+    tag: 0123456789ab
+    base: docker.io/library/python:3.13-slim-bookworm
+    python_version: "3.13"
+  delegate_to: localhost
+  run_once: true
+"""
+
+RETURN = r"""
+archive:
+  description: Path of the archive (docker-archive format, gzip).
+  type: str
+  returned: success
+image:
+  description: Name and tag of the image in it.
+  type: str
+  returned: success
+size:
+  description: Size of the archive in bytes, 0 while it is not built yet (check mode).
+  type: int
+  returned: success
+"""
+
+import fcntl
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.server_image import (
+    SourceError,
+    source_files,
+    wheel_platforms,
+)
+
+#: Where the Containerfile expects the unpacked wheels, relative to the context.
+SITE = "site-packages"
+
+
+class BuildError(Exception):
+    """A step of the build failed; the message is one sentence and ends with what the tool said."""
+
+
+def run(step: str, argv: list[str], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """Run one tool to its end and return what it printed."""
+    try:
+        done = subprocess.run(
+            argv,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as exc:
+        raise BuildError(f"{step} failed: {argv[0]} could not be started ({exc.strerror}).") from exc
+    if done.returncode != 0:
+        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise BuildError(f"{step} failed ({Path(argv[0]).name} ended with {done.returncode}): {' | '.join(said[-4:])}")
+    return done.stdout
+
+
+class Build:
+    """One image of one architecture."""
+
+    def __init__(self, params: dict, pip: list[str]):
+        self.source = Path(params["source"])
+        self.cache = Path(params["cache_dir"])
+        self.image = f"{params['name']}:{params['tag']}"
+        self.base = params["base"]
+        self.python_version = params["python_version"]
+        self.architecture = params["architecture"]
+        self.tool = params["tool"]
+        self.pip = pip
+        flat = re.sub(r"[^A-Za-z0-9.-]+", "_", self.image)
+        self.archive = self.cache / f"{flat}-{self.architecture}.tar.gz"
+
+    def find_tool(self) -> str:
+        """Return the path of what builds images here."""
+        names = ["buildah", "podman"] if self.tool == "auto" else [self.tool]
+        for name in names:
+            path = shutil.which(name)
+            if path:
+                return path
+        raise BuildError(
+            f"Building the image needs {' or '.join(names)} on the controller; "
+            "install it (apt install buildah, dnf install buildah), "
+            "or set metrics_server_image_source to pull."
+        )
+
+    def wheelhouse(self, work: Path) -> Path:
+        """Return a folder with the pinned dependencies unpacked, shared by all builds that have the same ones."""
+        files = [
+            self.source / name for name in ("requirements.txt", "pyproject.toml") if (self.source / name).is_file()
+        ]
+        key = hashlib.sha256(b"\0".join(path.read_bytes() for path in files))
+        key.update(f"\0{self.python_version}\0{self.architecture}".encode())
+        folder = self.cache / f"dependencies-{key.hexdigest()[:12]}"
+        if folder.is_dir():
+            return folder
+        partial = work / "dependencies"
+        wheel = self.own_wheel(work)
+        pinned = self.source / "requirements.txt"
+        argv = [*self.pip, "install", "--quiet", "--no-compile", "--target", str(partial), "--only-binary=:all:"]
+        argv += ["--implementation", "cp", "--python-version", self.python_version]
+        for platform in wheel_platforms(self.architecture):
+            argv += ["--platform", platform]
+        if pinned.is_file():
+            argv += ["--constraint", str(pinned)]
+        run("Fetching the server's dependencies", [*argv, str(wheel)])
+        # The server itself is unpacked anew by each build, its dependencies are not.
+        for entry in partial.glob("metrics_server"):
+            shutil.rmtree(entry)
+        for entry in partial.glob("kubemetrics_server-*.dist-info"):
+            shutil.rmtree(entry)
+        shutil.rmtree(partial / "bin", ignore_errors=True)
+        self.compile(partial)
+        partial.rename(folder)
+        return folder
+
+    def own_wheel(self, work: Path) -> Path:
+        """Make the server's wheel from a copy, so that no build artefact lands in the source tree."""
+        made = work / "wheel"
+        if not made.is_dir():
+            copy = work / "source"
+            for relative in source_files(self.source):
+                target = copy / relative
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.source / relative, target)
+            run(
+                "Making the server's wheel",
+                [*self.pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(made), str(copy)],
+            )
+        wheels = sorted(made.glob("*.whl"))
+        if len(wheels) != 1:
+            raise BuildError(f"Making the server's wheel gave {len(wheels)} wheels in {made}, one was expected.")
+        return wheels[0]
+
+    def compile(self, folder: Path) -> None:
+        """Precompile when the base has the Python that runs here: the server starts on a read-only file system."""
+        if self.python_version == f"{sys.version_info[0]}.{sys.version_info[1]}":
+            argv = [
+                sys.executable,
+                "-m",
+                "compileall",
+                "-q",
+                "--invalidation-mode",
+                "unchecked-hash",
+                "-s",
+                str(folder),
+                str(folder),
+            ]
+            run("Compiling the server", argv)
+
+    def build(self) -> None:
+        """Build the archive; it appears whole or not at all."""
+        tool = self.find_tool()
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=self.cache) as name:
+            work = Path(name)
+            context = work / "context"
+            shutil.copytree(self.wheelhouse(work), context / SITE)
+            own = work / "own"
+            wheel = self.own_wheel(work)
+            run(
+                "Unpacking the server's wheel",
+                [
+                    *self.pip,
+                    "install",
+                    "--quiet",
+                    "--no-compile",
+                    "--no-deps",
+                    "--no-index",
+                    "--target",
+                    str(own),
+                    str(wheel),
+                ],
+            )
+            shutil.rmtree(own / "bin", ignore_errors=True)
+            self.compile(own)
+            shutil.copytree(own, context / SITE, dirs_exist_ok=True)
+            argv = [
+                tool,
+                "build",
+                "--isolation",
+                "chroot",
+                "--format",
+                "docker",
+                "--timestamp",
+                "0",
+                "--arch",
+                self.architecture,
+            ]
+            argv += ["--build-arg", f"BASE_IMAGE={self.base}", "--file", str(self.source / "Containerfile")]
+            run(f"Building the image on {self.base}", [*argv, "--tag", self.image, str(context)])
+            plain = work / "image.tar"
+            if Path(tool).name == "podman":
+                run(
+                    "Saving the image",
+                    [tool, "save", "--quiet", "--format", "docker-archive", "--output", str(plain), self.image],
+                )
+            else:
+                run("Saving the image", [tool, "push", "--quiet", self.image, f"docker-archive:{plain}:{self.image}"])
+            packed = work / "image.tar.gz"
+            with plain.open("rb") as reader, gzip.GzipFile(packed, "wb", compresslevel=1, mtime=0) as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+            packed.rename(self.archive)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "source": {"type": "path", "required": True},
+            "cache_dir": {"type": "path", "required": True},
+            "name": {"type": "str", "required": True},
+            "tag": {"type": "str", "required": True},
+            "base": {"type": "str", "required": True},
+            "python_version": {"type": "str", "required": True},
+            "architecture": {"type": "str", "default": "amd64"},
+            "tool": {"type": "str", "choices": ["auto", "buildah", "podman"], "default": "auto"},
+        },
+        supports_check_mode=True,
+    )
+    if not re.fullmatch(r"3\.\d+", module.params["python_version"]):
+        module.fail_json(msg=f"python_version is {module.params['python_version']!r}, a version such as 3.13 is meant.")
+    build = Build(module.params, [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"])
+    changed = not build.archive.is_file()
+    if changed and not module.check_mode:
+        try:
+            build.cache.mkdir(parents=True, exist_ok=True)
+            with (build.cache / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                # Another run may have built it while this one waited.
+                changed = not build.archive.is_file()
+                if changed:
+                    build.build()
+        except (BuildError, SourceError) as exc:
+            module.fail_json(msg=str(exc))
+        except OSError as exc:
+            module.fail_json(msg=f"The image cannot be built in {build.cache}: {exc.strerror} ({exc.filename}).")
+    size = build.archive.stat().st_size if build.archive.is_file() else 0
+    module.exit_json(changed=changed, archive=str(build.archive), image=build.image, size=size)
+
+
+if __name__ == "__main__":
+    main()
