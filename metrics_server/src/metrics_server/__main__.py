@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The program: command line, log, one run of the server, exit code.
+
+Exit codes: 0 after a signal, 1 when the server cannot start or cannot go on, 2 for a command line that makes no sense.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry
+
+from metrics_server import __version__, logs
+from metrics_server.engine import Engine, EngineConfig
+from metrics_server.flags import FLAGS
+from metrics_server.flagset import FlagError
+from metrics_server.kube import KubeClient, KubeError
+from metrics_server.options import Options, parse_options
+from metrics_server.server import StartError, serve
+from metrics_server.telemetry import EngineTelemetry
+
+_log = logging.getLogger(__name__)
+
+
+def _engine(options: Options, client: KubeClient, registry: CollectorRegistry) -> Engine:
+    config = EngineConfig(
+        metric_resolution=options.metric_resolution,
+        kubelet_request_timeout=options.kubelet_request_timeout,
+        kubelet_port=options.kubelet_port,
+        kubelet_use_node_status_port=options.kubelet_use_node_status_port,
+        kubelet_preferred_address_types=options.kubelet_preferred_address_types,
+        kubelet_certificate_authority=options.kubelet_certificate_authority or None,
+        kubelet_client_certificate=options.kubelet_client_certificate or None,
+        kubelet_client_key=options.kubelet_client_key or None,
+        kubelet_insecure_tls=options.kubelet_insecure_tls,
+        kubelet_completely_insecure=options.deprecated_kubelet_completely_insecure,
+        node_selector=options.node_selector.strip(),
+    )
+    return Engine(config, client, EngineTelemetry(registry, options.metric_resolution))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    try:
+        options = parse_options(sys.argv[1:] if arguments is None else arguments)
+    except FlagError as error:
+        print(f"metrics-server: {error}", file=sys.stderr)
+        return 2
+    if options.help:
+        print("Serve the resource metrics API of a Kubernetes cluster.\n\nUsage:\n  metrics-server [flags]\n")
+        print(FLAGS.usage(shutil.get_terminal_size((120, 24)).columns))
+        return 0
+    if options.version:
+        print(f"v{__version__}")
+        return 0
+    logs.set_up(form=options.logging_format, verbosity=options.v, vmodule=options.vmodule)
+    for warning in options.warnings:
+        _log.warning("%s", warning)
+    # What is alive after the imports stays alive: keep the collector from walking through it again and again.
+    gc.collect()
+    gc.freeze()
+    try:
+        asyncio.run(serve(options, _engine))
+    except (StartError, KubeError) as error:
+        _log.error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,413 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The HTTP side: who asks, may they, what for, and the answer on its way.
+
+Every request takes the same path: a place among those under way, authentication, authorization, dispatch. Health
+paths need no place, so that a busy server is not taken for a dead one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+from aiohttp import web
+
+from metrics_server.api import discovery, openapi, status
+from metrics_server.api.discovery import RESOURCES, Document, Resource
+from metrics_server.api.metrics import FIELDS, LIST_KINDS, OBJECT_KINDS, Answer, ListRequest, MetricsApi
+from metrics_server.api.negotiate import JSON, MEDIA_TYPES, PROTOBUF, Choice, accepts_gzip, choose
+from metrics_server.api.protobuf import status_message
+from metrics_server.api.request import attributes_of, wants_watch
+from metrics_server.api.selectors import (
+    FieldSelector,
+    LabelSelector,
+    SelectorError,
+    parse_field_selector,
+    parse_label_selector,
+)
+from metrics_server.api.status import ApiError
+from metrics_server.api.table import INCLUDE
+from metrics_server.auth.authorize import Attributes, Authorizer
+from metrics_server.auth.identity import Rejected, Undecided, User
+from metrics_server.auth.requestheader import Authenticator
+from metrics_server.health import Health
+from metrics_server.tls import TlsConnection
+
+_log = logging.getLogger(__name__)
+
+_SLICE = 64 * 1024
+#: As in Kubernetes' own servers: below it compression costs more than it saves.
+_GZIP_THRESHOLD = 128 * 1024
+#: Handed to the compressor at once, in a thread of its own.
+_GZIP_SLICE = 1024 * 1024
+_MAX_PATH = 8 * 1024
+_READ_METHODS = ("GET", "HEAD")
+_IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
+
+
+class RequestObserver(Protocol):
+    """Told of every finished request."""
+
+    def __call__(self, *, verb: str, resource: str, version: str, code: int, seconds: float) -> None:
+        """Count one request."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppConfig:
+    """What the HTTP side can be told."""
+
+    max_requests_inflight: int
+    request_timeout: float
+    transport_security: Sequence[str] = ()
+
+
+#: A handler of a path of its own: returns the content type and the body.
+PathHandler = Callable[[web.BaseRequest], Awaitable[tuple[str, bytes]]]
+
+
+class Application:
+    """Handles requests; an instance is aiohttp's low-level request handler."""
+
+    def __init__(
+        self,
+        config: AppConfig,
+        metrics: MetricsApi,
+        health: Health,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        observe: RequestObserver,
+        paths: Mapping[str, PathHandler],
+    ) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._health = health
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        self._observe = observe
+        self._paths = dict(paths)
+        self._inflight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        #: Set when the server is about to end: answers close their connection, so that clients go elsewhere.
+        self.closing = False
+        #: Set while the server drains: new requests are sent away.
+        self.refusing = False
+        self._documents = self._static_documents()
+        self._common = {"Cache-Control": "no-cache, private", "X-Content-Type-Options": "nosniff"}
+        if config.transport_security:
+            self._common["Strict-Transport-Security"] = "; ".join(config.transport_security)
+
+    async def drained(self) -> None:
+        """Return when no request is under way."""
+        await self._idle.wait()
+
+    def _static_documents(self) -> dict[str, Document]:
+        documents = {
+            f"/apis/{status.GROUP}": discovery.API_GROUP,
+            "/version": discovery.VERSION,
+            "/openapi/v2": openapi.V2,
+            "/openapi/v3": openapi.V3_INDEX,
+        }
+        for version in discovery.VERSIONS:
+            documents[f"/apis/{status.GROUP}/{version}"] = discovery.RESOURCE_LISTS[version]
+            documents[f"/openapi/v3/apis/{status.GROUP}/{version}"] = openapi.V3[version]
+        index = ["/apis", *documents, *self._health.paths(), *self._paths]
+        documents[""] = discovery.root(index)
+        return documents
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        started = time.monotonic()
+        connection = request.transport.get_extra_info("tls_connection") if request.transport is not None else None
+        if isinstance(connection, TlsConnection):
+            connection.request_started()
+        attributes = Attributes(request.method.lower(), request.path)
+        response: web.StreamResponse | None = None
+        code = 500
+        try:
+            async with asyncio.timeout(self._config.request_timeout):
+                try:
+                    attributes = _attributes(request)
+                    response = await self._admit(request, attributes, connection)
+                except ApiError as error:
+                    response = await self._send_error(request, error)
+            code = response.status
+            return response
+        except TimeoutError:
+            code = 504
+            return await self._give_up(request)
+        except ConnectionError:
+            # The client went away in the middle of its answer.
+            code = 499
+            raise
+        except Exception:
+            # A fault of this program, which must not end in a broken connection without a word.
+            _log.exception("Request failed")
+            fault = status.internal_error("the request could not be handled, see the log of the metrics server")
+            return web.Response(status=500, body=fault.body(), content_type=JSON, headers=self._common)
+        finally:
+            self._observe(
+                verb=attributes.verb,
+                resource=attributes.resource if attributes.group == status.GROUP else "",
+                version=attributes.version if attributes.group == status.GROUP else "",
+                code=code,
+                seconds=time.monotonic() - started,
+            )
+
+    async def _give_up(self, request: web.BaseRequest) -> web.StreamResponse:
+        """End a request that took too long: with an error if nothing was sent yet, else by closing the connection."""
+        if request.transport is not None and request.transport.get_write_buffer_size() > 0:
+            request.transport.abort()
+        error = ApiError(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
+        return web.Response(status=error.code, body=error.body(), content_type=JSON, headers=self._common)
+
+    async def _admit(self, request: web.BaseRequest, attributes: Attributes, connection: object) -> web.StreamResponse:
+        if self._authorizer.open_to_all(attributes):
+            # Health checks of the kubelet: no credential, no place.
+            return await self._dispatch(request, attributes)
+        limit = self._config.max_requests_inflight
+        if self.refusing or (limit and self._inflight >= limit):
+            raise status.too_many_requests()
+        self._inflight += 1
+        self._idle.clear()
+        try:
+            user = await self._identify(request, connection)
+            await self._authorize(user, attributes)
+            return await self._dispatch(request, attributes)
+        finally:
+            self._inflight -= 1
+            if not self._inflight:
+                self._idle.set()
+
+    async def _identify(self, request: web.BaseRequest, connection: object) -> User:
+        tls = connection if isinstance(connection, TlsConnection) else None
+        try:
+            user = await self._authenticator.authenticate(tls, request.headers)
+        except Rejected:
+            raise status.unauthorized() from None
+        except Undecided as error:
+            _log.warning("Cannot authenticate now", extra={"kv": {"err": str(error)}})
+            raise status.unavailable("authentication is not possible at the moment, please try again") from None
+        if tls is not None and user.name != "system:anonymous":
+            tls.authenticated()
+        if any(header in request.headers for header in _IMPERSONATION):
+            # Ignoring the header would answer for the wrong user.
+            raise ApiError(
+                403, "Forbidden", "forbidden: impersonation is only possible through the kube-apiserver, not directly"
+            )
+        return user
+
+    async def _authorize(self, user: User, attributes: Attributes) -> None:
+        try:
+            decision = await self._authorizer.authorize(user, attributes)
+        except Undecided as error:
+            _log.warning("Cannot authorize now", extra={"kv": {"user": user.name, "err": str(error)}})
+            if error.misconfigured:
+                raise status.internal_error(str(error)) from None
+            raise status.unavailable("authorization is not possible at the moment, please try again") from None
+        if not decision.allowed:
+            raise status.forbidden(user.name, attributes, decision.reason)
+
+    # Dispatch.
+
+    async def _dispatch(self, request: web.BaseRequest, attributes: Attributes) -> web.StreamResponse:
+        path = request.path.rstrip("/")
+        if attributes.resource_request and attributes.group == status.GROUP:
+            return await self._resource(request, attributes, path)
+        known = path in self._documents or path == "/apis" or path in self._paths or path in self._health.paths()
+        if not known:
+            raise status.unknown_path()
+        if request.method not in _READ_METHODS:
+            raise status.method_not_allowed("GET, HEAD")
+        if path in self._paths:
+            content_type, body = await self._paths[path](request)
+            return await self._send(request, Answer(content_type, [body]))
+        if path in self._health.paths():
+            return self._send_health(request, path)
+        if path == "/apis":
+            document = discovery.groups(request.headers.get("Accept", ""))
+            if document is None:
+                raise status.not_acceptable(MEDIA_TYPES)
+            return await self._send_document(request, document, vary="Accept")
+        return await self._send_document(request, self._documents[path])
+
+    async def _resource(self, request: web.BaseRequest, attributes: Attributes, path: str) -> web.StreamResponse:
+        resource = next((known for known in RESOURCES if known.name == attributes.resource), None)
+        if resource is None or attributes.version not in discovery.VERSIONS:
+            raise status.unknown_path()
+        parts = path.split("/")[4:]
+        namespaced = parts[0] == "namespaces"
+        depth = len(parts) - (2 if namespaced else 0)
+        if "" in parts or (namespaced and not resource.namespaced) or depth > 2:
+            raise status.unknown_path()
+        if depth == 2 and resource.namespaced and not namespaced:
+            raise status.unknown_path()
+        if parts[0] == "watch":
+            raise status.unknown_path()
+        if request.method not in _READ_METHODS:
+            raise status.method_not_allowed("GET, HEAD")
+        query = request.query
+        if depth == 2:
+            choice = self._choose(request, OBJECT_KINDS)
+            include = _include(query.get("includeObject"))
+            answer = self._metrics.read(
+                resource, attributes.version, attributes.namespace, parts[-1], choice, include=include
+            )
+            return await self._send(request, _pretty(answer, choice, request))
+        labels, fields = _selectors(resource, query)
+        _check_limit(query.get("limit"))
+        if wants_watch(query):
+            raise status.watch_not_supported(resource.name)
+        choice = self._choose(request, LIST_KINDS)
+        answer = await self._metrics.read_list(
+            ListRequest(resource, attributes.version, attributes.namespace or None, labels, fields),
+            choice,
+            include=_include(query.get("includeObject")),
+        )
+        return await self._send(request, _pretty(answer, choice, request))
+
+    @staticmethod
+    def _choose(request: web.BaseRequest, kinds: Sequence[str]) -> Choice:
+        choice = choose(request.headers.get("Accept", ""), kinds)
+        if choice is None:
+            raise status.not_acceptable(MEDIA_TYPES)
+        return choice
+
+    # Sending.
+
+    def _send_health(self, request: web.BaseRequest, path: str) -> web.Response:
+        report = self._health.report(
+            path, verbose="verbose" in request.query, excluded=request.query.getall("exclude", ())
+        )
+        if report is None:
+            raise status.unknown_path()
+        if not report.healthy:
+            _log.info("Health check failed", extra={"kv": {"path": path, "report": report.text}})
+        return web.Response(
+            status=200 if report.healthy else 500, text=report.text, content_type="text/plain", headers=self._common
+        )
+
+    async def _send_document(self, request: web.BaseRequest, document: Document, vary: str = "") -> web.StreamResponse:
+        headers = {"ETag": document.etag} if document.etag else {}
+        if vary:
+            headers["Vary"] = vary
+        if document.etag and request.headers.get("If-None-Match") == document.etag:
+            return web.Response(status=304, headers={**self._common, **headers})
+        return await self._send(request, Answer(document.content_type, [document.body]), headers)
+
+    async def _send_error(self, request: web.BaseRequest, error: ApiError) -> web.StreamResponse:
+        choice = choose(request.headers.get("Accept", ""), ())
+        if choice is not None and choice.media_type == PROTOBUF:
+            answer = Answer(PROTOBUF, [status_message(error)])
+        else:
+            answer = Answer(JSON, [error.body()])
+        return await self._send(request, answer, error.headers, error.code)
+
+    async def _send(
+        self, request: web.BaseRequest, answer: Answer, headers: Mapping[str, str] | None = None, code: int = 200
+    ) -> web.StreamResponse:
+        size = answer.size
+        zipped = (
+            size > _GZIP_THRESHOLD
+            and request.version >= (1, 1)
+            and accepts_gzip(request.headers.get("Accept-Encoding", ""))
+        )
+        response = web.StreamResponse(status=code, headers={**self._common, **(headers or {})})
+        response.headers["Content-Type"] = answer.content_type
+        if zipped:
+            response.headers["Content-Encoding"] = "gzip"
+            response.headers.add("Vary", "Accept-Encoding")
+            response.enable_chunked_encoding()
+        else:
+            response.content_length = size
+        if self.closing:
+            response.force_close()
+        if code == 401:
+            response.headers["WWW-Authenticate"] = 'Bearer realm="kubernetes"'
+        await response.prepare(request)
+        if request.method != "HEAD":
+            if zipped:
+                async for chunk in _gzip(answer.parts):
+                    await response.write(chunk)
+            else:
+                for chunk in _slices(answer.parts, _SLICE):
+                    await response.write(chunk)
+        await response.write_eof()
+        return response
+
+
+def _attributes(request: web.BaseRequest) -> Attributes:
+    path = request.path
+    if len(request.raw_path) > _MAX_PATH:
+        raise ApiError(414, "RequestURITooLong", f"the request's path and query are longer than {_MAX_PATH} bytes")
+    if "\x00" in path or "//" in path or "/../" in f"{path}/" or "/./" in f"{path}/":
+        # What another component on the way might read as a different path is nothing that is served here.
+        raise status.unknown_path()
+    return attributes_of(request.method, path, request.query)
+
+
+def _selectors(resource: Resource, query: Mapping[str, str]) -> tuple[LabelSelector, FieldSelector]:
+    try:
+        labels = parse_label_selector(query.get("labelSelector", ""))
+    except SelectorError as error:
+        raise status.bad_request(f"unable to parse label selector: {error}") from None
+    try:
+        return labels, parse_field_selector(query.get("fieldSelector", ""), FIELDS[resource.name])
+    except SelectorError as error:
+        raise status.bad_request(str(error)) from None
+
+
+def _check_limit(limit: str | None) -> None:
+    if limit and not limit.removeprefix("-").isdecimal():
+        raise status.bad_request(f"strconv.ParseInt: parsing {status.quote(limit)}: invalid syntax")
+
+
+def _include(value: str | None) -> str:
+    if not value:
+        return "Metadata"
+    if value not in INCLUDE:
+        raise status.bad_request(
+            f"includeObject: Invalid value: {status.quote(value)}: must be one of: {', '.join(sorted(INCLUDE))}"
+        )
+    return value
+
+
+def _pretty(answer: Answer, choice: Choice, request: web.BaseRequest) -> Answer:
+    """Indent the JSON for those who ask for it, as long as it is of a size that somebody reads."""
+    asked = request.query.get("pretty", "").lower()
+    if choice.media_type != JSON or answer.size > _GZIP_THRESHOLD:
+        return answer
+    if not (choice.pretty or asked in ("1", "t", "true")):
+        return answer
+    return Answer(answer.content_type, [msgspec.json.format(b"".join(answer.parts), indent=2), b"\n"])
+
+
+def _slices(parts: Sequence[bytes], size: int) -> Iterator[bytes]:
+    """Yield a body in pieces of about the same size, joined one at a time."""
+    pending: list[bytes] = []
+    length = 0
+    for part in parts:
+        pending.append(part)
+        length += len(part)
+        if length >= size:
+            yield b"".join(pending)
+            pending, length = [], 0
+    if pending:
+        yield b"".join(pending)
+
+
+async def _gzip(parts: Sequence[bytes]) -> AsyncIterator[bytes]:
+    """Compress a body piece by piece, without holding up the event loop."""
+    compressor = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    loop = asyncio.get_running_loop()
+    for chunk in _slices(parts, _GZIP_SLICE):
+        compressed = await loop.run_in_executor(None, compressor.compress, chunk)
+        for start in range(0, len(compressed), _SLICE):
+            yield compressed[start : start + _SLICE]
+    yield compressor.flush()

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is served here, for clients that ask: groups, versions and resources, in the old form and the aggregated one."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from metrics_server import __version__
+from metrics_server.api.negotiate import JSON, MEDIA_TYPES, parse_accept
+from metrics_server.api.status import GROUP
+
+#: The preferred version comes first. v1beta1 is what every client in the field asks for.
+VERSIONS = ("v1beta1", "v1")
+_VERBS = ("get", "list")
+_AGGREGATED_GROUP = "apidiscovery.k8s.io"
+_AGGREGATED_KIND = "APIGroupDiscoveryList"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource of the API."""
+
+    name: str
+    kind: str
+    namespaced: bool
+    #: The name in errors about missing metrics.
+    metrics_name: str
+
+
+RESOURCES = (
+    Resource("nodes", "NodeMetrics", False, "nodemetrics"),
+    Resource("pods", "PodMetrics", True, "podmetrics"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A finished answer."""
+
+    content_type: str
+    body: bytes
+    etag: str = ""
+
+
+def _document(value: Any, content_type: str = JSON, *, tagged: bool = False) -> Document:
+    body = msgspec.json.encode(value)
+    tag = f'"{hashlib.sha512(body).hexdigest().upper()}"' if tagged else ""
+    return Document(content_type, body + b"\n", tag)
+
+
+def _versions() -> list[dict[str, str]]:
+    return [{"groupVersion": f"{GROUP}/{version}", "version": version} for version in VERSIONS]
+
+
+def _group() -> dict[str, Any]:
+    return {"name": GROUP, "versions": _versions(), "preferredVersion": _versions()[0]}
+
+
+GROUP_LIST = _document({"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group()]})
+API_GROUP = _document({"kind": "APIGroup", "apiVersion": "v1", **_group()})
+RESOURCE_LISTS = {
+    version: _document(
+        {
+            "kind": "APIResourceList",
+            "apiVersion": "v1",
+            "groupVersion": f"{GROUP}/{version}",
+            "resources": [
+                {
+                    "name": resource.name,
+                    "singularName": "",
+                    "namespaced": resource.namespaced,
+                    "kind": resource.kind,
+                    "verbs": _VERBS,
+                }
+                for resource in RESOURCES
+            ],
+        }
+    )
+    for version in VERSIONS
+}
+
+
+def _aggregated(version: str) -> Document:
+    return _document(
+        {
+            "kind": _AGGREGATED_KIND,
+            "apiVersion": f"{_AGGREGATED_GROUP}/{version}",
+            "metadata": {},
+            "items": [
+                {
+                    "metadata": {"name": GROUP, "creationTimestamp": None},
+                    "versions": [
+                        {
+                            "version": served,
+                            "resources": [
+                                {
+                                    "resource": resource.name,
+                                    "responseKind": {"group": GROUP, "version": served, "kind": resource.kind},
+                                    "scope": "Namespaced" if resource.namespaced else "Cluster",
+                                    "singularResource": "",
+                                    "verbs": _VERBS,
+                                }
+                                for resource in RESOURCES
+                            ],
+                            "freshness": "Current",
+                        }
+                        for served in VERSIONS
+                    ],
+                }
+            ],
+        },
+        f"{JSON};g={_AGGREGATED_GROUP};v={version};as={_AGGREGATED_KIND}",
+        tagged=True,
+    )
+
+
+_AGGREGATED = {version: _aggregated(version) for version in ("v2", "v2beta1")}
+
+
+def groups(accept: str) -> Document | None:
+    """Return the answer for `/apis` in the form that the client likes best, or None when it likes none."""
+    for clause in parse_accept(accept or JSON):
+        parameters = clause.parameters
+        if not parameters.keys() & {"as", "g", "v"}:
+            if any(clause.accepts(media_type) for media_type in MEDIA_TYPES):
+                return GROUP_LIST
+        elif (
+            clause.accepts(JSON)
+            and parameters.get("g") == _AGGREGATED_GROUP
+            and parameters.get("as") == _AGGREGATED_KIND
+            and parameters.get("v") in _AGGREGATED
+        ):
+            return _AGGREGATED[parameters["v"]]
+    return None
+
+
+def root(paths: Sequence[str]) -> Document:
+    """Return the index of all paths."""
+    return _document({"paths": sorted(paths)})
+
+
+VERSION = _document(
+    {
+        "major": __version__.split(".")[0],
+        "minor": __version__.split(".")[1],
+        "gitVersion": f"v{__version__}",
+        "gitCommit": "",
+        "gitTreeState": "",
+        "buildDate": "",
+        "goVersion": f"python{platform.python_version()}",
+        "compiler": sys.implementation.name,
+        "platform": f"{platform.system().lower()}/{platform.machine()}",
+    }
+)

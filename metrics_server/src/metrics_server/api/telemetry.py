@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the API side counts about itself, under the names that dashboards of Kubernetes API servers know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from metrics_server.api.status import GROUP
+
+_LATENCY_BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+#: Verbs that get a series of their own; everything else a client may invent is one series.
+_VERBS = frozenset(
+    {
+        "get",
+        "list",
+        "watch",
+        "create",
+        "update",
+        "patch",
+        "delete",
+        "deletecollection",
+        "post",
+        "put",
+        "head",
+        "options",
+    }
+)
+_RESOURCES = frozenset({"nodes", "pods"})
+_VERSIONS = frozenset({"v1", "v1beta1"})
+
+
+class ApiTelemetry:
+    """Counters of the API side, registered where the engine has its own."""
+
+    def __init__(self, registry: CollectorRegistry, metric_resolution: float) -> None:
+        self._registry = registry
+        steps = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 8.0)
+        self._freshness = Histogram(
+            "metrics_server_api_metric_freshness_seconds",
+            "Freshness of metrics exported",
+            buckets=[step * metric_resolution for step in steps],
+            registry=registry,
+        )
+        labels = ("verb", "group", "version", "resource", "code")
+        self._requests = Counter(
+            "apiserver_request_total", "Requests by verb, resource and code", labels, registry=registry
+        )
+        self._latency = Histogram(
+            "apiserver_request_duration_seconds",
+            "Time from a request's headers to the end of its answer",
+            labels[:-1],
+            buckets=_LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self._expiry = Gauge(
+            "metrics_server_serving_certificate_expiration_timestamp_seconds",
+            "When the serving certificate expires, in seconds since the epoch; 0 while it is not known",
+            registry=registry,
+        )
+        self._connections = Gauge("metrics_server_open_connections", "Open client connections", registry=registry)
+        self._refused = Gauge(
+            "metrics_server_connections_dropped", "Connections closed because all places were taken", registry=registry
+        )
+
+    def watch(
+        self, *, expiry: Callable[[], float], connections: Callable[[], float], refused: Callable[[], float]
+    ) -> None:
+        """Read these values whenever the metrics are asked for."""
+        self._expiry.set_function(expiry)
+        self._connections.set_function(connections)
+        self._refused.set_function(refused)
+
+    def observe_age(self, seconds: float) -> None:
+        """Note the age of a sample that was handed out."""
+        self._freshness.observe(seconds)
+
+    def observe_request(self, *, verb: str, resource: str, version: str, code: int, seconds: float) -> None:
+        """Note a finished request. Whatever clients make up falls together, so that they cannot create series."""
+        known = resource in _RESOURCES and version in _VERSIONS
+        labels = (
+            verb if verb in _VERBS else "other",
+            GROUP if known else "",
+            version if known else "",
+            resource if known else "",
+        )
+        self._requests.labels(*labels, str(code)).inc()
+        self._latency.labels(*labels).observe(seconds)
+
+    async def expose(self, _request: object) -> tuple[str, bytes]:
+        """Return all metrics as text."""
+        return CONTENT_TYPE_LATEST, generate_latest(self._registry)

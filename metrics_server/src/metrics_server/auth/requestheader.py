@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who asks: a user named by the front proxy, a client certificate, a bearer token, or nobody.
+
+Headers that name a user are believed only on a connection whose certificate was issued by the front proxy's CA and
+bears an allowed name; on every other connection they are as if not sent.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import unquote
+
+from cryptography import x509
+from multidict import CIMultiDictProxy
+
+from metrics_server.auth.certificates import common_name, organizations
+from metrics_server.auth.identity import ANONYMOUS_USER, Rejected, Undecided, User
+from metrics_server.auth.token import TokenAuthenticator
+from metrics_server.auth.trust import FrontProxy, Trust
+
+_log = logging.getLogger(__name__)
+_LOG_INTERVAL = 5.0
+
+
+class Connection(Protocol):
+    """The part of `tls.TlsConnection` that matters here."""
+
+    def peer_certificates(self) -> tuple[x509.Certificate, ...]:
+        """Return what the client showed, unverified."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """What the certificate of a connection is worth, until the authorities change or something in the chain expires."""
+
+    generation: int
+    good_until: float
+    front_proxy: bool = False
+    client: User | None = None
+    problems: tuple[str, ...] = ()
+
+
+class Authenticator:
+    """Finds the user of a request."""
+
+    def __init__(
+        self,
+        trust: Trust,
+        tokens: TokenAuthenticator | None,
+        *,
+        anonymous: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._trust = trust
+        self._tokens = tokens
+        self._anonymous = anonymous
+        self._clock = clock
+        self._judgements: weakref.WeakKeyDictionary[Connection, _Judgement] = weakref.WeakKeyDictionary()
+        self._last_log = float("-inf")
+
+    async def authenticate(self, connection: Connection | None, headers: CIMultiDictProxy[str]) -> User:
+        """Return the user; raise `Rejected` (a credential is bad) or `Undecided` (nobody can tell now)."""
+        problems: tuple[str, ...] = ()
+        if connection is not None:
+            judgement = self._judge(connection)
+            problems = judgement.problems
+            front_proxy = self._trust.front_proxy
+            if judgement.front_proxy and front_proxy is not None:
+                user = user_from_headers(front_proxy, headers)
+                if user is not None:
+                    return user.authenticated()
+            if judgement.client is not None:
+                return judgement.client.authenticated()
+            if judgement.front_proxy and self._trust.clients is not None:
+                problems = ("the front proxy's certificate came without a user's name in the headers",)
+        token = bearer_token(headers)
+        if token is not None and self._tokens is not None:
+            try:
+                return (await self._tokens.authenticate(token)).authenticated()
+            except Rejected as error:
+                problems = (*problems, str(error))
+        if problems:
+            if self._trust.problem is not None:
+                raise Undecided(self._trust.problem)
+            self._log_refusal(problems)
+            raise Rejected("; ".join(problems))
+        if not self._anonymous:
+            raise Rejected("no credentials")
+        return ANONYMOUS_USER
+
+    def _judge(self, connection: Connection) -> _Judgement:
+        known = self._judgements.get(connection)
+        if known is not None and known.generation == self._trust.generation and self._clock() < known.good_until:
+            return known
+        presented = connection.peer_certificates()
+        judgement = self._judge_certificates(presented) if presented else self._no_certificate()
+        self._judgements[connection] = judgement
+        return judgement
+
+    def _no_certificate(self) -> _Judgement:
+        return _Judgement(self._trust.generation, float("inf"))
+
+    def _judge_certificates(self, presented: Sequence[x509.Certificate]) -> _Judgement:
+        generation = self._trust.generation
+        if self._trust.front_proxy is None and self._trust.clients is None:
+            if self._trust.problem is not None:
+                raise Undecided(self._trust.problem)
+            # Nobody to vouch for any certificate: as if none had been shown.
+            return _Judgement(generation, float("inf"))
+        leaf = presented[0]
+        front_proxy, user, problems = False, None, []
+        good_until = float("inf")
+        if self._trust.front_proxy is not None:
+            name, allowed = common_name(leaf), self._trust.front_proxy.allowed_names
+            # Where one authority signs both and no name is set, every client could call itself the front proxy.
+            shared = () if allowed or self._trust.clients is None else self._trust.clients.certificates
+            try:
+                expiry = self._trust.front_proxy.bundle.verify_client(presented, excluded=shared)
+                if allowed and name not in allowed:
+                    problems.append(f"x509: subject with cn={name} is not in the allowed list: [{' '.join(allowed)}]")
+                else:
+                    front_proxy = True
+                    good_until = min(good_until, _timestamp(expiry))
+            except Rejected as error:
+                problems.append(f"front proxy: {error}")
+        if self._trust.clients is not None:
+            try:
+                expiry = self._trust.clients.verify_client(presented)
+                good_until = min(good_until, _timestamp(expiry))
+                if common_name(leaf):
+                    user = User(common_name(leaf), groups=organizations(leaf))
+            except Rejected as error:
+                problems.append(f"client: {error}")
+        # A certificate that one authority vouches for is good; what the other says of it does not matter then.
+        kept = () if front_proxy or user is not None else tuple(problems)
+        if kept:
+            # It may become valid: look again with the next request, a refused client costs its own time.
+            good_until = 0.0
+        return _Judgement(generation, good_until, front_proxy, user, kept)
+
+    def _log_refusal(self, problems: Sequence[str]) -> None:
+        now = time.monotonic()
+        if now - self._last_log >= _LOG_INTERVAL:
+            self._last_log = now
+            _log.error("Unable to authenticate the request", extra={"kv": {"err": "; ".join(problems)}})
+
+
+def _timestamp(moment: datetime.datetime) -> float:
+    return moment.timestamp()
+
+
+def bearer_token(headers: CIMultiDictProxy[str]) -> str | None:
+    """Return the bearer token of a request, or None when it has none."""
+    scheme, _, token = headers.get("Authorization", "").strip().partition(" ")
+    token = token.strip()
+    return token if scheme.lower() == "bearer" and token else None
+
+
+def user_from_headers(front_proxy: FrontProxy, headers: CIMultiDictProxy[str]) -> User | None:
+    """Return the user that the front proxy names, or None when it names none."""
+    name = _first(headers, front_proxy.username_headers)
+    if not name:
+        return None
+    groups = tuple(value for header in front_proxy.group_headers for value in headers.getall(header, ()))
+    prefixes = tuple(prefix.lower() for prefix in front_proxy.extra_prefixes if prefix)
+    extra: dict[str, list[str]] = {}
+    for header, value in headers.items():
+        lowered = header.lower()
+        for prefix in prefixes:
+            if lowered.startswith(prefix):
+                extra.setdefault(unquote(lowered[len(prefix) :]), []).append(value)
+    return User(
+        name, _first(headers, front_proxy.uid_headers), groups, {key: tuple(values) for key, values in extra.items()}
+    )
+
+
+def _first(headers: CIMultiDictProxy[str], names: Sequence[str]) -> str:
+    return next((value for value in (headers.get(name, "") for name in names) if value), "")
