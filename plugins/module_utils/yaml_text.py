@@ -220,7 +220,7 @@ class YamlText:
 
     def _cannot(self):
         return YamlTextError(
-            f"{self.name} is written in a way that cannot be changed without touching other parts of it (anchors, merge "
+            f"{self.name} is written in a way that cannot be changed without touching other parts (anchors, merge "
             "keys, explicit keys); make the change by hand."
         )
 
