@@ -3,13 +3,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import asyncio
+import gc
+import logging
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from metrics_server.cluster.entries import NodeEntry
 from metrics_server.cluster.index import ClusterIndex
+from metrics_server.cluster.watch import NodeSink, PodSink, Watcher
 from metrics_server.kube import KubeClient
 from metrics_server.kubelet.address import DEFAULT_ADDRESS_TYPES
+from metrics_server.kubelet.client import KubeletClient
+from metrics_server.kubelet.errors import Reason, ScrapeError
+from metrics_server.kubelet.source import KubeletSource
+from metrics_server.scheduler import Outcome, Scheduler
 from metrics_server.store import Store
 from metrics_server.telemetry import EngineTelemetry
+from metrics_server.tlsfiles import ClientTls, MaterialError, Source
+
+log = logging.getLogger(__name__)
+
+#: A failing node is named in the log when its failure is new, and then again this often.
+_LOG_INTERVAL = 300.0
+
+
+class EngineError(Exception):
+    """The engine cannot be set up as configured; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,18 +48,20 @@ class EngineConfig:
     #: Take the port from the Node's status.daemonEndpoints, `kubelet_port` where it has none.
     kubelet_use_node_status_port: bool = False
     kubelet_preferred_address_types: tuple[str, ...] = DEFAULT_ADDRESS_TYPES
-    #: File with the CAs that sign the kubelets' serving certificates; None: the in-cluster root CA.
+    #: File with the CAs that sign the kubelets' serving certificates; None: the CA of the API client (in a pod the
+    #: cluster's root CA).
     kubelet_certificate_authority: str | None = None
-    #: Client certificate for the kubelets; without one the service account's token is sent.
+    #: Client certificate for the kubelets; None: what the API client uses.
     kubelet_client_certificate: str | None = None
     kubelet_client_key: str | None = None
-    #: Token file for the kubelets; None: what the API client uses (service account or kubeconfig).
+    #: Token file for the kubelets; None: what the API client uses.
     kubelet_token_file: str | None = None
     #: Accept any kubelet certificate. Only ever true because an operator said so.
     kubelet_insecure_tls: bool = False
     #: Plain HTTP, for the old read-only port. Only ever true because an operator said so.
     kubelet_completely_insecure: bool = False
-    #: `resource` (/metrics/resource, /stats/summary where a kubelet has no such path) or `summary` (always /stats/summary).
+    #: `resource` (/metrics/resource, or /stats/summary where a kubelet has no such path) or `summary` (always
+    #: /stats/summary).
     kubelet_source: str = "resource"
     #: Label selector of the nodes to scrape; empty: all.
     node_selector: str = ""
@@ -43,27 +70,260 @@ class EngineConfig:
     #: Most scrapes under way at one time.
     max_concurrency: int = 512
     #: Seconds for which the last points outlive failing scrapes; None: four resolutions, at least a minute.
-    point_lifetime: float | None = field(default=None)
+    point_lifetime: float | None = None
+    user_agent: str = "metrics-server"
 
 
 class Engine:
-    """`await start()` returns at once; data arrives in the background. `await stop()` ends everything."""
+    """`await start()` returns at once; data arrives in the background. `await stop()` ends everything.
 
-    def __init__(self, config: EngineConfig, client: KubeClient, telemetry: EngineTelemetry) -> None: ...
+    The client stays the caller's: it is not closed here.
+    """
 
-    async def start(self) -> None:
-        """Start watches and scrapes."""
-
-    async def stop(self) -> None:
-        """End watches and scrapes and close all connections."""
+    def __init__(self, config: EngineConfig, client: KubeClient, telemetry: EngineTelemetry) -> None:
+        """Raises EngineError when a certificate, key or token file cannot be used."""
+        self._config = config
+        self._telemetry = telemetry
+        self._index = ClusterIndex()
+        lifetime = config.point_lifetime or max(60.0, 4 * config.metric_resolution)
+        self._store = Store(self._index.pod, lifetime=lifetime)
+        self._kubelets = _kubelet_client(config, client)
+        self._source = KubeletSource(
+            self._kubelets,
+            preferred_address_types=config.kubelet_preferred_address_types,
+            port=config.kubelet_port,
+            use_node_status_port=config.kubelet_use_node_status_port,
+            summary_only=config.kubelet_source == "summary",
+        )
+        node_query = {"labelSelector": config.node_selector} if config.node_selector else {}
+        self._node_watch = Watcher(client, "nodes", NodeSink(self._index), query=node_query)
+        # A pod that succeeded or failed has no containers to measure; one that is pending none that run.
+        self._pod_watch = Watcher(client, "pods", PodSink(self._index), query={"fieldSelector": "status.phase=Running"})
+        self._scheduler: Scheduler | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        #: Nodes that were scraped at least once, with the number of failures in a row.
+        self._attempts: dict[str, int] = {}
+        self._logged: dict[str, tuple[Reason, float]] = {}
+        self._synced_at: float | None = None
+        self._ready = False
+        self._failure: str | None = None
+        self._index.on_node(self._node_changed)
+        telemetry.add_gauges(self._collect)
 
     @property
     def store(self) -> Store:
         """The MetricsReader."""
+        return self._store
 
     @property
     def index(self) -> ClusterIndex:
         """The ClusterReader."""
+        return self._index
+
+    async def start(self) -> None:
+        """Start watches and scrapes."""
+        _raise_file_limit()
+        self._scheduler = Scheduler(
+            self._scrape,
+            resolution=self._config.metric_resolution,
+            concurrency=self._config.max_concurrency,
+            on_round=self._telemetry.tick.observe,
+            on_lag=self._telemetry.lag.observe,
+        )
+        for name, run in (
+            ("watch nodes", self._node_watch.run()),
+            ("watch pods", self._pod_watch.run()),
+            ("scheduler", self._scheduler.run()),
+            ("settle", self._settle()),
+        ):
+            task = asyncio.create_task(run, name=name)
+            task.add_done_callback(self._task_ended)
+            self._tasks.append(task)
+
+    async def stop(self) -> None:
+        """End watches and scrapes and close all connections."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._kubelets.close()
 
     def ready_reason(self) -> str | None:
-        """Return None when ready to serve, else one sentence that says why not."""
+        """Return None when ready to serve, else one sentence that says why not.
+
+        Ready means: the cluster's nodes and pods are known, and every node that is Ready has metrics or has failed
+        twice in a row (its failure must not take away the metrics of the others). Once ready, only the loss of all
+        metrics ends it.
+        """
+        if self._failure is not None:
+            return self._failure
+        for watch, synced in ((self._node_watch, self._index.nodes_synced), (self._pod_watch, self._index.pods_synced)):
+            if not synced:
+                detail = f": {watch.problem}" if watch.problem else ""
+                return f"the list of {watch.resource} has not been received yet{detail}"
+        nodes = [node for node in self._index.nodes() if node.ready]
+        with_metrics = [node for node in nodes if self._store.node_reading(node.name) is not None]
+        if nodes and not with_metrics:
+            self._ready = False
+            return f"none of {len(nodes)} Ready nodes has metrics{self._examples(nodes)}"
+        if self._ready:
+            return None
+        known = {node.name for node in with_metrics}
+        pending = [node for node in nodes if node.name not in known and self._attempts.get(node.name, 0) < 2]
+        # A node that answers but never gives a second point must not keep the server from serving the others.
+        patience = 2 * (self._config.metric_resolution + self._config.kubelet_request_timeout)
+        if pending and (self._synced_at is None or time.monotonic() - self._synced_at < patience):
+            return f"{len(pending)} of {len(nodes)} Ready nodes have no metrics yet{self._examples(pending)}"
+        self._ready = True
+        return None
+
+    def _examples(self, nodes: list[NodeEntry]) -> str:
+        failing = self._telemetry.failing()
+        texts = [f"{node.name}: {failing[node.name].value}" for node in nodes if node.name in failing]
+        if not texts:
+            return ""
+        return f" ({', '.join(texts[:3])}{', ...' if len(texts) > 3 else ''})"
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self._failure = f"an internal task has ended: {task.get_name()}"
+            log.error("the task '%s' has ended; the server must be restarted", task.get_name(), exc_info=error)
+
+    async def _settle(self) -> None:
+        """Wait for the initial lists, then take what is there for good out of the garbage collector's rounds."""
+        while not self._index.synced:
+            await asyncio.sleep(0.1)
+        self._synced_at = time.monotonic()
+        # A full collection over hundreds of thousands of long-lived objects stops the event loop for 100 ms each time. Pods
+        # and nodes are there now, what the store keeps of them two rounds later.
+        for pause in (0.0, 2 * self._config.metric_resolution):
+            await asyncio.sleep(pause)
+            gc.collect()
+            gc.freeze()
+
+    def _node_changed(self, name: str, node: NodeEntry | None) -> None:
+        if node is None:
+            if self._scheduler is not None:
+                self._scheduler.remove(name)
+            self._source.forget(name)
+            self._store.drop_node(name)
+            self._telemetry.forget(name)
+            self._attempts.pop(name, None)
+            self._logged.pop(name, None)
+        elif self._scheduler is not None:
+            self._scheduler.add(name)
+            if self._attempts.get(name) and node.ready:
+                self._scheduler.poke(name)
+
+    async def _scrape(self, name: str) -> Outcome:
+        node = self._index.node(name)
+        if node is None:
+            return Outcome.FAILED
+        started = time.monotonic()
+        try:
+            batch = await self._source.scrape(node, self._store.layout(name))
+        except ScrapeError as error:
+            if self._index.node(name) is None:
+                return Outcome.FAILED
+            self._telemetry.failure(name, time.monotonic() - started, error.reason)
+            self._attempts[name] = self._attempts.get(name, 0) + 1
+            self._log_failure(node, error)
+            return Outcome.FAILED
+        if self._index.node(name) is None:
+            # It left while it was asked: nothing of it may come back.
+            self._source.forget(name)
+            return Outcome.FAILED
+        self._telemetry.success(name, time.monotonic() - started)
+        if self._attempts.get(name) and name in self._logged:
+            log.info("node %s can be scraped again", name)
+            del self._logged[name]
+        self._attempts[name] = 0
+        if batch.bad:
+            self._telemetry.bad(batch.bad)
+        return Outcome.READY if self._store.commit(name, batch) else Outcome.WARMING
+
+    def _log_failure(self, node: NodeEntry, error: ScrapeError) -> None:
+        now = time.monotonic()
+        known = self._logged.get(node.name)
+        if known is not None and known[0] is error.reason and now - known[1] < _LOG_INTERVAL:
+            return
+        self._logged[node.name] = (error.reason, now)
+        # A node that is known to be down is no news.
+        log.log(logging.WARNING if node.ready else logging.INFO, "%s [%s]", error.message, error.reason.value)
+
+    def _collect(self) -> Iterator[Metric]:
+        counts = self._store.counts()
+        points = GaugeMetricFamily("metrics_server_storage_points", "Points with a rate, by type", labels=["type"])
+        points.add_metric(["node"], counts.nodes)
+        points.add_metric(["container"], counts.containers)
+        yield points
+        yield GaugeMetricFamily("metrics_server_nodes", "Nodes that are to be scraped", value=self._index.node_count)
+        yield GaugeMetricFamily("metrics_server_pods", "Running pods", value=self._index.pod_count)
+        contact = GaugeMetricFamily(
+            "metrics_server_watch_last_contact_seconds",
+            "Time since the API server last said anything on a watch",
+            labels=["resource"],
+        )
+        lists = CounterMetricFamily("metrics_server_watch_lists", "Complete lists made", labels=["resource"])
+        for watch in (self._node_watch, self._pod_watch):
+            if watch.last_contact is not None:
+                contact.add_metric([watch.resource], time.monotonic() - watch.last_contact)
+            lists.add_metric([watch.resource], watch.lists)
+        yield contact
+        yield lists
+        yield GaugeMetricFamily(
+            "metrics_server_kubelet_connections", "Open connections to kubelets", value=self._kubelets.open_connections
+        )
+        yield CounterMetricFamily(
+            "metrics_server_kubelet_connections_opened",
+            "Connections to kubelets ever opened",
+            value=self._kubelets.opened,
+        )
+        swap = GaugeMetricFamily("metrics_server_node_swap_usage_bytes", "Swap in use on the node", labels=["node"])
+        for node in self._index.nodes():
+            used = self._store.node_swap(node.name)
+            if used is not None:
+                swap.add_metric([node.name], used)
+        yield swap
+
+
+def _kubelet_client(config: EngineConfig, client: KubeClient) -> KubeletClient:
+    token = client.token
+    if config.kubelet_token_file is not None:
+        token = Source("the kubelets' token file", path=config.kubelet_token_file)
+    tls: ClientTls | None = None
+    if not config.kubelet_completely_insecure:
+        ca: Source | None = client.tls.ca
+        if config.kubelet_certificate_authority is not None:
+            ca = Source("--kubelet-certificate-authority", path=config.kubelet_certificate_authority)
+        certificate, key = client.tls.certificate, client.tls.key
+        if config.kubelet_client_certificate is not None and config.kubelet_client_key is not None:
+            certificate = Source("--kubelet-client-certificate", path=config.kubelet_client_certificate)
+            key = Source("--kubelet-client-key", path=config.kubelet_client_key)
+        tls = ClientTls(
+            ca=ca, certificate=certificate, key=key, check_hostname=False, insecure=config.kubelet_insecure_tls
+        )
+        try:
+            tls.context()
+            if token is not None:
+                token.read()
+        except MaterialError as error:
+            raise EngineError(str(error)) from error
+    return KubeletClient(
+        tls=tls,
+        token=token,
+        timeout=config.kubelet_request_timeout,
+        max_body=config.kubelet_max_body,
+        user_agent=config.user_agent,
+        insecure=config.kubelet_insecure_tls,
+    )
+
+
+def _raise_file_limit() -> None:
+    """One connection a node: the usual soft limit of 1024 open files would be the limit of the cluster's size."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

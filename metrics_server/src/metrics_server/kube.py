@@ -57,8 +57,8 @@ class KubeClient:
         if parts.scheme != "https" or not parts.hostname:
             raise KubeError(None, "Configuration", f"the API server's address must be an https:// URL, not {server!r}")
         self.server = server.rstrip("/")
-        self._tls = tls
-        self._token = token
+        self.tls = tls
+        self.token = token
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
 
@@ -204,26 +204,26 @@ class KubeClient:
         return URL(self.server + path + (f"?{urlencode(query)}" if query else ""), encoded=True)
 
     def _headers(self) -> dict[str, str]:
-        if self._token is None:
+        if self.token is None:
             return {}
         try:
-            return {"Authorization": f"Bearer {self._token.read().decode('ascii').strip()}"}
+            return {"Authorization": f"Bearer {self.token.read().decode('ascii').strip()}"}
         except UnicodeDecodeError as error:
-            raise KubeError(None, "Configuration", f"{self._token.what} does not hold a token") from error
+            raise KubeError(None, "Configuration", f"{self.token.what} does not hold a token") from error
         except MaterialError as error:
             raise KubeError(None, "Configuration", str(error)) from error
 
     def _context(self) -> ssl.SSLContext:
         try:
-            return self._tls.context()
+            return self.tls.context()
         except MaterialError as error:
             raise KubeError(None, "Configuration", str(error)) from error
 
     def _check(self, status: int, content: bytes, method: str, path: str) -> None:
         if 200 <= status < 300:
             return
-        if status == 401 and self._token is not None:
-            self._token.expire_check()
+        if status == 401 and self.token is not None:
+            self.token.expire_check()
         reason = message = ""
         try:
             decoded = msgspec.json.decode(content, type=_Status)

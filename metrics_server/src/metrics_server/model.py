@@ -1,7 +1,7 @@
 """Types that the rooms of the server share.
 
-Data goes one way: scheduler -> kubelet client -> parser -> store -> rendered fragments -> API. The API layer reads the store and
-the cluster index through the two protocols below and never sees a kubelet; the store never sees HTTP.
+Data goes one way: scheduler -> kubelet client -> parser -> store -> rendered fragments -> API. The API layer reads the
+store and the cluster index through the two protocols below and never sees a kubelet; the store never sees HTTP.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class PodMeta:
     name: str
     node_name: str
     labels: Mapping[str, str]
-    #: JSON of ObjectMeta without `creationTimestamp` and without the closing brace: `{"name":"p","namespace":"ns","labels":{...}`.
+    #: JSON of ObjectMeta without `creationTimestamp` and without the closing brace:
+    #: `{"name":"p","namespace":"ns","labels":{...}`.
     metadata_json: bytes
 
 
@@ -66,10 +67,12 @@ class MetricsReader(Protocol):
         """Return the reading of a pod, or None when not every running container has two points yet."""
 
     def node_fragment(self, name: str) -> bytes | None:
-        """Return `"timestamp":"...Z","window":"15.029s","usage":{"cpu":"1n","memory":"1Ki"}` (no braces around), or None."""
+        """Return `"timestamp":"...Z","window":"15.029s","usage":{"cpu":"1n","memory":"1Ki"}` (no braces around), or
+        None."""
 
     def pod_fragment(self, namespace: str, name: str) -> bytes | None:
-        """Return `"timestamp":"...Z","window":"15.029s","containers":[{"name":"c","usage":{...}}]` (no braces around), or None."""
+        """Return `"timestamp":"...Z","window":"15.029s","containers":[{"name":"c","usage":{...}}]` (no braces around),
+        or None."""
 
 
 class ClusterReader(Protocol):

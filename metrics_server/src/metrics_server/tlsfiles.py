@@ -94,9 +94,9 @@ class ClientTls:
     ) -> None:
         if (certificate is None) != (key is None):
             raise ValueError("a client certificate and its key belong together")
-        self._ca = ca
-        self._certificate = certificate
-        self._key = key
+        self.ca = ca
+        self.certificate = certificate
+        self.key = key
         self._check_hostname = check_hostname
         self._insecure = insecure
         self._context: ssl.SSLContext | None = None
@@ -109,7 +109,7 @@ class ClientTls:
         if self._context is not None and now - self._checked < CHECK_INTERVAL:
             return self._context
         self._checked = now
-        sources = [source for source in (self._ca, self._certificate, self._key) if source is not None]
+        sources = [source for source in (self.ca, self.certificate, self.key) if source is not None]
         contents = [source.read() for source in sources]
         generations = tuple(source.generation for source in sources)
         if self._context is None or generations != self._generations:
@@ -131,23 +131,23 @@ class ClientTls:
         context.check_hostname = self._check_hostname and not self._insecure
         if self._insecure:
             context.verify_mode = ssl.CERT_NONE
-        elif self._ca is None:
+        elif self.ca is None:
             context.load_default_certs()
         else:
             # A certificate in the CA file is trusted as it is, also when it is not self-signed, as Kubernetes' own
             # clients do.
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             try:
-                context.load_verify_locations(cadata=contents[self._ca].decode("ascii", "replace"))
+                context.load_verify_locations(cadata=contents[self.ca].decode("ascii", "replace"))
             except (ssl.SSLError, ValueError) as error:
-                raise MaterialError(f"{_name(self._ca)} holds no usable PEM certificate") from error
-        if self._certificate is not None and self._key is not None:
-            pem = contents[self._certificate].rstrip() + b"\n" + contents[self._key]
+                raise MaterialError(f"{_name(self.ca)} holds no usable PEM certificate") from error
+        if self.certificate is not None and self.key is not None:
+            pem = contents[self.certificate].rstrip() + b"\n" + contents[self.key]
             try:
                 with _as_file(pem) as path:
-                    context.load_cert_chain(path, password=_no_password(self._key))
+                    context.load_cert_chain(path, password=_no_password(self.key))
             except (ssl.SSLError, ValueError) as error:
-                names = f"{_name(self._certificate)} and {_name(self._key)}"
+                names = f"{_name(self.certificate)} and {_name(self.key)}"
                 raise MaterialError(f"{names} are not a certificate and its private key in PEM") from error
         return context
 

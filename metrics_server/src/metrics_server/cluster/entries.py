@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Nodes and pods as the index keeps them: what the API publishes, and what scraping needs besides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+
+import msgspec
+
+from metrics_server.model import NodeMeta, PodMeta
+
+#: Where a Node may name another path than /metrics/resource.
+PATH_ANNOTATION = "metrics.k8s.io/resource-metrics-path"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEntry(NodeMeta):
+    """A node with what is needed to reach its kubelet."""
+
+    #: (type, address) in the order of the Node's status.
+    addresses: tuple[tuple[str, str], ...]
+    #: Port from status.daemonEndpoints, 0 when it has none.
+    port: int
+    #: Value of the annotation that names another path, empty without one.
+    metrics_path: str
+    #: Status of the Ready condition.
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PodEntry(PodMeta):
+    """A running pod with the containers that must have metrics before the pod's sum is true."""
+
+    #: Names of the containers that run now (sidecars among them), sorted.
+    running: tuple[str, ...]
+    #: Unix seconds of its creation.
+    created: int
+
+
+class ObjectMeta(msgspec.Struct, rename="camel", gc=False):
+    """The part of ObjectMeta that is used; labels stay JSON so that equal ones can be shared."""
+
+    name: str = ""
+    namespace: str = ""
+    resource_version: str = ""
+    labels: msgspec.Raw = msgspec.Raw(b"null")
+    annotations: dict[str, str] | None = None
+
+
+class _PodObjectMeta(msgspec.Struct, rename="camel", gc=False):
+    name: str = ""
+    namespace: str = ""
+    creation_timestamp: datetime | None = None
+    resource_version: str = ""
+    labels: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Address(msgspec.Struct):
+    type: str = ""
+    address: str = ""
+
+
+class _Endpoint(msgspec.Struct, rename="pascal"):
+    port: int = 0
+
+
+class _Endpoints(msgspec.Struct, rename="camel"):
+    kubelet_endpoint: _Endpoint | None = None
+
+
+class _Condition(msgspec.Struct):
+    type: str = ""
+    status: str = ""
+
+
+class _NodeStatus(msgspec.Struct, rename="camel"):
+    addresses: list[_Address] | None = None
+    daemon_endpoints: _Endpoints | None = None
+    conditions: list[_Condition] | None = None
+
+
+class NodeObject(msgspec.Struct):
+    """A Node as the API server sends it."""
+
+    metadata: ObjectMeta
+    status: _NodeStatus = msgspec.field(default_factory=_NodeStatus)
+
+
+class _PodSpec(msgspec.Struct, rename="camel"):
+    node_name: str = ""
+
+
+class _State(msgspec.Struct):
+    running: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _ContainerStatus(msgspec.Struct):
+    name: str = ""
+    state: _State | None = None
+
+
+class _PodStatus(msgspec.Struct, rename="camel"):
+    container_statuses: list[_ContainerStatus] | None = None
+    init_container_statuses: list[_ContainerStatus] | None = None
+
+
+class PodObject(msgspec.Struct):
+    """A Pod as the API server sends it."""
+
+    metadata: _PodObjectMeta
+    spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
+    status: _PodStatus = msgspec.field(default_factory=_PodStatus)
+
+
+def node_entry(node: NodeObject) -> NodeEntry:
+    """Keep of a Node what the server needs."""
+    status = node.status
+    endpoint = status.daemon_endpoints.kubelet_endpoint if status.daemon_endpoints else None
+    labels, labels_json = _labels(bytes(node.metadata.labels))
+    return NodeEntry(
+        name=node.metadata.name,
+        labels=labels,
+        metadata_json=b'{"name":' + msgspec.json.encode(node.metadata.name) + labels_json,
+        addresses=tuple((address.type, address.address) for address in status.addresses or ()),
+        port=endpoint.port if endpoint is not None and 0 < endpoint.port < 65536 else 0,
+        metrics_path=(node.metadata.annotations or {}).get(PATH_ANNOTATION, ""),
+        ready=any(condition.type == "Ready" and condition.status == "True" for condition in status.conditions or ()),
+    )
+
+
+def pod_entry(pod: PodObject) -> PodEntry:
+    """Keep of a Pod what the server needs."""
+    metadata = pod.metadata
+    labels, labels_json = _labels(bytes(metadata.labels))
+    return PodEntry(
+        namespace=_shared(metadata.namespace),
+        name=metadata.name,
+        node_name=_shared(pod.spec.node_name),
+        labels=labels,
+        metadata_json=b'{"name":%b,"namespace":%b%b'
+        % (msgspec.json.encode(metadata.name), msgspec.json.encode(metadata.namespace), labels_json),
+        running=_running(pod.status),
+        created=int(metadata.creation_timestamp.timestamp()) if metadata.creation_timestamp else 0,
+    )
+
+
+def _running(status: _PodStatus) -> tuple[str, ...]:
+    names = [
+        container.name
+        for statuses in (status.container_statuses, status.init_container_statuses)
+        for container in statuses or ()
+        if container.state is not None and bytes(container.state.running) != b"null"
+    ]
+    return _shared_tuple(tuple(sorted(names)))
+
+
+# Pods come in replicas: without sharing, labels alone would be the largest part of the server's memory.
+
+
+@lru_cache(maxsize=8192)
+def _labels(raw: bytes) -> tuple[Mapping[str, str], bytes]:
+    """Return the labels and their part of the metadata's JSON."""
+    labels = msgspec.json.decode(raw, type=dict[str, str] | None) or {}
+    return labels, b',"labels":' + msgspec.json.encode(labels, order="sorted") if labels else b""
+
+
+@lru_cache(maxsize=16384)
+def _shared(text: str) -> str:
+    return text
+
+
+@lru_cache(maxsize=8192)
+def _shared_tuple(names: tuple[str, ...]) -> tuple[str, ...]:
+    return names

@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The last two points of every node and container, and the readings that follow from them.
+
+Points are kept in columns, one array a value and node: taking in a scrape of an unchanged node is a few array
+comparisons and an exchange of references. Everything that the API needs is computed when it is asked for and kept
+until the next scrape.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from metrics_server.cluster.entries import PodEntry
+from metrics_server.kubelet.batch import Batch, Layout, NodePoint, PodKey
+from metrics_server.model import ContainerUsage, Reading
+from metrics_server.quantity import cpu_quantity, go_duration, memory_quantity, rfc3339
+
+#: A first point is enough when the container started this long before it (in milliseconds): the counter began with 0
+#: at the start. Below the minimum the start-up itself would dominate, above the maximum it would be history.
+_FRESH_MIN, _FRESH_MAX = 10_000, 60_000
+#: A start time may come back slightly different without a restart.
+_START_JITTER = 1.0
+#: A sample older than the one that we have is out of order; one that is older by more than this means that the clock
+#: was set back.
+_CLOCK_STEP = 30_000
+
+Locate = Callable[[str, str], PodEntry | None]
+
+
+@dataclass(frozen=True, slots=True)
+class PointCounts:
+    """How many nodes and containers have a reading."""
+
+    nodes: int
+    containers: int
+
+
+class _Node:
+    """What is known of one node. `previous_times` holds 0 for a container that has only one point."""
+
+    __slots__ = (
+        "carried",
+        "cpu",
+        "fragments",
+        "layout",
+        "memory",
+        "newest",
+        "node_fragment",
+        "point",
+        "previous_cpu",
+        "previous_point",
+        "previous_times",
+        "received",
+        "starts",
+        "times",
+    )
+
+    def __init__(self) -> None:
+        self.layout = Layout({}, (), (), 0)
+        self.times, self.previous_times = array("q"), array("q")
+        self.cpu, self.previous_cpu = array("d"), array("d")
+        self.memory, self.starts = array("d"), array("d")
+        self.point: NodePoint | None = None
+        self.previous_point: tuple[int, float] | None = None
+        #: When something new last came, by our own clock.
+        self.received = float("-inf")
+        #: Time of the newest sample, by the node's clock.
+        self.newest = 0
+        self.node_fragment: bytes | None = None
+        self.fragments: list[bytes | None] | None = None
+        #: Last whole readings of pods that the newest scrape did not have in full, and until when they count.
+        self.carried: dict[PodKey, tuple[float, Reading]] = {}
+
+
+class Store:
+    """The MetricsReader; `commit` is for the scheduler.
+
+    `locate` finds the running pod of a name: a kubelet is believed only about pods that the API server has placed on
+    its node, and a pod is shown only when all of its running containers have points.
+    """
+
+    def __init__(self, locate: Locate, *, lifetime: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`lifetime` is how many seconds the last points of a node outlive failing scrapes."""
+        self._locate = locate
+        self._lifetime = lifetime
+        self._lifetime_ms = int(lifetime * 1000)
+        self._clock = clock
+        self._nodes: dict[str, _Node] = {}
+
+    # Writing
+
+    def layout(self, node: str) -> Layout | None:
+        """Return the layout of the node's last batch, for the parser."""
+        known = self._nodes.get(node)
+        return None if known is None else known.layout
+
+    def commit(self, node: str, batch: Batch) -> bool:
+        """Take in a scrape. Return whether the node has a reading of itself now (if it was reported at all)."""
+        known = self._nodes.get(node)
+        now = self._clock()
+        if known is None or now - known.received > self._lifetime:
+            known = self._nodes[node] = _Node()
+        advanced = self._commit_node(known, batch.node)
+        if self._commit_containers(known, batch, now):
+            advanced = True
+        if advanced:
+            known.received = now
+        return known.previous_point is not None or (batch.node is None and any(known.previous_times))
+
+    def drop_node(self, node: str) -> None:
+        """Forget a node and everything on it."""
+        self._nodes.pop(node, None)
+
+    def _commit_node(self, known: _Node, new: NodePoint | None) -> bool:
+        old = known.point
+        if new is None:
+            return False
+        if old is not None:
+            age = new.time - old.time
+            if age == 0 or -_CLOCK_STEP < age < 0:
+                return False
+            same_run = age > 0 and new.cpu >= old.cpu and age <= self._lifetime_ms
+            known.previous_point = (old.time, old.cpu) if same_run else None
+        known.point = new
+        known.newest = new.time
+        known.node_fragment = None
+        return True
+
+    def _commit_containers(self, known: _Node, batch: Batch, now: float) -> bool:
+        """Return whether any container has a new point."""
+        if batch.layout is known.layout and batch.starts == known.starts:
+            if batch.times == known.times:
+                if batch.memory != known.memory:
+                    known.memory, known.fragments = batch.memory, None
+                return False
+            if all(map(operator.gt, batch.times, known.times)) and not any(map(operator.lt, batch.cpu, known.cpu)):
+                newest = max(batch.times)
+                if newest - min(known.times) <= self._lifetime_ms:
+                    known.previous_times, known.previous_cpu = known.times, known.cpu
+                    known.times, known.cpu, known.memory = batch.times, batch.cpu, batch.memory
+                    known.newest = max(newest, 0 if known.point is None else known.point.time)
+                    known.fragments = None
+                    if known.carried:
+                        self._expire_carried(known, now)
+                    return True
+        return self._merge(known, batch, now)
+
+    def _merge(self, known: _Node, batch: Batch, now: float) -> bool:
+        """Take in a scrape container by container: some came, went, restarted, or have no new sample."""
+        old_layout = known.layout
+        old_slots = _slot_finder(old_layout) if batch.layout is not old_layout else None
+        self._carry(known, batch.layout, now)
+        size = batch.layout.size
+        times, cpu, memory = batch.times[:], batch.cpu[:], batch.memory[:]
+        starts = batch.starts[:]
+        previous_times, previous_cpu = array("q", bytes(8 * size)), array("d", bytes(8 * size))
+        advanced = False
+        for key, number in batch.layout.pods.items():
+            names = batch.layout.names[number]
+            for name, slot in zip(names, batch.layout.slots[number], strict=True):
+                old = slot if old_slots is None else old_slots(key, name)
+                if old < 0:
+                    advanced = True
+                    self._first_point(slot, times, starts, cpu, previous_times)
+                    continue
+                age = times[slot] - known.times[old]
+                if age == 0 or -_CLOCK_STEP < age < 0:
+                    times[slot], cpu[slot], starts[slot] = known.times[old], known.cpu[old], known.starts[old]
+                    if age < 0:
+                        memory[slot] = known.memory[old]
+                    previous_times[slot], previous_cpu[slot] = known.previous_times[old], known.previous_cpu[old]
+                    continue
+                advanced = True
+                restarted = (
+                    cpu[slot] < known.cpu[old]
+                    or (known.starts[old] > 0 and starts[slot] > known.starts[old] + _START_JITTER)
+                    or starts[slot] * 1000 >= known.times[old]
+                )
+                if restarted or age < 0 or age > self._lifetime_ms:
+                    self._first_point(slot, times, starts, cpu, previous_times)
+                else:
+                    previous_times[slot], previous_cpu[slot] = known.times[old], known.cpu[old]
+        known.layout = batch.layout
+        known.times, known.cpu, known.memory, known.starts = times, cpu, memory, starts
+        known.previous_times, known.previous_cpu = previous_times, previous_cpu
+        known.newest = max([*times, 0 if known.point is None else known.point.time])
+        known.fragments = None
+        return advanced
+
+    def _first_point(
+        self, slot: int, times: array[int], starts: array[float], cpu: array[float], previous_times: array[int]
+    ) -> None:
+        """Let the start of a young container stand in for the earlier point; its counter was 0 then."""
+        started = int(starts[slot] * 1000)
+        if started and _FRESH_MIN <= times[slot] - started < _FRESH_MAX:
+            previous_times[slot] = started
+
+    def _carry(self, known: _Node, new: Layout, now: float) -> None:
+        """Keep the reading of pods that the new scrape does not have in full.
+
+        Whether such a pod is gone or only badly reported is decided when it is read: gone pods are not in the index.
+        """
+        self._expire_carried(known, now)
+        if new is known.layout:
+            return
+        for key, number in known.layout.pods.items():
+            found = new.pods.get(key)
+            if found is not None and set(known.layout.names[number]) <= set(new.names[found]):
+                known.carried.pop(key, None)
+                continue
+            reading = self._reading(known, number)
+            if reading is not None:
+                known.carried[key] = (known.received + self._lifetime, reading)
+
+    def _expire_carried(self, known: _Node, now: float) -> None:
+        if known.carried:
+            known.carried = {key: item for key, item in known.carried.items() if item[0] > now}
+
+    # Reading
+
+    def node_reading(self, name: str) -> Reading | None:
+        """Return the reading of a node, or None when there are not two points yet."""
+        known = self._live(name)
+        if known is None or known.point is None or known.previous_point is None:
+            return None
+        point, (time_before, cpu_before) = known.point, known.previous_point
+        if known.newest - point.time > self._lifetime_ms:
+            return None
+        window = point.time - time_before
+        usage = ContainerUsage("", _nanocores(cpu_before, point.cpu, window), int(point.memory))
+        return Reading(point.time * 1_000_000, window * 1_000_000, (usage,))
+
+    def node_swap(self, name: str) -> int | None:
+        """Return the node's swap use in bytes, None where its kubelet does not report it."""
+        known = self._live(name)
+        return None if known is None or known.point is None or known.point.swap is None else int(known.point.swap)
+
+    def pod_reading(self, namespace: str, name: str) -> Reading | None:
+        """Return the reading of a pod, or None when not every running container has two points yet."""
+        entry = self._locate(namespace, name)
+        return None if entry is None else self.reading_of(entry)
+
+    def reading_of(self, pod: PodEntry) -> Reading | None:
+        """Return the reading of a pod of the index."""
+        known = self._live(pod.node_name)
+        if known is None:
+            return None
+        key = (pod.namespace, pod.name)
+        number = known.layout.pods.get(key)
+        if number is not None and _covers(known.layout.names[number], pod.running):
+            reading = self._reading(known, number)
+            if reading is not None:
+                return reading
+        return self._carried(known, key, pod)
+
+    def node_fragment(self, name: str) -> bytes | None:
+        """Return `"timestamp":"...Z","window":"15.029s","usage":{"cpu":"1n","memory":"1Ki"}` (no braces around), or
+        None."""
+        known = self._live(name)
+        if known is None:
+            return None
+        if known.node_fragment is None:
+            reading = self.node_reading(name)
+            if reading is not None:
+                known.node_fragment = b"%b,%b" % (_head(reading), _usage(reading.containers[0]))
+        elif known.point is None or known.newest - known.point.time > self._lifetime_ms:
+            return None
+        return known.node_fragment
+
+    def pod_fragment(self, namespace: str, name: str) -> bytes | None:
+        """Return `"timestamp":...,"window":...,"containers":[{"name":"c","usage":{...}}]` (no braces around), or
+        None."""
+        entry = self._locate(namespace, name)
+        return None if entry is None else self.fragment_of(entry)
+
+    def fragment_of(self, pod: PodEntry) -> bytes | None:
+        """Return the fragment of a pod of the index: for lists, which have the entry at hand already."""
+        known = self._live(pod.node_name)
+        if known is None:
+            return None
+        layout = known.layout
+        key = (pod.namespace, pod.name)
+        number = layout.pods.get(key)
+        if number is not None and _covers(layout.names[number], pod.running):
+            fragments = known.fragments
+            if fragments is None:
+                fragments = known.fragments = [None] * len(layout.names)
+            fragment = fragments[number]
+            if fragment is None:
+                reading = self._reading(known, number)
+                if reading is not None:
+                    fragment = fragments[number] = _pod_fragment(reading)
+            if fragment is not None:
+                return fragment
+        carried = self._carried(known, key, pod)
+        return None if carried is None else _pod_fragment(carried)
+
+    def counts(self) -> PointCounts:
+        """Count what has a reading."""
+        nodes = containers = 0
+        deadline = self._clock() - self._lifetime
+        for known in self._nodes.values():
+            if known.received >= deadline:
+                nodes += known.previous_point is not None
+                containers += len(known.previous_times) - known.previous_times.count(0)
+        return PointCounts(nodes, containers)
+
+    def _live(self, node: str) -> _Node | None:
+        known = self._nodes.get(node)
+        if known is None or self._clock() - known.received > self._lifetime:
+            return None
+        return known
+
+    def _carried(self, known: _Node, key: PodKey, pod: PodEntry) -> Reading | None:
+        item = known.carried.get(key)
+        if item is None or item[0] < self._clock():
+            return None
+        reading = item[1]
+        # A StatefulSet gives a new pod the name of the old one.
+        if reading.timestamp_ns < pod.created * 1_000_000_000:
+            return None
+        return reading if _covers(tuple(usage.name for usage in reading.containers), pod.running) else None
+
+    def _reading(self, known: _Node, number: int) -> Reading | None:
+        layout = known.layout
+        usages: list[ContainerUsage] = []
+        oldest = known.newest - self._lifetime_ms
+        earliest = window_of_earliest = 0
+        for name, slot in zip(layout.names[number], layout.slots[number], strict=True):
+            time_before, time_now = known.previous_times[slot], known.times[slot]
+            if not time_before or time_now < oldest:
+                return None
+            window = time_now - time_before
+            nanocores = _nanocores(known.previous_cpu[slot], known.cpu[slot], window)
+            usages.append(ContainerUsage(name, nanocores, int(known.memory[slot])))
+            if not earliest or time_now < earliest:
+                earliest, window_of_earliest = time_now, window
+        if not usages:
+            return None
+        return Reading(earliest * 1_000_000, window_of_earliest * 1_000_000, tuple(usages))
+
+
+def _nanocores(before: float, now: float, window_ms: int) -> int:
+    # Whole nanoseconds first, then the quotient, as upstream does: the same points give the same last digit.
+    return int((int(now * 1e9) - int(before * 1e9)) / (window_ms / 1000))
+
+
+def _covers(names: Sequence[str], running: Sequence[str]) -> bool:
+    return names == running or set(running) <= set(names)
+
+
+def _slot_finder(layout: Layout) -> Callable[[PodKey, str], int]:
+    def find(key: PodKey, name: str) -> int:
+        number = layout.pods.get(key)
+        if number is None:
+            return -1
+        for known, slot in zip(layout.names[number], layout.slots[number], strict=True):
+            if known == name:
+                return slot
+        return -1
+
+    return find
+
+
+def _head(reading: Reading) -> bytes:
+    stamp = rfc3339(reading.timestamp_ns // 1_000_000_000)
+    return f'"timestamp":"{stamp}","window":"{go_duration(reading.window_ns)}"'.encode()
+
+
+def _usage(usage: ContainerUsage) -> bytes:
+    cpu, memory = cpu_quantity(usage.cpu_nanocores), memory_quantity(usage.memory_bytes)
+    return f'"usage":{{"cpu":"{cpu}","memory":"{memory}"}}'.encode()
+
+
+def _pod_fragment(reading: Reading) -> bytes:
+    containers = b",".join(
+        b'{"name":%b,%b}' % (msgspec.json.encode(usage.name), _usage(usage)) for usage in reading.containers
+    )
+    return b'%b,"containers":[%b]' % (_head(reading), containers)
