@@ -197,8 +197,8 @@ class Engine:
         while not self._index.synced:
             await asyncio.sleep(0.1)
         self._synced_at = time.monotonic()
-        # A full collection over hundreds of thousands of long-lived objects stops the event loop for 100 ms each time. Pods
-        # and nodes are there now, what the store keeps of them two rounds later.
+        # A full collection over hundreds of thousands of long-lived objects stops the event loop for 100 ms each time.
+        # Pods and nodes are there now, what the store keeps of them two rounds later.
         for pause in (0.0, 2 * self._config.metric_resolution):
             await asyncio.sleep(pause)
             gc.collect()
