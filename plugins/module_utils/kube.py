@@ -15,6 +15,7 @@ import copy
 import datetime
 import email.utils
 import json
+import os
 import re
 import socket
 import threading
@@ -216,6 +217,8 @@ class Api:
         name = kubeconfig or "the default kubeconfig ($KUBECONFIG or ~/.kube/config)"
         if request_timeout <= 0:
             raise KubeError("request_timeout is %g; give more than 0 seconds." % request_timeout, final=True)
+        if kubeconfig and not os.path.isfile(kubeconfig):
+            raise KubeError("%s does not exist; give kubeconfig the path of a kubeconfig file." % name, final=True)
         configuration = kubernetes_client.Configuration()
         try:
             kubernetes_config.load_kube_config(
@@ -226,9 +229,11 @@ class Api:
             )
         except kubernetes_config.ConfigException as exc:
             raise KubeError("%s cannot be used: %s." % (name, str(exc).rstrip(".")), final=True) from exc
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as exc:
-            # What the loader lets through for files that are YAML, but no kubeconfig.
+        except OSError as exc:
             raise KubeError("%s cannot be read: %s." % (name, _one_line(exc)), final=True) from exc
+        except (ValueError, TypeError, AttributeError, KeyError) as exc:
+            # What the loader lets through for files that are YAML, but of another kind.
+            raise KubeError("%s is no kubeconfig (%s)." % (name, _one_line(exc)), final=True) from exc
         except Exception as exc:
             # PyYAML comes with the client, so its error type is known here only by name.
             if type(exc).__module__.split(".")[0] != "yaml":

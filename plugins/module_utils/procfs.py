@@ -273,8 +273,8 @@ def mask_kubelet_config(text: str) -> str:
         indent = match.start() - line_start
         end = text.find("\n", position)
         end = len(text) if end < 0 else end
-        if text[position:end].split("#")[0].strip() not in ("", "null", "~"):
-            result.append(MASK)
+        empty = text[position:end].split("#")[0].strip() in ("", "null", "~")
+        result.append(text[position:end] if empty else '"%s"' % MASK)
         block, position = _masked_block(text, end, indent)
         result.append(block)
     result.append(text[position:])
@@ -317,9 +317,9 @@ def _masked_block(text: str, start: int, indent: int) -> t.Tuple[str, int]:
             break
         key = re.match(r"""^(\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')\s*:)(.*)$""", line)
         if key:
-            kept.append("\n" + key.group(1) + (" " + MASK if key.group(2).strip() else ""))
+            kept.append("\n" + key.group(1) + (' "%s"' % MASK if key.group(2).strip() else ""))
         elif stripped.startswith("-"):
-            kept.append("\n" + line[: line.index("-")] + "- " + MASK)
+            kept.append("\n" + line[: line.index("-")] + '- "%s"' % MASK)
         position = end
     return "".join(kept), position
 

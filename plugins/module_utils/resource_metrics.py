@@ -115,15 +115,8 @@ def fault_of(kind: str, comparison: t.Mapping[str, t.Any]) -> str:
             % (len(comparison["missing"]), comparison["expected"], kind, shorten(comparison["missing"]))
         )
     if comparison["stale"]:
-        oldest = comparison["stale"]
-        parts.append(
-            "%d %s with stale metrics (%s)"
-            % (
-                len(oldest),
-                kind,
-                shorten(["%s, %s" % (entry["name"], words_of_age(entry["age"])) for entry in oldest]),
-            )
-        )
+        stale = ["%s, %s" % (entry["name"], words_of_age(entry["age"])) for entry in comparison["stale"]]
+        parts.append("%d of %d %s with stale metrics (%s)" % (len(stale), comparison["expected"], kind, shorten(stale)))
     return ", ".join(parts)
 
 

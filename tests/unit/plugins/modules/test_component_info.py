@@ -1,0 +1,135 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.modules import component_info
+
+PROGRAM = """\
+import sys, time
+if "--version" in sys.argv:
+    print("Kubernetes v1.36.3")
+else:
+    print("up", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts processes that look like components to the kernel."""
+    started = []
+
+    def run(*argv, **arguments):
+        program = tmp_path / "program.py"
+        program.write_text(PROGRAM)
+        process = subprocess.Popen(
+            [argv[0], str(program), *argv[1:]], executable=sys.executable, stdout=subprocess.PIPE, **arguments
+        )
+        started.append(process)
+        assert process.stdout.readline() == b"up\n"
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_kubelet_as_it_really_runs(start, tmp_path, run_module):
+    (tmp_path / "kubelet.yaml").write_text(
+        f"kind: KubeletConfiguration\nstaticPodPath: {tmp_path}/manifests\nstaticPodURLHeader:\n  A: [secret]\n"
+    )
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    (manifests / "etcd.yaml").write_text("spec:\n  containers:\n  - command:\n    - etcd\n")
+    (manifests / ".hidden").write_text("spec:\n  containers:\n  - command:\n    - etcd\n")
+    drop_ins = tmp_path / "conf.d"
+    drop_ins.mkdir()
+    for name in ("20-b.conf", "10-a.conf", "ignored.yaml"):
+        (drop_ins / name).write_text(f"name: {name}\n")
+    kubelet = start(
+        "/opt/bin/kubelet",
+        "--config=kubelet.yaml",
+        "--config-dir",
+        str(drop_ins),
+        "--anonymous-auth=false",
+        "--hostname-override=node-1",
+        cwd=tmp_path,
+        env={"https_proxy": "http://me:pw@proxy:3128", "SECRET": "x"},
+    )
+    before = time.time()
+    result = run_module(component_info)
+    assert not result["changed"]
+
+    found = result["components"]["kubelet"]
+    assert (found["running"], found["pid"]) == (True, kubelet.pid)
+    assert found["flags"]["config"] == "kubelet.yaml"
+    assert found["environ"] == {"https_proxy": "http://proxy:3128"}
+    started = time.mktime(time.strptime(found["start_time"], "%Y-%m-%dT%H:%M:%SZ")) - time.timezone
+    assert abs(started - before) < 30
+
+    config = result["kubelet_config"]
+    assert config["path"] == str(tmp_path / "kubelet.yaml")
+    assert (config["source"], config["exists"]) == ("flag", True)
+    assert "secret" not in config["text"]
+    assert [entry["path"] for entry in config["drop_ins"]] == [
+        str(drop_ins / "10-a.conf"),
+        str(drop_ins / "20-b.conf"),
+    ]
+    assert config["overriding_flags"] == {"anonymous-auth": "false"}
+    assert config["static_pod_path"] == str(manifests)
+    assert result["host"]["node_name"] == "node-1"
+    assert re.match(r"^[0-9a-f-]{36}$", result["host"]["boot_id"])
+
+    etcd = result["components"]["etcd"]
+    if not etcd["running"]:
+        assert (etcd["managed_by"], etcd["definition_files"]) == ("static_pod", [str(manifests / "etcd.yaml")])
+
+
+def test_a_kubelet_of_flags_alone(start, run_module):
+    start("kubelet", "--read-only-port=10255", "--pod-manifest-path=/nonexistent/")
+    config = run_module(component_info, components=["kubelet"])["kubelet_config"]
+    assert (config["path"], config["source"], config["exists"], config["text"]) == (None, "none", False, None)
+    assert config["overriding_flags"] == {"read-only-port": "10255", "pod-manifest-path": "/nonexistent/"}
+    assert config["static_pod_path"] == "/nonexistent"
+
+
+def test_a_configuration_that_is_not_there(start, run_module):
+    start("kubelet", "--config=/nonexistent/kubelet.yaml", "--config-dir=/nonexistent/d")
+    config = run_module(component_info, components=["kubelet"])["kubelet_config"]
+    assert (config["path"], config["exists"], config["drop_ins"]) == ("/nonexistent/kubelet.yaml", False, [])
+
+
+def test_only_what_was_asked_for(run_module):
+    result = run_module(component_info, components=["kube-scheduler"])
+    assert list(result["components"]) == ["kube-scheduler"]
+    if not result["components"]["kube-scheduler"]["running"]:
+        assert result["components"]["kube-scheduler"]["argv"] == []
+
+
+def test_two_of_a_name(start, run_module):
+    first = start("kubelet")
+    time.sleep(0.05)
+    second = start("kubelet")
+    found = run_module(component_info, components=["kubelet"])["components"]["kubelet"]
+    assert (found["pid"], found["other_pids"]) == (first.pid, [second.pid])
+
+
+def test_it_does_not_hang(monkeypatch, run_module):
+    monkeypatch.setattr(component_info.procfs.Proc, "processes", lambda self: time.sleep(30))
+    started = time.monotonic()
+    result = run_module(component_info, timeout=1)
+    assert result["failed"]
+    assert "could not be read within 1 s" in result["msg"]
+    assert time.monotonic() - started < 5
+
+
+def test_bad_timeout(run_module):
+    assert run_module(component_info, timeout=0)["msg"].startswith("timeout is 0")
