@@ -7,27 +7,28 @@ Exit codes: 0 after a signal, 1 when the server cannot start or cannot go on, 2 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry
 
 from metrics_server import __version__, logs
-from metrics_server.engine import Engine, EngineConfig
+from metrics_server.engine import Engine, EngineConfig, EngineError
 from metrics_server.flags import FLAGS
 from metrics_server.flagset import FlagError
 from metrics_server.kube import KubeClient, KubeError
 from metrics_server.options import Options, parse_options
-from metrics_server.server import StartError, serve
+from metrics_server.server import USER_AGENT, StartError, serve
 from metrics_server.telemetry import EngineTelemetry
 
 _log = logging.getLogger(__name__)
 
 
-def _engine(options: Options, client: KubeClient, registry: CollectorRegistry) -> Engine:
+def _engine(
+    options: Options, client: KubeClient, registry: CollectorRegistry
+) -> tuple[Engine, Callable[[float], None]]:
     config = EngineConfig(
         metric_resolution=options.metric_resolution,
         kubelet_request_timeout=options.kubelet_request_timeout,
@@ -40,8 +41,10 @@ def _engine(options: Options, client: KubeClient, registry: CollectorRegistry) -
         kubelet_insecure_tls=options.kubelet_insecure_tls,
         kubelet_completely_insecure=options.deprecated_kubelet_completely_insecure,
         node_selector=options.node_selector.strip(),
+        user_agent=USER_AGENT,
     )
-    return Engine(config, client, EngineTelemetry(registry, options.metric_resolution))
+    telemetry = EngineTelemetry(registry)
+    return Engine(config, client, telemetry), telemetry.freshness.observe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,12 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.set_up(form=options.logging_format, verbosity=options.v, vmodule=options.vmodule)
     for warning in options.warnings:
         _log.warning("%s", warning)
-    # What is alive after the imports stays alive: keep the collector from walking through it again and again.
-    gc.collect()
-    gc.freeze()
     try:
         asyncio.run(serve(options, _engine))
-    except (StartError, KubeError) as error:
+    except (StartError, EngineError, KubeError) as error:
         _log.error("%s", error)
         return 1
     except KeyboardInterrupt:

@@ -148,6 +148,11 @@ class Engine:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._kubelets.close()
 
+    @property
+    def failure(self) -> str | None:
+        """Return why only a restart helps, or None."""
+        return self._failure
+
     def ready_reason(self) -> str | None:
         """Return None when ready to serve, else one sentence that says why not.
 

@@ -71,6 +71,10 @@ class MetricsEngine(Protocol):
     def index(self) -> ClusterReader:
         """The nodes and pods."""
 
+    @property
+    def failure(self) -> str | None:
+        """Why only a restart helps, or None."""
+
     def ready_reason(self) -> str | None:
         """Return why there is nothing to serve, or None."""
 
@@ -101,22 +105,32 @@ class Clients:
 class Server:
     """One run of the server."""
 
-    def __init__(self, options: Options, clients: Clients, engine: MetricsEngine, registry: CollectorRegistry) -> None:
-        """Put everything together; raise `StartError` when the settings cannot work."""
+    def __init__(
+        self,
+        options: Options,
+        clients: Clients,
+        engine: MetricsEngine,
+        registry: CollectorRegistry,
+        observe_age: Callable[[float], None],
+    ) -> None:
+        """Put everything together; raise `StartError` when the settings cannot work.
+
+        `observe_age` is told the age of samples that are handed out, in seconds.
+        """
         self._options = options
         self._engine = engine
         self._stopping = asyncio.Event()
-        self._trust = _trust(options, clients)
+        self.trust = _trust(options, clients)
         self._certificates = _certificates(options, clients, lambda: engine.ready_reason() is None)
-        telemetry = ApiTelemetry(registry, options.metric_resolution)
+        telemetry = ApiTelemetry(registry)
         self._app = Application(
             AppConfig(
                 options.max_requests_inflight, options.request_timeout, options.strict_transport_security_directives
             ),
-            MetricsApi(engine.store, engine.index, telemetry.observe_age),
+            MetricsApi(engine.store, engine.index, observe_age),
             Health(self._checks()),
             Authenticator(
-                self._trust,
+                self.trust,
                 TokenAuthenticator(
                     clients.get(options.authentication_kubeconfig), options.authentication_token_webhook_cache_ttl
                 ),
@@ -164,11 +178,15 @@ class Server:
         ready: dict[str, Check] = {
             "metric-storage-ready": Hysteresis(self._engine.ready_reason),
             "metric-informer-sync": informers,
-            "authentication-configuration": lambda: self._trust.problem,
+            "authentication-configuration": lambda: self.trust.problem,
             "serving-certificate": lambda: self._certificates.problem(),
             "shutdown": shutdown,
         }
-        return {"livez": {}, "readyz": ready, "healthz": {"metadata-informer-sync": informers}}
+        return {
+            "livez": {"metric-collection": lambda: self._engine.failure},
+            "readyz": ready,
+            "healthz": {"metadata-informer-sync": informers},
+        }
 
     def stop(self) -> None:
         """Begin to end; `run` returns when everything has ended."""
@@ -207,7 +225,7 @@ class Server:
             self._listener.context = context  # type: ignore[assignment]
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._trust.run(), name="trust")
+            group.create_task(self.trust.run(), name="trust")
             group.create_task(self._certificates.run(use), name="serving certificate")
 
     async def _drain(self, tcp: asyncio.Server) -> None:
@@ -288,14 +306,17 @@ def _listen(options: Options) -> socket.socket:
         ) from error
 
 
-async def serve(
-    options: Options, make_engine: Callable[[Options, KubeClient, CollectorRegistry], MetricsEngine]
-) -> None:
+#: Makes the engine, and what is told the age of samples that are handed out.
+EngineFactory = Callable[[Options, KubeClient, CollectorRegistry], tuple[MetricsEngine, Callable[[float], None]]]
+
+
+async def serve(options: Options, make_engine: EngineFactory) -> None:
     """Run a server until SIGTERM or SIGINT; raise `StartError` when it cannot start."""
     registry = CollectorRegistry()
     clients = Clients(options.kubeconfig)
     try:
-        server = Server(options, clients, make_engine(options, clients.get(), registry), registry)
+        engine, observe_age = make_engine(options, clients.get(), registry)
+        server = Server(options, clients, engine, registry, observe_age)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.stop)

@@ -35,15 +35,8 @@ _VERSIONS = frozenset({"v1", "v1beta1"})
 class ApiTelemetry:
     """Counters of the API side, registered where the engine has its own."""
 
-    def __init__(self, registry: CollectorRegistry, metric_resolution: float) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        steps = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 8.0)
-        self._freshness = Histogram(
-            "metrics_server_api_metric_freshness_seconds",
-            "Freshness of metrics exported",
-            buckets=[step * metric_resolution for step in steps],
-            registry=registry,
-        )
         labels = ("verb", "group", "version", "resource", "code")
         self._requests = Counter(
             "apiserver_request_total", "Requests by verb, resource and code", labels, registry=registry
@@ -72,10 +65,6 @@ class ApiTelemetry:
         self._expiry.set_function(expiry)
         self._connections.set_function(connections)
         self._refused.set_function(refused)
-
-    def observe_age(self, seconds: float) -> None:
-        """Note the age of a sample that was handed out."""
-        self._freshness.observe(seconds)
 
     def observe_request(self, *, verb: str, resource: str, version: str, code: int, seconds: float) -> None:
         """Note a finished request. Whatever clients make up falls together, so that they cannot create series."""
