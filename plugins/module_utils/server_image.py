@@ -10,10 +10,12 @@ Runs on the controller only.
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from pathlib import Path
 
 #: The files that decide what runs in the image. Tests, caches and tool configuration do not.
-TOP_LEVEL = ("Containerfile", "pyproject.toml", "requirements.txt")
+LOCK = "requirements.txt"
+TOP_LEVEL = ("Containerfile", "pyproject.toml", LOCK)
 IGNORED_DIRECTORIES = frozenset({"__pycache__"})
 IGNORED_SUFFIXES = frozenset({".pyc", ".pyo"})
 TAG_LENGTH = 12
@@ -58,6 +60,19 @@ def source_tag(root: Path, *ingredients: str) -> str:
     for ingredient in ingredients:
         digest.update(f"\0{len(ingredient)}\0{ingredient}".encode())
     return digest.hexdigest()[:TAG_LENGTH]
+
+
+def pinned_requirements(root: Path) -> list[str]:
+    """Return what the server needs, as it is pinned: all in requirements.txt, or what pyproject.toml names."""
+    lock = root / LOCK
+    if lock.is_file():
+        lines = (line.partition("#")[0].strip() for line in lock.read_text(encoding="utf-8").splitlines())
+        return sorted(line for line in lines if line)
+    try:
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return sorted(str(entry) for entry in project.get("dependencies", []))
+    except (tomllib.TOMLDecodeError, KeyError) as exc:
+        raise SourceError(f"{root / 'pyproject.toml'} cannot be read: {exc}.") from exc
 
 
 def wheel_platforms(architecture: str) -> list[str]:

@@ -11,11 +11,9 @@ short_description: Build the bundled metrics server's image into an archive
 version_added: 0.1.0
 author: The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - Makes a wheel of the server, unpacks it with its pinned dependencies for the Python and the architecture of the
-    base image,
-    and puts all of it onto the base with C(buildah) or C(podman). Nothing runs inside the image while it is
-      built, so that the
-    base needs no shell and the build no network of its own.
+  - Unpacks the wheels of the server's pinned dependencies, for the Python and the architecture of the base image, and
+    puts them and the server onto the base with C(buildah) or C(podman). Nothing runs inside the image while it is
+    built, so that the base needs no shell and the build no network of its own.
   - The result is an archive that every container runtime loads. It is kept, and built again only when it is missing.
   - Runs where the collection's source is, which is the controller.
 options:
@@ -107,13 +105,17 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.server_image import (
+    LOCK,
     SourceError,
+    pinned_requirements,
     source_files,
     wheel_platforms,
 )
 
 #: Where the Containerfile expects the unpacked wheels, relative to the context.
 SITE = "site-packages"
+#: Where the Containerfile puts them.
+TARGET = "/opt/metrics-server"
 
 
 class BuildError(Exception):
@@ -168,69 +170,42 @@ class Build:
             "or set metrics_server_image_source to pull."
         )
 
-    def wheelhouse(self, work: Path) -> Path:
+    def dependencies(self, work: Path) -> Path:
         """Return a folder with the pinned dependencies unpacked, shared by all builds that have the same ones."""
-        files = [
-            self.source / name for name in ("requirements.txt", "pyproject.toml") if (self.source / name).is_file()
-        ]
-        key = hashlib.sha256(b"\0".join(path.read_bytes() for path in files))
-        key.update(f"\0{self.python_version}\0{self.architecture}".encode())
+        wanted = pinned_requirements(self.source)
+        key = hashlib.sha256("\n".join([*wanted, self.python_version, self.architecture]).encode())
         folder = self.cache / f"dependencies-{key.hexdigest()[:12]}"
         if folder.is_dir():
             return folder
         partial = work / "dependencies"
-        wheel = self.own_wheel(work)
-        pinned = self.source / "requirements.txt"
         argv = [*self.pip, "install", "--quiet", "--no-compile", "--target", str(partial), "--only-binary=:all:"]
         argv += ["--implementation", "cp", "--python-version", self.python_version]
         for platform in wheel_platforms(self.architecture):
             argv += ["--platform", platform]
-        if pinned.is_file():
-            argv += ["--constraint", str(pinned)]
-        run("Fetching the server's dependencies", [*argv, str(wheel)])
-        # The server itself is unpacked anew by each build, its dependencies are not.
-        for entry in partial.glob("metrics_server"):
-            shutil.rmtree(entry)
-        for entry in partial.glob("kubemetrics_server-*.dist-info"):
-            shutil.rmtree(entry)
+        if (self.source / LOCK).is_file():
+            # The list is complete. Left to itself, pip would judge markers by this machine's Python.
+            argv.append("--no-deps")
+        run("Fetching the server's dependencies", [*argv, *wanted])
+        # Programs of the dependencies: they name this machine's Python, and the image has no use for them.
         shutil.rmtree(partial / "bin", ignore_errors=True)
         self.compile(partial)
         partial.rename(folder)
         return folder
 
-    def own_wheel(self, work: Path) -> Path:
-        """Make the server's wheel from a copy, so that no build artefact lands in the source tree."""
-        made = work / "wheel"
-        if not made.is_dir():
-            copy = work / "source"
-            for relative in source_files(self.source):
-                target = copy / relative
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self.source / relative, target)
-            run(
-                "Making the server's wheel",
-                [*self.pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(made), str(copy)],
-            )
-        wheels = sorted(made.glob("*.whl"))
-        if len(wheels) != 1:
-            raise BuildError(f"Making the server's wheel gave {len(wheels)} wheels in {made}, one was expected.")
-        return wheels[0]
+    def unpack_server(self, target: Path) -> None:
+        """Copy the server's own package. It is pure Python, so a wheel would hold these very files."""
+        for relative in source_files(self.source):
+            if relative.parts[0] == "src":
+                copy = target.joinpath(*relative.parts[1:])
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.source / relative, copy)
+        self.compile(target)
 
     def compile(self, folder: Path) -> None:
         """Precompile when the base has the Python that runs here: the server starts on a read-only file system."""
         if self.python_version == f"{sys.version_info[0]}.{sys.version_info[1]}":
-            argv = [
-                sys.executable,
-                "-m",
-                "compileall",
-                "-q",
-                "--invalidation-mode",
-                "unchecked-hash",
-                "-s",
-                str(folder),
-                str(folder),
-            ]
-            run("Compiling the server", argv)
+            argv = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+            run("Compiling the server", [*argv, "-s", str(folder), "-p", TARGET, str(folder)])
 
     def build(self) -> None:
         """Build the archive; it appears whole or not at all."""
@@ -238,48 +213,21 @@ class Build:
         with tempfile.TemporaryDirectory(prefix=".build-", dir=self.cache) as name:
             work = Path(name)
             context = work / "context"
-            shutil.copytree(self.wheelhouse(work), context / SITE)
-            own = work / "own"
-            wheel = self.own_wheel(work)
-            run(
-                "Unpacking the server's wheel",
-                [
-                    *self.pip,
-                    "install",
-                    "--quiet",
-                    "--no-compile",
-                    "--no-deps",
-                    "--no-index",
-                    "--target",
-                    str(own),
-                    str(wheel),
-                ],
-            )
-            shutil.rmtree(own / "bin", ignore_errors=True)
-            self.compile(own)
-            shutil.copytree(own, context / SITE, dirs_exist_ok=True)
-            argv = [
-                tool,
-                "build",
-                "--isolation",
-                "chroot",
-                "--format",
-                "docker",
-                "--timestamp",
-                "0",
-                "--arch",
-                self.architecture,
-            ]
-            argv += ["--build-arg", f"BASE_IMAGE={self.base}", "--file", str(self.source / "Containerfile")]
-            run(f"Building the image on {self.base}", [*argv, "--tag", self.image, str(context)])
+            self.unpack_server(work / "own")
+            shutil.copytree(self.dependencies(work), context / SITE)
+            shutil.copytree(work / "own", context / SITE, dirs_exist_ok=True)
+            argv = [tool, "build", "--isolation", "chroot", "--format", "docker", "--timestamp", "0"]
+            argv += ["--arch", self.architecture, "--build-arg", f"BASE_IMAGE={self.base}"]
+            argv += ["--file", str(self.source / "Containerfile"), "--tag", self.image, str(context)]
+            run(f"Building the image on {self.base}", argv)
             plain = work / "image.tar"
             if Path(tool).name == "podman":
-                run(
-                    "Saving the image",
-                    [tool, "save", "--quiet", "--format", "docker-archive", "--output", str(plain), self.image],
-                )
+                argv = [tool, "save", "--quiet", "--format", "docker-archive", "--output", str(plain), self.image]
             else:
-                run("Saving the image", [tool, "push", "--quiet", self.image, f"docker-archive:{plain}:{self.image}"])
+                argv = [tool, "push", "--quiet", self.image, f"docker-archive:{plain}:{self.image}"]
+            run("Saving the image", argv)
+            # The archive is what is kept; the copy in the builder's own storage would stay behind with every new tag.
+            run("Tidying up after the build", [tool, "rmi", self.image])
             packed = work / "image.tar.gz"
             with plain.open("rb") as reader, gzip.GzipFile(packed, "wb", compresslevel=1, mtime=0) as writer:
                 shutil.copyfileobj(reader, writer, 1 << 20)

@@ -26,11 +26,21 @@ class HostFile(t.NamedTuple):
 
 
 class Change(t.NamedTuple):
-    """A file as it shall be on the host; ``mode`` is for one that does not exist yet."""
+    """A file as it shall be on the host; ``mode`` and ``make_directory`` are for one that does not exist yet."""
 
     before: HostFile
     text: str
     mode: str = "0600"
+    make_directory: bool = False
+
+
+def native(value: t.Any) -> t.Any:
+    """The same data in Python's own types: Ansible's strings remember their origin, and PyYAML cannot write those."""
+    if isinstance(value, dict):
+        return {native(key): native(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [native(entry) for entry in value]
+    return str.__str__(value) if isinstance(value, str) else value
 
 
 class EditorAction(ActionBase):
@@ -48,7 +58,7 @@ class EditorAction(ActionBase):
         self.task_vars = task_vars or {}
         _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
         try:
-            result.update(self.edit(arguments))
+            result.update(self.edit(native(arguments)))
         except EditError as exc:
             result.update(failed=True, changed=False, msg=str(exc))
         finally:
@@ -67,19 +77,24 @@ class EditorAction(ActionBase):
             raise EditError(str(result.get("msg") or f"The module {name} failed on the host without a message."))
         return result
 
-    def read(self, paths: t.Iterable[str]) -> dict[str, HostFile]:
-        """The files at ``paths`` by their path, in one trip to the host."""
-        wanted = list(dict.fromkeys(paths))
-        if not wanted:
+    def read(self, paths: t.Iterable[str], patterns: t.Iterable[str] = ()) -> dict[str, HostFile]:
+        """The files at ``paths``, and those that match ``patterns``, by their path, in one trip to the host."""
+        wanted, matching = list(dict.fromkeys(paths)), list(patterns)
+        if not wanted and not matching:
             return {}
         found = {}
-        for entry in self.module("definition_file", operation="read", paths=wanted)["files"]:
+        for entry in self.module("definition_file", operation="read", paths=wanted, patterns=matching)["files"]:
             try:
                 text = base64.b64decode(entry["content"]).decode("utf-8")
             except UnicodeDecodeError:
                 raise EditError(f"{entry['path']} is not UTF-8 text; is the path right?") from None
             found[entry["path"]] = HostFile(entry["path"], entry["exists"], text, entry["sha256"])
         return found
+
+    def missing(self, paths: t.Iterable[str]) -> list[str]:
+        """Those of the paths that do not exist on the host."""
+        wanted = list(dict.fromkeys(paths))
+        return list(self.module("definition_file", operation="read", expect=wanted)["missing"]) if wanted else []
 
     def write(
         self,
@@ -115,6 +130,7 @@ class EditorAction(ActionBase):
                     "content": base64.b64encode(change.text.encode("utf-8")).decode("ascii"),
                     "expected_sha256": change.before.sha256,
                     "mode": change.mode,
+                    "make_directory": change.make_directory,
                 }
                 for change in pending
             ],

@@ -10,8 +10,8 @@ import typing as t
 
 import yaml
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.kubelet_flags import CONFIG_FLAGS
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.kubelet_values import lookup, nest
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.yaml_text import merged
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import lookup, nest
 
 #: What holds where a configuration file is given and leaves a setting out.
 FILE_DEFAULTS: dict[str, t.Any] = {
