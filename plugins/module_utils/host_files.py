@@ -104,13 +104,14 @@ def read_file(path):
 class Replacement:
     """One file of a change: what must be there now (None: nothing) and what shall be there (None: nothing)."""
 
-    def __init__(self, path, content, expected_sha256, mode=None, owner=None):
+    def __init__(self, path, content, expected_sha256, mode=None, owner=None, make_directory=False):
         self.path = path
         self.content = content
         self.expected_sha256 = expected_sha256
         # Both for a file that does not exist yet; one that does keeps its own.
         self.mode = 0o600 if mode is None else mode
         self.owner = owner
+        self.make_directory = make_directory
         self.before = None
         self.staged = None
         self.backup = None
@@ -283,6 +284,8 @@ def check_replaceable(item):
     if item.before.sha256 != item.expected_sha256:
         raise changed_meanwhile(item.path)
     directory = os.path.dirname(item.before.resolved)
+    if item.make_directory and not os.path.lexists(directory):
+        directory = os.path.dirname(directory)
     if not os.path.isdir(directory):
         raise HostFileError(f"Cannot write {item.path}: the directory {directory} does not exist; create it first.")
     try:
@@ -373,6 +376,12 @@ def save_backup(journal, item):
 
 def stage_item(item):
     before = item.before
+    directory = os.path.dirname(before.resolved)
+    if item.make_directory and not os.path.isdir(directory):
+        try:
+            os.mkdir(directory, 0o755)
+        except OSError as exc:
+            raise explain("create the directory", directory, exc) from None
     if before.exists:
         return stage(before.resolved, item.content, before.mode, before.uid, before.gid, like=before.resolved)
     uid, gid = item.owner or (None, None)

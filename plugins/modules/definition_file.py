@@ -31,6 +31,19 @@ options:
     type: list
     elements: path
     default: []
+  patterns:
+    description:
+      - Shell patterns of more files to read, absolute too. Only files that exist match; each pattern's files are sorted
+        by name, and dot-files are left out.
+    type: list
+    elements: path
+    default: []
+  expect:
+    description:
+      - Absolute paths that are looked for, but not read.
+    type: list
+    elements: path
+    default: []
   files:
     description:
       - The files to replace.
@@ -53,6 +66,10 @@ options:
         description: The mode of a file that does not exist yet, as an octal string.
         type: str
         default: "0600"
+      make_directory:
+        description: Whether to create the file's directory (mode V(0755)); its parent has to exist.
+        type: bool
+        default: false
   what:
     description:
       - What the change is about, for the record. Required for V(replace).
@@ -122,6 +139,11 @@ files:
     sha256:
       description: The SHA-256 of what it holds, null for a missing file.
       type: str
+missing:
+  description: Those of O(expect) that do not exist.
+  returned: O(operation=read)
+  type: list
+  elements: str
 change_id:
   description: The id of the recorded change; null when nothing was recorded. In check mode no record is made.
   returned: O(operation=replace)
@@ -134,6 +156,7 @@ backup_files:
 
 import base64
 import binascii
+import glob
 import os
 import typing as t
 
@@ -166,7 +189,9 @@ def replacement(entry: t.Mapping[str, t.Any]) -> host_files.Replacement:
         mode = int(entry["mode"], 8)
     except ValueError:
         raise host_files.HostFileError(f"The mode {entry['mode']} for {entry['path']} is not octal.") from None
-    return host_files.Replacement(entry["path"], content, entry["expected_sha256"], mode)
+    return host_files.Replacement(
+        entry["path"], content, entry["expected_sha256"], mode, make_directory=entry["make_directory"]
+    )
 
 
 def main() -> t.NoReturn:
@@ -174,6 +199,8 @@ def main() -> t.NoReturn:
         argument_spec={
             "operation": {"type": "str", "choices": ["read", "replace"], "required": True},
             "paths": {"type": "list", "elements": "path", "default": []},
+            "patterns": {"type": "list", "elements": "path", "default": []},
+            "expect": {"type": "list", "elements": "path", "default": []},
             "files": {
                 "type": "list",
                 "elements": "dict",
@@ -184,6 +211,7 @@ def main() -> t.NoReturn:
                     "content": {"type": "str", "required": True, "no_log": True},
                     "expected_sha256": {"type": "str"},
                     "mode": {"type": "str", "default": "0600"},
+                    "make_directory": {"type": "bool", "default": False},
                 },
             },
             "what": {"type": "str"},
@@ -195,12 +223,17 @@ def main() -> t.NoReturn:
         supports_check_mode=True,
     )
     params = module.params
-    for path in list(params["paths"]) + [entry["path"] for entry in params["files"]] + [params["state_dir"]]:
+    given = params["paths"] + params["patterns"] + params["expect"] + [entry["path"] for entry in params["files"]]
+    for path in [*given, params["state_dir"]]:
         if not os.path.isabs(path):
             module.fail_json(msg=f"The path {path} is not absolute; write it from the root on.")
     try:
         if params["operation"] == "read":
-            module.exit_json(changed=False, files=read(params["paths"]))
+            paths = list(params["paths"])
+            for pattern in params["patterns"]:
+                paths.extend(path for path in sorted(glob.glob(pattern)) if path not in paths)
+            missing = [path for path in params["expect"] if not os.path.exists(path)]
+            module.exit_json(changed=False, files=read(paths), missing=missing)
         record = host_files.replace_files(
             [replacement(entry) for entry in params["files"]],
             what=params["what"],

@@ -1,0 +1,331 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Controller's half of component_flags: finds the definition of a component, edits its flags, writes it back."""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+import re
+import typing as t
+
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils import flag_history, procfs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils import flags as flag_model
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.definitions import (
+    DefinitionError,
+    SystemdService,
+)
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.static_pod import StaticPod, is_file_flag
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_definitions import (
+    Change,
+    EditError,
+    EditorAction,
+    HostFile,
+)
+
+VENDOR_UNITS = ("/usr/lib/systemd/system/", "/lib/systemd/system/", "/usr/local/lib/systemd/system/")
+LOCAL_UNITS = "/etc/systemd/system/"
+
+#: Where a distribution that writes the definitions itself takes flags from.
+DISTRIBUTION_SOURCES = {
+    "k3s": ("/etc/rancher/k3s/config.yaml", "k3s"),
+    "rke2": ("/etc/rancher/rke2/config.yaml", "RKE2"),
+    "minikube": (None, "minikube"),
+}
+
+_SECRET_NAME = re.compile(r"(?i)(pass|secret|token|credential|access_?key|private)")
+
+
+class Edited(t.NamedTuple):
+    """The outcome of an edit that is not written yet."""
+
+    flags_before: list[flag_model.Flag]
+    flags_after: list[flag_model.Flag]
+    changes: list[Change]
+    added_mounts: list[str]
+    host_files: list[str]
+    version: str | None
+
+
+class ActionModule(EditorAction):
+    ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {
+        "component": {"type": "str", "required": True, "choices": list(procfs.COMPONENTS)},
+        "flags": {"type": "dict", "required": True},
+        "definition": {"type": "path"},
+        "version": {"type": "str"},
+        "add_mounts": {"type": "bool", "default": False},
+        "remove_obsolete": {"type": "bool", "default": False},
+        "backup": {"type": "bool", "default": True},
+        "state_dir": {"type": "path", "default": "/var/lib/kubemetrics"},
+    }
+
+    def edit(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
+        component = arguments["component"]
+        wanted = {flag_model.normalize(str(name)): value for name, value in arguments["flags"].items()}
+        try:
+            flag_model.check_wanted(arguments["flags"])
+        except flag_model.FlagError as exc:
+            raise EditError(str(exc)) from None
+        version = arguments["version"]
+        if version and flag_history.parse_version(version) is None:
+            raise EditError(f"version is {version!r}, and has to look like v1.36.3.")
+
+        found = self.module("component_info", components=[component])["components"][component]
+        try:
+            if arguments["definition"]:
+                kind, edited = self._edit_given(arguments, found, wanted)
+            else:
+                kind, edited = self._edit_found(arguments, found, wanted)
+        except DefinitionError as exc:
+            raise EditError(str(exc)) from None
+
+        result = self.write(
+            edited.changes,
+            what=f"flags of {component}: " + ", ".join(f"--{name}" for name in wanted),
+            component=component,
+            backup=arguments["backup"],
+            state_dir=arguments["state_dir"],
+            mask=mask_secrets,
+        )
+        result.update(self._report(component, wanted, kind, found, edited))
+        return result
+
+    # --- finding ---
+
+    def _edit_found(
+        self, arguments: dict[str, t.Any], found: dict[str, t.Any], wanted: dict[str, t.Any]
+    ) -> tuple[str, Edited]:
+        component, kind, files = arguments["component"], found["managed_by"], found["definition_files"]
+        if kind in DISTRIBUTION_SOURCES:
+            raise EditError(distribution_advice(component, kind, wanted))
+        if kind == "pod":
+            raise EditError(
+                f"{component} runs in an ordinary pod of the cluster; change its DaemonSet or Deployment there."
+            )
+        if kind == "static_pod":
+            if len(files) != 1:
+                seen = " and ".join(files) if files else "none"
+                raise EditError(
+                    f"There has to be exactly one manifest of {component} in the kubelet's directory, and there is "
+                    f"{seen}; remove the superfluous one, or name the right one as definition."
+                )
+            return kind, self._edit_pod(arguments, found, wanted, files[0])
+        if kind == "systemd" and found["unit_state"] and found["unit_state"]["fragment"]:
+            state = found["unit_state"]
+            return kind, self._edit_service(arguments, found, wanted, [state["fragment"], *state["drop_ins"]])
+        where = (
+            "runs, but what starts it is" if found["running"] else "does not run on this host, and its definition is"
+        )
+        raise EditError(f"{component} {where} not known; name its manifest or unit file as definition.")
+
+    def _edit_given(
+        self, arguments: dict[str, t.Any], found: dict[str, t.Any], wanted: dict[str, t.Any]
+    ) -> tuple[str, Edited]:
+        path = arguments["definition"]
+        if not posixpath.isabs(path):
+            raise EditError(f"definition is {path!r}, and has to be an absolute path.")
+        file = self.read([path])[path]
+        if not file.exists:
+            raise EditError(f"The definition {path} does not exist.")
+        if re.search(r"(?m)^\s*\[(Unit|Service|Install)\]\s*$", file.text):
+            drop_ins = sorted(self.read([], [path + ".d/*.conf"]), key=posixpath.basename)
+            return "systemd", self._edit_service(arguments, found, wanted, [path, *drop_ins])
+        return "static_pod", self._edit_pod(arguments, found, wanted, path)
+
+    # --- editing ---
+
+    def _edit_pod(
+        self, arguments: dict[str, t.Any], found: dict[str, t.Any], wanted: dict[str, t.Any], path: str
+    ) -> Edited:
+        file = self.read([path])[path]
+        if not file.exists:
+            raise EditError(f"The manifest {path} does not exist.")
+        pod = StaticPod(arguments["component"], path, file.text)
+        version = arguments["version"] or found["version"] or pod.image_version
+        before = pod.flags
+        pod.edit(complete(arguments, wanted, before, version))
+        mounts, host_files = self._see_files(arguments, pod, wanted)
+        return Edited(before, pod.flags, [Change(file, pod.text)], mounts, host_files, version)
+
+    def _see_files(
+        self, arguments: dict[str, t.Any], pod: StaticPod, wanted: dict[str, t.Any]
+    ) -> tuple[list[str], list[str]]:
+        """Make sure that the container sees the files that flags name; (directories added, paths on the host)."""
+        added, on_host = [], []
+        for path in files_of(wanted):
+            if pod.host_path(path) is None:
+                directory = posixpath.dirname(path)
+                if not arguments["add_mounts"]:
+                    raise EditError(
+                        f"The container of {pod.path} does not see {path}, because no hostPath volume covers it; put "
+                        "the file into a mounted directory, or set add_mounts to true."
+                    )
+                if directory == "/":
+                    raise EditError(
+                        f"{path} lies in the root directory, which no container mounts; move it."
+                    )
+                pod.add_mount(directory)
+                added.append(directory)
+            on_host.append(t.cast(str, pod.host_path(path)))
+        return added, on_host
+
+    def _edit_service(
+        self, arguments: dict[str, t.Any], found: dict[str, t.Any], wanted: dict[str, t.Any], unit_paths: list[str]
+    ) -> Edited:
+        component = arguments["component"]
+        files = self.read(unit_paths)
+        gone = [path for path in unit_paths if not files[path].exists]
+        if gone:
+            raise EditError(f"The unit file {gone[0]} does not exist; run systemctl daemon-reload and look again.")
+        texts = {path: file.text for path, file in files.items()}
+        # Which environment files there are is known only after a first look at the units.
+        paths = SystemdService(component, unit_paths, texts).environment_paths
+        patterns = [path for path in paths if re.search(r"[*?\[]", path)]
+        files.update(self.read([path for path in paths if path not in patterns], patterns))
+        texts = {path: file.text for path, file in files.items()}
+        service = SystemdService(component, unit_paths, texts, patterns=expand(patterns, files))
+
+        version = arguments["version"] or found["version"]
+        before = service.flags
+        service.edit(complete(arguments, wanted, before, version))
+        changes = []
+        for path, text in service.texts.items():
+            file = files.get(path) or HostFile(path, False, "", None)
+            if text != file.text:
+                changes.append(self._local_change(file, text))
+        return Edited(before, service.flags, changes, [], files_of(wanted), version)
+
+    def _local_change(self, file: HostFile, text: str) -> Change:
+        """A unit of the distribution's package is overridden in /etc: the next update of the package would undo it."""
+        for directory in VENDOR_UNITS:
+            if file.path.startswith(directory):
+                path = LOCAL_UNITS + file.path[len(directory) :]
+                return Change(self.read([path])[path], text, "0644", make_directory=True)
+        return Change(file, text, "0644")
+
+    # --- reporting ---
+
+    def _report(
+        self,
+        component: str,
+        wanted: dict[str, t.Any],
+        kind: str,
+        found: dict[str, t.Any],
+        edited: Edited,
+    ) -> dict[str, t.Any]:
+        version = flag_history.parse_version(edited.version)
+        names = [flag.name for flag in edited.flags_after]
+        obsolete = flag_history.obsolete(component, names, version)
+        running = found["running"] and not found["in_process"]
+        changed_paths = [change.before.path for change in edited.changes if change.text != change.before.text]
+        missing = self.missing(edited.host_files)
+        result: dict[str, t.Any] = {
+            "managed_by": kind,
+            "unit": found["unit"] if kind == "systemd" else None,
+            "files": changed_paths,
+            "daemon_reload": kind == "systemd" and any(path.endswith((".service", ".conf")) for path in changed_paths),
+            "previous": masked(previous_values(wanted, edited.flags_before, edited.flags_after)),
+            "flags": masked(flag_model.effective(edited.flags_after)),
+            "obsolete_flags": [one._asdict() for one in obsolete],
+            "duplicate_flags": flag_model.duplicates(edited.flags_after),
+            "added_mounts": edited.added_mounts,
+            "missing_files": missing,
+            "running_differs": sorted(differing(wanted, found["argv"])) if running else None,
+        }
+        if missing:
+            result["warnings"] = [
+                f"{component} will not start with these flags until {', '.join(missing)} exists on the host."
+            ]
+        return result
+
+
+def files_of(wanted: t.Mapping[str, t.Any]) -> list[str]:
+    """The absolute paths that the wanted flags name, each once."""
+    found = []
+    for name, value in wanted.items():
+        if value is not None and is_file_flag(name):
+            found += [part for text in flag_model.values_of(name, value) for part in text.split(",")]
+    return list(dict.fromkeys(path for path in found if posixpath.isabs(path)))
+
+
+def expand(patterns: t.Sequence[str], files: t.Mapping[str, HostFile]) -> dict[str, list[str]]:
+    """Pattern -> those of the files that match it, sorted, as systemd takes them."""
+    return {
+        pattern: sorted(
+            path
+            for path in files
+            if posixpath.dirname(path) == posixpath.dirname(pattern) and fnmatch.fnmatchcase(path, pattern)
+        )
+        for pattern in patterns
+    }
+
+
+def complete(
+    arguments: t.Mapping[str, t.Any],
+    wanted: t.Mapping[str, t.Any],
+    present: t.Sequence[flag_model.Flag],
+    version_text: str | None,
+) -> dict[str, t.Any]:
+    """What is wanted, checked against the version, with the removed flags taken out if that was asked for."""
+    component, version = arguments["component"], flag_history.parse_version(version_text)
+    for name, value in wanted.items():
+        refusal = flag_history.refusal(component, name, version) if value is not None else None
+        if refusal:
+            raise EditError(f"{refusal}; leave it out.")
+    result = dict(wanted)
+    if arguments["remove_obsolete"]:
+        for one in flag_history.obsolete(component, [flag.name for flag in present], version):
+            if one.state == "removed":
+                result.setdefault(one.name, None)
+    return result
+
+
+def previous_values(
+    wanted: t.Mapping[str, t.Any], before: t.Sequence[flag_model.Flag], after: t.Sequence[flag_model.Flag]
+) -> dict[str, t.Any]:
+    """What the flags that are different now were before; None where there was none."""
+    result: dict[str, t.Any] = {}
+    names = dict.fromkeys([*wanted, *(flag.name for flag in before)])
+    for name in names:
+        old = [flag.text for flag in before if flag.name == name]
+        if old != [flag.text for flag in after if flag.name == name]:
+            result[name] = None if not old else old[-1] if name not in flag_model.REPEATED or len(old) == 1 else old
+    return result
+
+
+def differing(wanted: t.Mapping[str, t.Any], argv: t.Sequence[str]) -> list[str]:
+    """The wanted flags that the running process does not have as wanted: it was not restarted since."""
+    return [step.name for step in flag_model.plan(flag_model.parse(argv[1:]), wanted)]
+
+
+def masked(values: dict[str, t.Any]) -> dict[str, t.Any]:
+    return {
+        name: procfs.MASK if name in procfs.SECRET_FLAGS and value is not None else value
+        for name, value in values.items()
+    }
+
+
+def distribution_advice(component: str, kind: str, wanted: t.Mapping[str, t.Any]) -> str:
+    path, name = DISTRIBUTION_SOURCES[kind]
+    pairs = [(flag, text) for flag, value in wanted.items() for text in flag_model.values_of(flag, value)]
+    if path is None:
+        short = component.replace("kube-", "", 1)
+        shown = " ".join(f"--extra-config={short}.{flag}={text}" for flag, text in pairs)
+        return (
+            f"{name} writes the flags of {component} itself; start it with {shown or 'other --extra-config options'}."
+        )
+    shown = ", ".join(f'"{flag}={text}"' for flag, text in pairs)
+    return f"{name} writes the flags of {component} itself; put {component}-arg: [{shown}] into {path} and restart it."
+
+
+def mask_secrets(text: str) -> str:
+    """A text for a diff: what looks like a secret in an environment file or a unit is not shown."""
+    lines = []
+    for line in text.split("\n"):
+        match = re.match(r"^(\s*(?:Environment=)?[\"']?([A-Za-z_][A-Za-z0-9_]*)=)", line)
+        if match and _SECRET_NAME.search(match.group(2)):
+            line = match.group(1) + procfs.MASK
+        lines.append(line)
+    return "\n".join(lines)
