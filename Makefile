@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-down lab-up lab-down site test test-unit lint build
+
+PYTHON ?= python3
+LAB_NAME ?= kubemetrics
+VENV := $(CURDIR)/.venv
+STATE := $(CURDIR)/.lab/$(LAB_NAME)
+# Ansible finds a collection by its name only: this link makes any checkout, whatever its folder is called, the collection.
+TREE := $(CURDIR)/.ansible/collections/ansible_collections/kubemetrics/aggregation
+
+export LAB_NAME
+export PATH := $(VENV)/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.ansible/collections
+export ANSIBLE_INVENTORY_UNPARSED_WARNING := False
+export ANSIBLE_LOCALHOST_WARNING := False
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(VENV)/.ready $(TREE) ## Install the pinned Python tools into .venv
+
+$(VENV)/.ready: requirements.txt
+	@.ci/venv "$(PYTHON)" "$(VENV)" requirements.txt
+
+$(TREE):
+	@mkdir -p "$(@D)" && ln -sfn "$(CURDIR)" "$@"
+
+demo: ## A real cluster on this machine, site.yml, kubectl top (about 10 minutes the first time, 2 later)
+	@.ci/demo
+
+demo-down: lab-down ## Remove the demo with everything that it left
+
+lab-up: setup ## Bring up (or resume) a lab cluster
+	@ansible-playbook lab/up.yml
+
+lab-down: setup ## Remove the lab cluster; the cache of binaries and images stays
+	@ansible-playbook lab/down.yml
+
+site: setup ## Run playbooks/site.yml against the lab
+	@ansible-playbook -i "$(STATE)/inventory.yml" playbooks/site.yml
+
+test: ## All tests, each stage with its duration
+	@.ci/test
+
+test-unit: setup ## Unit tests only
+	@.ci/test unit server
+
+lint: setup ## ansible-lint, yamllint, ruff, mypy, role documentation
+	@.ci/test lint
+
+build: setup ## Build the collection archive into dist/
+	@ansible-galaxy collection build --force --output-path dist .
