@@ -11,14 +11,44 @@ import subprocess
 import sys
 
 PACKAGES = (
-    "base-files ca-certificates libbz2-1.0 libc6 libcrypt1 libexpat1 libffi8 libgcc-s1 liblzma5 libpython3.11-minimal "
-    "libpython3.11-stdlib libssl3 libsqlite3-0 libstdc++6 libuuid1 media-types netbase python3-minimal python3.11-minimal "
-    "tzdata zlib1g"
-).split()
+    "base-files",
+    "ca-certificates",
+    "libbz2-1.0",
+    "libc6",
+    "libcrypt1",
+    "libexpat1",
+    "libffi8",
+    "libgcc-s1",
+    "liblzma5",
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "libssl3",
+    "libsqlite3-0",
+    "libstdc++6",
+    "libuuid1",
+    "media-types",
+    "netbase",
+    "python3-minimal",
+    "python3.11-minimal",
+    "tzdata",
+    "zlib1g",
+)
 # Made at installation and therefore in no package's list.
-GENERATED = ("/etc/ld.so.cache", "/etc/ssl/certs/ca-certificates.crt", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
+GENERATED = (
+    "/etc/ld.so.cache",
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/nsswitch.conf",
+)
 MERGED_DIRECTORIES = ("/bin", "/lib", "/lib64", "/sbin")
-UNUSED = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/lintian/", "/usr/share/ca-certificates/", "/usr/share/locale/")
+UNUSED = (
+    "/usr/share/doc/",
+    "/usr/share/man/",
+    "/usr/share/lintian/",
+    "/usr/share/ca-certificates/",
+    "/usr/share/locale/",
+)
 
 
 def real(path: str) -> str:
