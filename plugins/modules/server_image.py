@@ -79,7 +79,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 archive:
-  description: Path of the archive (docker-archive format, gzip).
+  description: Path of the archive (docker-archive format).
   type: str
   returned: success
 image:
@@ -93,7 +93,6 @@ size:
 """
 
 import fcntl
-import gzip
 import hashlib
 import os
 import re
@@ -155,7 +154,7 @@ class Build:
         self.tool = params["tool"]
         self.pip = pip
         flat = re.sub(r"[^A-Za-z0-9.-]+", "_", self.image)
-        self.archive = self.cache / f"{flat}-{self.architecture}.tar.gz"
+        self.archive = self.cache / f"{flat}-{self.architecture}.tar"
 
     def find_tool(self) -> str:
         """Return the path of what builds images here."""
@@ -220,18 +219,16 @@ class Build:
             argv += ["--arch", self.architecture, "--build-arg", f"BASE_IMAGE={self.base}"]
             argv += ["--file", str(self.source / "Containerfile"), "--tag", self.image, str(context)]
             run(f"Building the image on {self.base}", argv)
-            plain = work / "image.tar"
+            # Plain tar: containerd before 2.0 takes no compressed archive.
+            archive = work / "image.tar"
             if Path(tool).name == "podman":
-                argv = [tool, "save", "--quiet", "--format", "docker-archive", "--output", str(plain), self.image]
+                argv = [tool, "save", "--quiet", "--format", "docker-archive", "--output", str(archive), self.image]
             else:
-                argv = [tool, "push", "--quiet", self.image, f"docker-archive:{plain}:{self.image}"]
+                argv = [tool, "push", "--quiet", self.image, f"docker-archive:{archive}:{self.image}"]
             run("Saving the image", argv)
-            # The archive is what is kept; the copy in the builder's own storage would stay behind with every new tag.
+            # The archive is what is kept; a copy in the builder's own storage would stay behind with every new tag.
             run("Tidying up after the build", [tool, "rmi", self.image])
-            packed = work / "image.tar.gz"
-            with plain.open("rb") as reader, gzip.GzipFile(packed, "wb", compresslevel=1, mtime=0) as writer:
-                shutil.copyfileobj(reader, writer, 1 << 20)
-            packed.rename(self.archive)
+            archive.rename(self.archive)
 
 
 def main():
