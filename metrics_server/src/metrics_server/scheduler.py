@@ -180,9 +180,8 @@ class Scheduler:
     def _start_waiting(self) -> None:
         while self._healthy and len(self._tasks) < self._concurrency:
             self._begin(self._healthy.popleft())
-        while (
-            self._failing and self._running_failing < self._failing_concurrency and len(self._tasks) < self._concurrency
-        ):
+        limit = self._failing_concurrency
+        while self._failing and self._running_failing < limit and len(self._tasks) < self._concurrency:
             self._begin(self._failing.popleft())
 
     def _begin(self, slot: _Slot) -> None:
@@ -194,7 +193,13 @@ class Scheduler:
         self._running_failing += failing
         task = asyncio.create_task(self._one(slot, failing))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("a scrape ended in an internal error; its node counts as failed", exc_info=error)
 
     async def _one(self, slot: _Slot, failing: bool) -> None:
         due = slot.due

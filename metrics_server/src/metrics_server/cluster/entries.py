@@ -11,6 +11,7 @@ from functools import lru_cache
 import msgspec
 
 from metrics_server.model import NodeMeta, PodMeta
+from metrics_server.sharing import shared_names, shared_text
 
 #: Where a Node may name another path than /metrics/resource.
 PATH_ANNOTATION = "metrics.k8s.io/resource-metrics-path"
@@ -136,9 +137,9 @@ def pod_entry(pod: PodObject) -> PodEntry:
     metadata = pod.metadata
     labels, labels_json = _labels(bytes(metadata.labels))
     return PodEntry(
-        namespace=_shared(metadata.namespace),
+        namespace=shared_text(metadata.namespace),
         name=metadata.name,
-        node_name=_shared(pod.spec.node_name),
+        node_name=shared_text(pod.spec.node_name),
         labels=labels,
         metadata_json=b'{"name":%b,"namespace":%b%b'
         % (msgspec.json.encode(metadata.name), msgspec.json.encode(metadata.namespace), labels_json),
@@ -154,7 +155,7 @@ def _running(status: _PodStatus) -> tuple[str, ...]:
         for container in statuses or ()
         if container.state is not None and bytes(container.state.running) != b"null"
     ]
-    return _shared_tuple(tuple(sorted(names)))
+    return shared_names(tuple(sorted(names)))
 
 
 # Pods come in replicas: without sharing, labels alone would be the largest part of the server's memory.
@@ -165,13 +166,3 @@ def _labels(raw: bytes) -> tuple[Mapping[str, str], bytes]:
     """Return the labels and their part of the metadata's JSON."""
     labels = msgspec.json.decode(raw, type=dict[str, str] | None) or {}
     return labels, b',"labels":' + msgspec.json.encode(labels, order="sorted") if labels else b""
-
-
-@lru_cache(maxsize=16384)
-def _shared(text: str) -> str:
-    return text
-
-
-@lru_cache(maxsize=8192)
-def _shared_tuple(names: tuple[str, ...]) -> tuple[str, ...]:
-    return names

@@ -6,7 +6,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+
+from metrics_server.sharing import shared_names, shared_slots
 
 PodKey = tuple[str, str]
 
@@ -53,6 +54,10 @@ class Layout:
     incomplete: int = 0
     #: Set by the text parser only when it can be matched by `FamilyShape`s.
     shapes: tuple[FamilyShape, FamilyShape, FamilyShape] | None = None
+    #: Hash of the lines with start times, and what they said: without a restart they are the same each time. 0: not
+    #: usable.
+    start_lines: int = 0
+    starts: array[float] | None = None
 
 
 @dataclass(slots=True)
@@ -76,6 +81,9 @@ class Batch:
     cpu: array[float]
     memory: array[float]
     starts: array[float]
+    #: The earliest and the latest of `times`; 0 without containers.
+    oldest: int = 0
+    newest: int = 0
     #: Lines (or JSON objects) that could not be used, by reason.
     bad: dict[str, int] = field(default_factory=dict)
 
@@ -88,17 +96,6 @@ class ContainerPoint:
     cpu: float | None = None
     memory: float | None = None
     start: float = 0.0
-
-
-@lru_cache(maxsize=4096)
-def _shared_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return one tuple for all pods with the same container names: pods come in replicas."""
-    return names
-
-
-@lru_cache(maxsize=4096)
-def _shared_slots(slots: tuple[int, ...]) -> tuple[int, ...]:
-    return slots
 
 
 def build_batch(
@@ -130,8 +127,8 @@ def build_batch(
     slots: list[tuple[int, ...]] = []
     for members in by_pod.values():
         members.sort()
-        names.append(_shared_names(tuple(name for name, _ in members)))
-        slots.append(_shared_slots(tuple(slot for _, slot in members)))
+        names.append(shared_names(tuple(name for name, _ in members)))
+        slots.append(shared_slots(tuple(slot for _, slot in members)))
     pods = {key: number for number, key in enumerate(by_pod)}
     if (
         previous is not None
@@ -144,4 +141,5 @@ def build_batch(
         layout = previous
     else:
         layout = Layout(pods, names, slots, len(order), incomplete)
-    return Batch(layout, node, times, cpu, memory, starts, bad), order
+    oldest, newest = (min(times), max(times)) if times else (0, 0)
+    return Batch(layout, node, times, cpu, memory, starts, oldest, newest, bad), order

@@ -150,8 +150,8 @@ class KubeletClient:
         raise self._refused(answer, target)
 
     def _refused(self, answer: Answer, target: Target) -> ScrapeError:
-        text = " ".join(answer.body[:_ERROR_TEXT].decode("utf-8", "replace").split())
-        text = "".join(character for character in text if character.isprintable())
+        text = answer.body[:_ERROR_TEXT].decode("utf-8", "replace")
+        text = " ".join("".join(one if one.isprintable() else " " for one in text).split())
         detail = f": {text}" if text else ""
         where = f"kubelet {_where(target)} answered {answer.status}"
         if answer.status == 401:

@@ -225,7 +225,7 @@ class Connection:
 
     def _finish(self, error: Exception | None) -> None:
         future, self._future = self._future, None
-        if error is not None or not self._complete or not self._parser.should_keep_alive():
+        if error is not None or not self._complete:
             self.reusable = False
         body, self._body = self._body, []
         if future is None or future.done():
@@ -242,6 +242,8 @@ class Connection:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note what decides over the body."""
+        if self._complete:
+            return
         lowered = name.lower()
         if lowered == b"content-length":
             self._sized = True
@@ -257,11 +259,17 @@ class Connection:
 
     def on_headers_complete(self) -> None:
         """Note the status; 1xx answers are only announcements."""
+        if self._complete:
+            # Two answers to one request.
+            self.reusable = False
+            return
         self._status = self._parser.get_status_code()
         self._headers_complete = self._status >= 200
 
     def on_body(self, body: bytes) -> None:
         """Collect, within bounds."""
+        if self._complete:
+            return
         self._body_size += len(body)
         if self._status == 200:
             if self._body_size > self._max_body:
@@ -278,8 +286,8 @@ class Connection:
 
     def on_message_complete(self) -> None:
         """Finish; anything behind a complete answer is refused when it arrives."""
-        if self._headers_complete:
-            if self._complete and self.reusable:
-                # Two answers to one request.
-                self.reusable = False
+        if self._headers_complete and not self._complete:
             self._complete = True
+            # Only here the parser still knows.
+            if not self._parser.should_keep_alive():
+                self.reusable = False
