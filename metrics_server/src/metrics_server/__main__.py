@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from metrics_server import __version__, logs
 from metrics_server.engine import Engine, EngineConfig, EngineError
@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.version:
         print(f"v{__version__}")
         return 0
+    # A second series for every counter, with the time of its first use: of no use here.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     logs.set_up(form=options.logging_format, verbosity=options.v, vmodule=options.vmodule)
     for warning in options.warnings:
         _log.warning("%s", warning)

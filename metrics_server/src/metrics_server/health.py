@@ -48,8 +48,14 @@ class Hysteresis:
 class Report:
     """The outcome of one request to a health path."""
 
-    healthy: bool
     text: str
+    #: Names and reasons of the checks that failed; empty when all passed.
+    failures: str = ""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether all checks passed."""
+        return not self.failures
 
 
 class Health:
@@ -58,7 +64,6 @@ class Health:
     def __init__(self, checks: Mapping[str, Mapping[str, Check]]) -> None:
         """Take the checks by path name (`livez`, ...) and check name, in the order in which they are shown."""
         self._checks = {path: {"ping": lambda: None, **named} for path, named in checks.items()}
-        self._reasons: dict[tuple[str, str], str | None] = {}
 
     def paths(self) -> tuple[str, ...]:
         """Return all paths."""
@@ -79,9 +84,9 @@ class Health:
             if check is None:
                 return None
             reason = check()
-            return Report(reason is None, "ok" if reason is None else f"internal server error: {reason}\n")
+            return Report("ok") if reason is None else Report(f"internal server error: {reason}\n", reason)
         lines: list[str] = []
-        failed = False
+        failed: list[str] = []
         for check_name, check in named.items():
             if check_name in excluded:
                 lines.append(f"[+]{check_name} excluded: ok")
@@ -90,14 +95,14 @@ class Health:
             if reason is None:
                 lines.append(f"[+]{check_name} ok")
             else:
-                failed = True
+                failed.append(f"{check_name}: {reason}")
                 lines.append(f"[-]{check_name} failed: {reason}")
         unknown = [text for text in excluded if text not in named]
         if unknown:
             quoted = ", ".join(f'"{text}"' for text in sorted(unknown))
             lines.append(f"warn: some health checks cannot be excluded: no matches for {quoted}")
         if failed:
-            return Report(False, "\n".join([*lines, f"{group} check failed\n"]))
+            return Report("\n".join([*lines, f"{group} check failed\n"]), "; ".join(failed))
         if not verbose:
-            return Report(True, "ok")
-        return Report(True, "\n".join([*lines, f"{group} check passed\n"]))
+            return Report("ok")
+        return Report("\n".join([*lines, f"{group} check passed\n"]))

@@ -121,9 +121,9 @@ class Server:
         self._engine = engine
         self._stopping = asyncio.Event()
         self.trust = _trust(options, clients)
-        self._certificates = _certificates(options, clients, lambda: engine.ready_reason() is None)
+        self.certificates = _certificates(options, clients, lambda: engine.ready_reason() is None)
         telemetry = ApiTelemetry(registry)
-        self._app = Application(
+        self.app = Application(
             AppConfig(
                 options.max_requests_inflight, options.request_timeout, options.strict_transport_security_directives
             ),
@@ -145,7 +145,7 @@ class Server:
             _paths(options, telemetry),
         )
         self._web = web.Server(
-            self._app,
+            self.app,
             access_log=None,
             keepalive_timeout=_KEEPALIVE_SECONDS,
             max_line_size=_MAX_LINE_SIZE,
@@ -154,18 +154,18 @@ class Server:
             auto_decompress=False,
         )
         try:
-            context = self._certificates.start()
+            context = self.certificates.start()
         except (ServingError, TlsConfigError) as error:
             raise StartError(str(error)) from error
-        self._listener = TlsListener(context, self._web, max_connections=options.max_connections)
+        self.listener = TlsListener(context, self._web, max_connections=options.max_connections)
         telemetry.watch(
             expiry=self._expiry,
-            connections=lambda: float(self._listener.connections),
-            refused=lambda: float(self._listener.refused),
+            connections=lambda: float(self.listener.connections),
+            refused=lambda: float(self.listener.refused),
         )
 
     def _expiry(self) -> float:
-        moment = self._certificates.not_after
+        moment = self.certificates.not_after
         return moment.timestamp() if moment is not None else 0.0
 
     def _checks(self) -> Mapping[str, Mapping[str, Check]]:
@@ -179,7 +179,7 @@ class Server:
             "metric-storage-ready": Hysteresis(self._engine.ready_reason),
             "metric-informer-sync": informers,
             "authentication-configuration": lambda: self.trust.problem,
-            "serving-certificate": lambda: self._certificates.problem(),
+            "serving-certificate": lambda: self.certificates.problem(),
             "shutdown": shutdown,
         }
         return {
@@ -198,7 +198,7 @@ class Server:
         """Serve until `stop` is called. `started` is told the port when connections are accepted."""
         loop = asyncio.get_running_loop()
         sock = _listen(self._options)
-        tcp = await loop.create_server(self._listener, sock=sock, backlog=_BACKLOG)
+        tcp = await loop.create_server(self.listener, sock=sock, backlog=_BACKLOG)
         port = sock.getsockname()[1]
         _log.info("Serving securely", extra={"kv": {"address": f"{self._options.bind_address}:{port}"}})
         if started is not None:
@@ -219,26 +219,27 @@ class Server:
             tcp.close()
             await self._web.shutdown(1.0)
             await self._engine.stop()
+            _log.info("Stopped")
 
     async def _follow(self) -> None:
         def use(context: object) -> None:
-            self._listener.context = context  # type: ignore[assignment]
+            self.listener.context = context  # type: ignore[assignment]
 
         async with asyncio.TaskGroup() as group:
             group.create_task(self.trust.run(), name="trust")
-            group.create_task(self._certificates.run(use), name="serving certificate")
+            group.create_task(self.certificates.run(use), name="serving certificate")
 
     async def _drain(self, tcp: asyncio.Server) -> None:
         """End without cutting anybody off: first let the load balancers notice, then let the last requests end."""
-        self._app.closing = True
+        self.app.closing = True
         await asyncio.sleep(self._options.shutdown_delay_duration)
         if self._options.shutdown_send_retry_after:
-            self._app.refusing = True
+            self.app.refusing = True
         else:
             tcp.close()
         try:
             async with asyncio.timeout(min(_DRAIN_SECONDS, self._options.request_timeout)):
-                await self._app.drained()
+                await self.app.drained()
         except TimeoutError:
             _log.warning("Requests still under way are cut off")
 

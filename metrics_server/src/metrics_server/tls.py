@@ -177,7 +177,7 @@ class TlsListener:
         now = time.monotonic()
         if now - self._last_handshake_log >= _HANDSHAKE_LOG_INTERVAL:
             self._last_handshake_log = now
-            _log.info("TLS handshake failed", extra={"kv": {"peer": peer, "reason": reason}})
+            _log.info("TLS handshake failed", extra={"kv": {"peer": _address(peer), "reason": reason}})
 
 
 class TlsConnection(asyncio.Protocol):
@@ -417,6 +417,14 @@ class TlsTransport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         """Return the encrypted bytes that wait to be sent."""
         return self._tcp.get_write_buffer_size()
+
+
+def _address(peer: object) -> str:
+    """Return the address of a peer as people write it."""
+    if not isinstance(peer, tuple) or len(peer) < 2:
+        return "unknown"
+    host, port = str(peer[0]).removeprefix("::ffff:"), peer[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _reason(error: SSL.Error) -> str:

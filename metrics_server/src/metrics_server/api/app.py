@@ -98,6 +98,7 @@ class Application:
         self.closing = False
         #: Set while the server drains: new requests are sent away.
         self.refusing = False
+        self._health_seen: dict[str, str] = {}
         self._documents = self._static_documents()
         self._common = {"Cache-Control": "no-cache, private", "X-Content-Type-Options": "nosniff"}
         if config.transport_security:
@@ -287,8 +288,13 @@ class Application:
         )
         if report is None:
             raise status.unknown_path()
-        if not report.healthy:
-            _log.info("Health check failed", extra={"kv": {"path": path, "report": report.text}})
+        if self._health_seen.get(path, "") != report.failures:
+            # A probe comes every few seconds: only what is new is worth a line.
+            self._health_seen[path] = report.failures
+            if report.healthy:
+                _log.info("Health check passes again", extra={"kv": {"path": path}})
+            else:
+                _log.warning("Health check fails", extra={"kv": {"path": path, "reason": report.failures}})
         return web.Response(
             status=200 if report.healthy else 500, text=report.text, content_type="text/plain", headers=self._common
         )

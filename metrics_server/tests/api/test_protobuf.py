@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The protobuf form, read back by a decoder that knows nothing of the encoder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from api.conftest import World
+from api.support import FakeEngine
+from metrics_server.api.discovery import RESOURCES
+from metrics_server.api.metrics import ListRequest, MetricsApi
+from metrics_server.api.negotiate import PROTOBUF, Choice
+from metrics_server.api.protobuf import varint
+from metrics_server.api.selectors import FieldSelector, LabelSelector
+
+Fields = dict[int, list[Any]]
+
+
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, position
+        shift += 7
+
+
+def items(data: bytes) -> Iterator[tuple[int, Any]]:
+    position = 0
+    while position < len(data):
+        tag, position = read_varint(data, position)
+        if tag & 7 == 0:
+            value, position = read_varint(data, position)
+            yield tag >> 3, value
+        else:
+            assert tag & 7 == 2, tag
+            size, position = read_varint(data, position)
+            assert position + size <= len(data)
+            yield tag >> 3, data[position : position + size]
+            position += size
+
+
+def decode(data: bytes) -> Fields:
+    fields: Fields = {}
+    for number, value in items(data):
+        fields.setdefault(number, []).append(value)
+    return fields
+
+
+def unwrap(body: bytes) -> tuple[str, str, Fields]:
+    """Return apiVersion, kind and the fields of the message in an envelope."""
+    assert body[:4] == b"k8s\x00"
+    unknown = decode(body[4:])
+    kind = decode(unknown[1][0])
+    return kind[1][0].decode(), kind[2][0].decode(), decode(unknown[2][0])
+
+
+def text_map(entries: list[bytes]) -> dict[str, str]:
+    return {decode(entry)[1][0].decode(): decode(entry)[2][0].decode() for entry in entries}
+
+
+def quantities(entries: list[bytes]) -> dict[str, str]:
+    return {decode(entry)[1][0].decode(): decode(decode(entry)[2][0])[1][0].decode() for entry in entries}
+
+
+def answer_of(path: str, name: str = "", namespace: str = "") -> bytes:
+    engine = FakeEngine()
+    engine.fill()
+    api = MetricsApi(engine.store, engine.index, lambda _: None, clock=lambda: 1_760_000_100.5)
+    resource = RESOURCES[0] if path == "nodes" else RESOURCES[1]
+    if name:
+        parts = api.read(resource, "v1beta1", namespace, name, Choice(PROTOBUF)).parts
+    else:
+        request = ListRequest(resource, "v1beta1", namespace or None, LabelSelector(), FieldSelector())
+        parts = asyncio.run(api.read_list(request, Choice(PROTOBUF))).parts
+    return b"".join(parts)
+
+
+def test_a_node() -> None:
+    version, kind, node = unwrap(answer_of("nodes", "n1"))
+    assert (version, kind) == ("metrics.k8s.io/v1beta1", "NodeMetrics")
+    meta = decode(node[1][0])
+    assert meta[1] == [b"n1"]
+    assert decode(meta[8][0])[1] == [1_760_000_100]
+    assert text_map(meta[11]) == {"zone": "a", "kubernetes.io/hostname": "n1"}
+    assert decode(node[2][0])[1] == [1_760_000_000]
+    assert decode(node[3][0])[1] == [15_029_000_000]
+    assert quantities(node[4]) == {"cpu": "123456789n", "memory": "147532Ki"}
+
+
+def test_a_pod() -> None:
+    version, kind, pod = unwrap(answer_of("pods", "web-1", "default"))
+    assert (version, kind) == ("metrics.k8s.io/v1beta1", "PodMetrics")
+    assert decode(pod[1][0])[3] == [b"default"]
+    containers = [decode(container) for container in pod[4]]
+    assert [container[1][0] for container in containers] == [b"a", b"b"]
+    assert [quantities(container[2]) for container in containers] == [
+        {"cpu": "1500u", "memory": "1Mi"},
+        {"cpu": "0", "memory": "512Ki"},
+    ]
+
+
+def test_lists() -> None:
+    version, kind, nodes = unwrap(answer_of("nodes"))
+    assert (version, kind) == ("metrics.k8s.io/v1beta1", "NodeMetricsList")
+    assert [decode(decode(item)[1][0])[1][0] for item in nodes[2]] == [b"n1", b"n2"]
+    _, kind, pods = unwrap(answer_of("pods", namespace="default"))
+    assert kind == "PodMetricsList"
+    assert len(pods[2]) == 2
+    assert 2 not in unwrap(answer_of("pods", namespace="none"))[2]
+
+
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 2**32, 2**63])
+def test_varints(number: int) -> None:
+    assert read_varint(varint(number), 0) == (number, len(varint(number)))
+
+
+async def test_the_hpa_controller_gets_what_it_asks_for_first(world: World) -> None:
+    accept = "application/vnd.kubernetes.protobuf,application/json"
+    headers = [("X-Remote-User", "hpa"), ("Accept", accept)]
+    path = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods?labelSelector=app%3Dweb"
+    answer = await world.running.get(path, credential=world.front_proxy, headers=headers)
+    assert answer.headers["Content-Type"] == "application/vnd.kubernetes.protobuf"
+    assert len(unwrap(answer.body)[2][2]) == 2
+
+    missing = await world.running.get(
+        "/apis/metrics.k8s.io/v1beta1/nodes/n9", credential=world.front_proxy, headers=headers
+    )
+    version, kind, status = unwrap(missing.body)
+    assert (missing.status, version, kind) == (404, "v1", "Status")
+    assert (status[3], status[4], status[6]) == ([b'node "n9" not found'], [b"NotFound"], [404])
+
+
+@pytest.mark.parametrize("kind", ["PartialObjectMetadata", "PartialObjectMetadataList"])
+async def test_metadata_clients(world: World, kind: str) -> None:
+    accept = f"application/vnd.kubernetes.protobuf;as={kind};g=meta.k8s.io;v=v1"
+    path = "/apis/metrics.k8s.io/v1beta1/nodes" + ("/n1" if kind == "PartialObjectMetadata" else "")
+    answer = await world.running.get(
+        path, credential=world.front_proxy, headers=[("X-Remote-User", "x"), ("Accept", accept)]
+    )
+    version, found, message = unwrap(answer.body)
+    assert (version, found) == ("meta.k8s.io/v1", kind)
+    first = message if kind == "PartialObjectMetadata" else decode(message[2][0])
+    assert decode(first[1][0])[1] == [b"n1"]
+
+
+async def test_tables_have_no_protobuf_form(world: World) -> None:
+    accept = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1"
+    answer = await world.running.get(
+        "/apis/metrics.k8s.io/v1beta1/nodes",
+        credential=world.front_proxy,
+        headers=[("X-Remote-User", "x"), ("Accept", accept)],
+    )
+    assert answer.status == 406
