@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import email.utils
 import errno
 import http.client
 import ipaddress
@@ -68,6 +69,7 @@ class Answer(t.NamedTuple):
     status: int
     body: str
     seconds: float
+    date: t.Optional[str] = None
 
 
 def classify(exc: BaseException) -> ProbeError:
@@ -193,7 +195,8 @@ def request(
             size += len(chunk)
     except (OSError, http.client.HTTPException, ValueError) as exc:
         raise classify(exc) from exc
-    return Answer(status, b"".join(chunks).decode("utf-8", "replace"), round(time.monotonic() - started, 3))
+    text = b"".join(chunks).decode("utf-8", "replace")
+    return Answer(status, text, round(time.monotonic() - started, 3), response.headers.get("Date"))
 
 
 def message_of(body: str) -> str:
@@ -256,6 +259,24 @@ def ask(
         return {"status": None, "message": "", "seconds": None, "error": exc.as_dict()}
     message = "" if answer.status == 200 else message_of(answer.body)
     return {"status": answer.status, "message": message, "seconds": answer.seconds, "error": None}
+
+
+def clock_offset(host: str, port: int, context: ssl.SSLContext, timeout: float) -> t.Tuple[float, float]:
+    """How far this host's clock is ahead of a server's, and how sure that is. Raises ProbeError."""
+    deadline = Deadline(timeout)
+    connection = handshake(open_connection(host, port, deadline), context, host, deadline)
+    with connection:
+        before = time.time()
+        shown = "[%s]" % host if ":" in host else host
+        answer = request(connection, "%s:%d" % (shown, port), "/version", deadline)
+        after = time.time()
+    try:
+        # Any status will do: a server that refuses the request tells the time all the same.
+        date = email.utils.parsedate_to_datetime(answer.date or "").timestamp()
+    except (TypeError, ValueError) as exc:
+        raise ProbeError("http", "it has no Date") from exc
+    # The header has whole seconds, cut off.
+    return (before + after) / 2 - (date + 0.5), 0.5 + (after - before) / 2
 
 
 # --- proxies --------------------------------------------------------------------------------------------------------

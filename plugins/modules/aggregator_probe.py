@@ -223,7 +223,8 @@ targets:
       description: The proxy that the API server would use, or null. API servers ask through it instead of directly.
       type: str
     tunnel:
-      description: Whether that proxy opens a tunnel, with RV(ignore:ok), RV(ignore:status) and RV(ignore:error), or null.
+      description:
+        - Whether that proxy opens a tunnel, with RV(ignore:ok), RV(ignore:status) and RV(ignore:error), or null.
       type: dict
   sample:
     - kind: cluster_ip

@@ -1,0 +1,507 @@
+#!/usr/bin/python
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_network_info
+short_description: Show whether a host lets pod traffic through
+version_added: 0.1.0
+author:
+  - The kubemetrics.aggregation maintainers (@kubemetrics)
+description:
+  - Reports what stands in the way of traffic from and to pods on a host - the FORWARD chains of both iptables
+    backends and of nftables, routes to pods and services, forwarding settings of the kernel, firewall services,
+    Docker, and the clock.
+  - Follows the rules of the FORWARD chains for new connections between pods and other addresses, and names the rule
+    that decides.
+  - Nothing is loaded or created by looking; the legacy tables of iptables are read only where the kernel has them
+    already.
+options:
+  pod_cidrs:
+    description:
+      - The networks of pods.
+    type: list
+    elements: str
+    default: []
+  service_cidrs:
+    description:
+      - The networks of Services.
+    type: list
+    elements: str
+    default: []
+  peers:
+    description:
+      - Addresses outside of the pod networks that pods talk to, or that talk to pods, such as those of API servers.
+    type: list
+    elements: str
+    default: []
+  time_server:
+    description:
+      - URL of an API server, as C(https://HOST:PORT), to compare the clock of the host with.
+    type: str
+  ca_file:
+    description:
+      - File on the host with the CA of O(time_server). Needed with it.
+    type: path
+  timeout:
+    description:
+      - Seconds for each command and for the request to O(time_server).
+    type: float
+    default: 5
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
+    support: N/A
+    details: The module changes nothing.
+  idempotent:
+    description: When run twice in a row with the same arguments, the second run indicates no change.
+    support: full
+notes:
+  - Needs root, to read rules.
+  - Needs nothing but Python on the host. What there is of C(iptables), C(nft), C(ip) and C(systemctl) is used.
+seealso:
+  - module: kubemetrics.aggregation.component_info
+  - module: kubemetrics.aggregation.aggregator_probe
+"""
+
+EXAMPLES = r"""
+- name: Look at the way of pod traffic through each host
+  kubemetrics.aggregation.host_network_info:
+    pod_cidrs: [10.233.64.0/18]
+    service_cidrs: [10.233.0.0/18]
+    peers: "{{ groups['kube_control_plane'] | map('extract', hostvars, ['ip']) }}"
+    time_server: https://192.0.2.11:6443
+    ca_file: /etc/kubernetes/pki/ca.crt
+  become: true
+  register: network
+
+- name: Name what is in the way
+  ansible.builtin.fail:
+    msg: "{{ item.source }} -> {{ item.destination }}: {{ item.action }} by {{ item.backend }} ({{ item.rule }})"
+  loop: "{{ network.blocked }}"
+  when: item.certain
+"""
+
+RETURN = r"""
+backends:
+  description: The FORWARD chain of each iptables backend, by V(nft), V(legacy), and V(nft6) and V(legacy6) for IPv6.
+  returned: success
+  type: dict
+  contains:
+    present:
+      description: Whether the backend has a filter table.
+      type: bool
+    error:
+      description: Why it could not be read, or null.
+      type: str
+    policy:
+      description: The policy of the chain.
+      type: str
+    policy_packets:
+      description: How many packets met the policy so far. When the policy is V(DROP) and this rises, traffic is lost.
+      type: int
+    rules:
+      description: The rules of the chain, in order.
+      type: list
+      elements: str
+  sample:
+    nft: {present: true, error: null, policy: DROP, policy_packets: 118, rules: ["-j KUBE-FORWARD"]}
+    legacy: {present: false, error: null, policy: null, policy_packets: 0, rules: []}
+nft_chains:
+  description:
+    - All filter chains of nftables at the forward hook with RV(ignore:family), RV(ignore:table), RV(ignore:chain),
+      RV(ignore:priority) and RV(ignore:policy), those of iptables-nft among them. A packet has to pass them all.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{family: ip, table: filter, chain: FORWARD, priority: 0, policy: drop}]
+nft_error:
+  description: Why the chains of nftables could not be read, or null.
+  returned: success
+  type: str
+  sample: null
+verdicts:
+  description: What the iptables backends do with new connections between pods, and between pods and O(peers).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    backend:
+      description: The backend.
+      type: str
+    source:
+      description: Where the connection comes from.
+      type: str
+    destination:
+      description: Where it goes.
+      type: str
+    action:
+      description: V(ACCEPT), V(DROP) or V(REJECT).
+      type: str
+    certain:
+      description: Whether that holds whatever the interface, protocol and port.
+      type: bool
+    rule:
+      description: The rule or the policy that decides.
+      type: str
+  sample:
+    - backend: nft
+      source: 10.233.64.0/18
+      destination: 10.233.64.0/18
+      action: DROP
+      certain: true
+      rule: policy of FORWARD
+blocked:
+  description: Those of RV(verdicts) that are not V(ACCEPT).
+  returned: success
+  type: list
+  elements: dict
+  sample: []
+routes:
+  description: The way from this host to an address in each network, and to each of O(peers).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: V(pods), V(services) or V(peer).
+      type: str
+    network:
+      description: The network or the peer.
+      type: str
+    target:
+      description: The address that was looked up.
+      type: str
+    ok:
+      description: Whether there is a route that leads somewhere.
+      type: bool
+    device:
+      description: The interface.
+      type: str
+    gateway:
+      description: The next hop, or null.
+      type: str
+    source:
+      description: The address that this host would use.
+      type: str
+    default:
+      description:
+        - Whether it is the default route that would be taken. For a pod network this usually means that a route is
+          missing.
+      type: bool
+    error:
+      description: Why there is no route, or null.
+      type: str
+  sample:
+    - kind: pods
+      network: 10.233.64.0/18
+      target: 10.233.64.10
+      ok: true
+      device: cni0
+      gateway:
+      source: 10.233.64.1
+      default: false
+      error:
+sysctls:
+  description: Settings of the kernel, null for those that it does not have.
+  returned: success
+  type: dict
+  sample: {net.ipv4.ip_forward: "1", net.bridge.bridge-nf-call-iptables: "1"}
+services:
+  description: The state of services that change packet filters, for those that the host has.
+  returned: success
+  type: dict
+  sample: {docker.service: active, firewalld.service: inactive}
+ufw_enabled:
+  description: Whether C(ufw) is switched on, or null where there is none.
+  returned: success
+  type: bool
+  sample: null
+docker:
+  description: Docker, or null where there is none.
+  returned: success
+  type: dict
+  contains:
+    active:
+      description: Whether it runs.
+      type: bool
+    manages_iptables:
+      description: Whether it may change iptables by its configuration file, or null when that does not parse.
+      type: bool
+  sample: {active: true, manages_iptables: true}
+clock:
+  description: The clock of the host against that of O(time_server), or null without it.
+  returned: success
+  type: dict
+  contains:
+    offset:
+      description: Seconds that the host is ahead, or null.
+      type: float
+    uncertainty:
+      description: How far off that may be, in seconds.
+      type: float
+    error:
+      description: Why it is not known, with RV(ignore:kind) and RV(ignore:message), or null.
+      type: dict
+  sample: {offset: 0.1, uncertainty: 0.5, error: null}
+"""
+
+import os
+import shutil
+import subprocess
+import typing as t
+from urllib.parse import urlsplit
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils import network, probes, procfs
+
+SYSCTLS = (
+    "net.ipv4.ip_forward",
+    "net.ipv6.conf.all.forwarding",
+    "net.bridge.bridge-nf-call-iptables",
+    "net.bridge.bridge-nf-call-ip6tables",
+    "net.ipv4.conf.all.rp_filter",
+)
+SERVICES = ("docker.service", "firewalld.service", "nftables.service", "ufw.service", "iptables.service")
+#: backend -> the program that shows it, the IP version, and where the kernel lists the legacy tables that are loaded.
+BACKENDS: t.Dict[str, t.Tuple[str, int, t.Optional[str]]] = {
+    "nft": ("iptables-nft-save", 4, None),
+    "legacy": ("iptables-legacy-save", 4, "/proc/net/ip_tables_names"),
+    "nft6": ("ip6tables-nft-save", 6, None),
+    "legacy6": ("ip6tables-legacy-save", 6, "/proc/net/ip6_tables_names"),
+}
+EXTRA_PATH = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin"
+
+
+class CommandError(Exception):
+    """A command that failed, in words."""
+
+
+def run(command: t.Sequence[str], timeout: float) -> str:
+    """The output of a command that is there. Raises CommandError."""
+    try:
+        done = subprocess.run(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise CommandError("%s did not end within %g s" % (os.path.basename(command[0]), timeout)) from exc
+    except OSError as exc:
+        raise CommandError("%s: %s" % (command[0], exc.strerror)) from exc
+    if done.returncode:
+        said = " ".join(done.stderr.decode("utf-8", "replace").split())[:300]
+        raise CommandError(said or "%s ended with %d" % (os.path.basename(command[0]), done.returncode))
+    return done.stdout.decode("utf-8", "replace")
+
+
+def find(program: str) -> t.Optional[str]:
+    return shutil.which(program, path=os.environ.get("PATH", "") + ":" + EXTRA_PATH)
+
+
+def read_backend(name: str, timeout: float) -> t.Tuple[t.Dict[str, t.Any], t.Dict[str, network.Chain]]:
+    """The FORWARD chain of a backend as it is reported, and all chains of its filter table."""
+    program, _version, loaded_tables = BACKENDS[name]
+    report: t.Dict[str, t.Any] = {"present": False, "error": None, "policy": None, "policy_packets": 0, "rules": []}
+    # Asking for a legacy table makes the kernel load it, so only those are asked for that are there.
+    if loaded_tables and "filter" not in (procfs.read_text(loaded_tables) or "").split():
+        return report, {}
+    path = find(program)
+    if path is None:
+        return report, {}
+    try:
+        chains = network.parse_save(run([path, "-c", "-t", "filter"], timeout))
+    except CommandError as exc:
+        report["error"] = str(exc)
+        return report, {}
+    forward = chains.get("FORWARD")
+    if forward:
+        report.update(present=True, policy=forward.policy, policy_packets=forward.packets, rules=forward.rules)
+    return report, chains
+
+
+def pairs(
+    pods: t.Sequence[network.Network], peers: t.Sequence[network.Network]
+) -> t.List[t.Tuple[network.Network, network.Network]]:
+    """Who talks to whom: pods to pods, pods to peers and back, within one IP version."""
+    found = [(one, other) for one in pods for other in pods]
+    for pod in pods:
+        for peer in peers:
+            found += [(pod, peer), (peer, pod)]
+    return [(source, destination) for source, destination in found if source.version == destination.version]
+
+
+def verdicts_of(
+    backend: str,
+    chains: t.Mapping[str, network.Chain],
+    connections: t.Iterable[t.Tuple[network.Network, network.Network]],
+    devices: t.Collection[str],
+) -> t.List[t.Dict[str, t.Any]]:
+    found = []
+    for source, destination in connections:
+        if source.version != BACKENDS[backend][1]:
+            continue
+        verdict = network.simulate(chains, source, destination, devices)
+        found.append(
+            {
+                "backend": backend,
+                "source": str(source),
+                "destination": str(destination),
+                "action": verdict.action,
+                "certain": verdict.certain,
+                "rule": verdict.rule,
+            }
+        )
+    return found
+
+
+def route_to(kind: str, wanted: network.Network, timeout: float) -> t.Dict[str, t.Any]:
+    target = network.sample_address(wanted)
+    single = wanted.num_addresses == 1
+    result: t.Dict[str, t.Any] = {
+        "kind": kind,
+        "network": target if single else str(wanted),
+        "target": target,
+        "ok": False,
+        "device": None,
+        "gateway": None,
+        "source": None,
+        "default": False,
+        "error": None,
+    }
+    program = find("ip")
+    if program is None:
+        result["error"] = "There is no ip command on this host."
+        return result
+    family = "-%d" % wanted.version
+    try:
+        route = network.parse_route(run([program, family, "-j", "route", "get", target], timeout))
+        fib = network.parse_route(run([program, family, "-j", "route", "get", "fibmatch", target], timeout))
+    except CommandError as exc:
+        result["error"] = str(exc)
+        return result
+    result.update(
+        ok=bool(route["device"]) and not route["blocked"],
+        device=route["device"],
+        gateway=route["gateway"],
+        source=route["source"],
+        default=fib["destination"] == "default",
+    )
+    return result
+
+
+def read_clock(url: str, ca_file: str, timeout: float) -> t.Dict[str, t.Any]:
+    parts = urlsplit(url)
+    try:
+        context = probes.client_context(ca_file=ca_file)
+        offset, uncertainty = probes.clock_offset(parts.hostname or "", parts.port or 443, context, timeout)
+    except probes.ProbeError as exc:
+        return {"offset": None, "uncertainty": None, "error": exc.as_dict()}
+    return {"offset": round(offset, 2), "uncertainty": round(uncertainty, 2), "error": None}
+
+
+def check_time_server(params: t.Mapping[str, t.Any]) -> None:
+    """Raises ValueError with a sentence."""
+    url = params["time_server"]
+    if not url:
+        return
+    parts = urlsplit(url)
+    try:
+        sound = parts.scheme == "https" and parts.hostname and (parts.port or 443)
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError("time_server is %r and no URL such as https://192.0.2.11:6443." % url)
+    if not params["ca_file"]:
+        raise ValueError("time_server is asked only over verified TLS; give ca_file, too.")
+
+
+def main() -> t.NoReturn:
+    module = AnsibleModule(
+        argument_spec={
+            "pod_cidrs": {"type": "list", "elements": "str", "default": []},
+            "service_cidrs": {"type": "list", "elements": "str", "default": []},
+            "peers": {"type": "list", "elements": "str", "default": []},
+            "time_server": {"type": "str"},
+            "ca_file": {"type": "path"},
+            "timeout": {"type": "float", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    timeout = params["timeout"]
+    if timeout <= 0:
+        module.fail_json(msg="timeout is %g; give more than 0 seconds." % timeout)
+    try:
+        pods = network.parse_networks(params["pod_cidrs"])
+        services = network.parse_networks(params["service_cidrs"])
+        peers = network.parse_networks(params["peers"])
+        check_time_server(params)
+    except ValueError as exc:
+        module.fail_json(msg=str(exc))
+
+    routes = [route_to("pods", entry, timeout) for entry in pods]
+    routes += [route_to("services", entry, timeout) for entry in services]
+    routes += [route_to("peer", entry, timeout) for entry in peers]
+
+    devices = {route["device"] for route in routes if route["device"]}
+    versions = {4} | {entry.version for entry in pods + services + peers}
+    backends: t.Dict[str, t.Dict[str, t.Any]] = {}
+    verdicts: t.List[t.Dict[str, t.Any]] = []
+    for name, (_program, version, _tables) in BACKENDS.items():
+        if version not in versions:
+            continue
+        backends[name], chains = read_backend(name, timeout)
+        if backends[name]["present"]:
+            verdicts += verdicts_of(name, chains, pairs(pods, peers), devices)
+
+    nft_chains: t.List[t.Dict[str, t.Any]] = []
+    nft_error = None
+    nft = find("nft")
+    if nft:
+        try:
+            nft_chains = network.forward_hooks(run([nft, "-j", "list", "chains"], timeout))
+        except CommandError as exc:
+            nft_error = str(exc)
+
+    units = {name: unit for name, unit in procfs.show_units(SERVICES, timeout).items() if unit["loaded"]}
+    ufw = procfs.read_text("/etc/ufw/ufw.conf")
+    docker = None
+    if "docker.service" in units:
+        alone = network.docker_leaves_iptables_alone(procfs.read_text("/etc/docker/daemon.json"))
+        docker = {
+            "active": units["docker.service"]["active_state"] == "active",
+            "manages_iptables": None if alone is None else not alone,
+        }
+    module.exit_json(
+        changed=False,
+        backends=backends,
+        nft_chains=nft_chains,
+        nft_error=nft_error,
+        verdicts=verdicts,
+        blocked=[verdict for verdict in verdicts if verdict["action"] != "ACCEPT"],
+        routes=routes,
+        sysctls={name: read_sysctl(name) for name in SYSCTLS},
+        services={name: unit["active_state"] for name, unit in sorted(units.items())},
+        ufw_enabled=None if ufw is None else network.ufw_is_enabled(ufw),
+        docker=docker,
+        clock=read_clock(params["time_server"], params["ca_file"], timeout) if params["time_server"] else None,
+    )
+
+
+def read_sysctl(name: str) -> t.Optional[str]:
+    text = procfs.read_text("/proc/sys/" + name.replace(".", "/"))
+    return None if text is None else text.strip()
+
+
+if __name__ == "__main__":
+    main()
