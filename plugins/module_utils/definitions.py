@@ -176,7 +176,8 @@ class SystemdService:
             for item in self._split(path, assignment.chars, unescape=True):
                 name, equals, _value = item.text.partition("=")
                 if equals and st.is_variable_name(name):
-                    own = st.Assignment(assignment.section, name, item.chars[len(name) + 1 :], item.start, item.end)
+                    value = st.without_specifiers(item.chars[len(name) + 1 :])
+                    own = st.Assignment(assignment.section, name, value, item.start, item.end)
                     found[name] = self._variable_region(path, "environment", own)
         for path in self._environment_files():
             for assignment in self._parse(path, st.parse_environment):
@@ -233,9 +234,9 @@ class SystemdService:
             region = self.variables.get(match.group(1))
             return region.assignment.text if region else ""
 
-        if self.command.expands:
-            text = _REFERENCE.sub(value, text)
-        return text.replace("%%", "%")
+        # Specifiers are expanded when the unit is read, variables when the command is started.
+        text = text.replace("%%", "%")
+        return _REFERENCE.sub(value, text) if self.command.expands else text
 
     @property
     def words(self) -> t.List[str]:
@@ -337,7 +338,10 @@ class SystemdService:
         newline = text.find("\n", word.end)
         line_end = len(text) if newline < 0 else newline
         before, after = text[line_start : word.start], text[word.end : line_end]
-        if not before.strip() and (after.strip() == "\\" or (not after.strip() and region.kind != "exec")):
+        closes = region.kind != "exec" and index == len(region.words) - 1 and after.strip() == region.quote
+        if not before.strip() and closes and index:
+            self._splice(region.path, region.words[index - 1].end, word.end, "")
+        elif not before.strip() and (after.strip() == "\\" or (not after.strip() and region.kind != "exec")):
             self._splice(region.path, line_start, min(line_end + 1, len(text)), "")
         elif not before.strip() and not after.strip():
             self._remove_last_line(region, index, line_start, line_end)

@@ -288,6 +288,10 @@ def check_replaceable(item):
         directory = os.path.dirname(directory)
     if not os.path.isdir(directory):
         raise HostFileError(f"Cannot write {item.path}: the directory {directory} does not exist; create it first.")
+    check_writable(item, directory)
+
+
+def check_writable(item, directory):
     try:
         info = os.statvfs(directory)
     except OSError as exc:

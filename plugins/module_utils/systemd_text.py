@@ -124,6 +124,18 @@ def _escape(chars: t.Sequence[Char], position: int) -> t.Tuple[str, int]:
     return "\\" + following[0], 2
 
 
+def without_specifiers(chars: t.Sequence[Char]) -> t.List[Char]:
+    """The characters with each doubled percent sign made one; other specifiers are left as they are written."""
+    found: t.List[Char] = []
+    position = 0
+    while position < len(chars):
+        char = chars[position]
+        doubled = char.char == "%" and position + 1 < len(chars) and chars[position + 1].char == "%"
+        found.append(char._replace(end=chars[position + 1].end) if doubled else char)
+        position += 2 if doubled else 1
+    return found
+
+
 def needs_quotes(word: str) -> bool:
     return not word or any(char in WHITESPACE or char in "\"'\\" for char in word)
 

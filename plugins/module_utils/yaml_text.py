@@ -407,7 +407,8 @@ class YamlText:
         position = self._line_end(self._content_end(parent))
         if isinstance(value, (dict, list)) and value:
             entry = {key: value}
-            text = self._restep(render_block(entry, indent, self.newline), indent)
+            text = render_block(entry, indent, self.newline)
+            text = text if _has_list(value) else self._restep(text, indent)
         else:
             rendered = json.dumps(value) if isinstance(value, (dict, list)) else render_scalar(value)
             text = " " * indent + render_scalar(key) + ": " + rendered
@@ -528,6 +529,10 @@ class YamlText:
             self._set_existing(parent, path[-1], {} if rendered == "{}" else [])
         else:
             self._replace(node.start_mark.index, self._content_end(node), rendered)
+
+
+def _has_list(value):
+    return isinstance(value, list) or (isinstance(value, dict) and any(_has_list(one) for one in value.values()))
 
 
 class _ShapeError(Exception):

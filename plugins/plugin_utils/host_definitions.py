@@ -107,7 +107,7 @@ class EditorAction(ActionBase):
         mask: t.Callable[[str], str] = str,
     ) -> dict[str, t.Any]:
         """Write ``changes`` as one change and return changed, diff, change_id and backup_files."""
-        pending = [change for change in changes if not change.before.exists or change.text != change.before.text]
+        pending = [change for change in changes if change.text != change.before.text]
         result: dict[str, t.Any] = {"changed": bool(pending), "change_id": None, "backup_files": {}}
         if self._task.diff:
             result["diff"] = [

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Editors without Ansible around them: their calls to the host's module go to the real one, in this process."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.modules import definition_file
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_definitions import EditError
+
+
+@pytest.fixture
+def run_editor(run_module, tmp_path):
+    """Runs an editor against this machine's files; ``host`` is what component_info says."""
+
+    def run(plugin, host, check_mode=False, **arguments):
+        editor = plugin.ActionModule.__new__(plugin.ActionModule)
+        editor._task = SimpleNamespace(diff=True)
+        editor.task_vars = {}
+
+        def module(name, **given):
+            if name == "component_info":
+                return copy.deepcopy(host)
+            assert name == "definition_file"
+            result = run_module(definition_file, check_mode=check_mode, **given)
+            if result.get("failed"):
+                raise EditError(result["msg"])
+            return result
+
+        editor.module = module
+        defaults = {name: spec.get("default") for name, spec in editor.ARGUMENTS.items()}
+        return editor.edit({**defaults, "state_dir": str(tmp_path / "state"), **arguments})
+
+    return run
