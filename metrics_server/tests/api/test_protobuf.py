@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from metrics_server.api.metrics import ListRequest, MetricsApi
 from metrics_server.api.negotiate import PROTOBUF, Choice
 from metrics_server.api.protobuf import varint
 from metrics_server.api.selectors import FieldSelector, LabelSelector
+from metrics_server.model import ContainerUsage
 
 Fields = dict[int, list[Any]]
 
@@ -114,6 +116,33 @@ def test_lists() -> None:
     assert kind == "PodMetricsList"
     assert len(pods[2]) == 2
     assert 2 not in unwrap(answer_of("pods", namespace="none"))[2]
+
+
+async def test_a_list_shows_what_is_new_and_keeps_what_is_not() -> None:
+    now = 1_760_000_100.0
+    engine = FakeEngine()
+    engine.fill()
+    api = MetricsApi(engine.store, engine.index, lambda _: None, clock=lambda: now)
+    request = ListRequest(RESOURCES[0], "v1", None, LabelSelector(), FieldSelector())
+
+    async def nodes() -> list[tuple[int, dict[str, str], dict[str, str]]]:
+        body = b"".join((await api.read_list(request, Choice(PROTOBUF))).parts)
+        found = [decode(item) for item in unwrap(body)[2][2]]
+        return [
+            (decode(decode(node[1][0])[8][0])[1][0], text_map(decode(node[1][0])[11]), quantities(node[4]))
+            for node in found
+        ]
+
+    first = await nodes()
+    now += 1
+    assert [(created + 1, labels, used) for created, labels, used in first] == await nodes()
+    engine.index.add_node("n1", {"zone": "moved"})
+    reading, fragment = engine.store.node_readings["n2"]
+    changed = dataclasses.replace(reading, containers=(ContainerUsage("", 1, 1024),))
+    engine.store.node_readings["n2"] = (changed, fragment + b" ")
+    second = await nodes()
+    assert [labels for _, labels, _ in second] == [{"zone": "moved"}, {"zone": "b"}]
+    assert second[1][2] == {"cpu": "1n", "memory": "1Ki"}
 
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 2**32, 2**63])

@@ -76,6 +76,7 @@ class MetricsApi:
         self._cluster = cluster
         self._observe_age = observe_age
         self._clock = clock
+        self._protobuf = protobuf.ItemCache()
 
     # One object.
 
@@ -121,10 +122,8 @@ class MetricsApi:
         if choice.kind == "PartialObjectMetadataList":
             return await self._partial_objects(request, choice, stamp)
         if choice.media_type == PROTOBUF:
-            items: list[bytes] = []
-            async for meta, reading, _ in self._complete(request):
-                items.append(protobuf.metrics(meta, reading, stamp))
-            return Answer(PROTOBUF, protobuf.list_envelope(f"{request.resource.kind}List", request.version, items))
+            parts = await self._protobuf_items(request, stamp)
+            return Answer(PROTOBUF, protobuf.list_envelope(f"{request.resource.kind}List", request.version, parts))
         return _text(choice, await self._plain(request, stamp))
 
     async def _plain(self, request: ListRequest, stamp: int) -> list[bytes]:
@@ -150,6 +149,25 @@ class MetricsApi:
                     opening = b'},{"metadata":'
             self._observe_some(batch)
         parts.append(b"]}" if len(parts) == 1 else b"}]}")
+        return parts
+
+    async def _protobuf_items(self, request: ListRequest, stamp: int) -> list[bytes]:
+        parts: list[bytes] = []
+        created = protobuf.stamp_field(stamp)
+        cache = self._protobuf
+        async for batch in _batches(self._selected(request)):
+            for meta in batch:
+                fragment = self._fragment(meta)
+                if fragment is None:
+                    continue
+                item = cache.find(meta, fragment)
+                if item is None:
+                    reading = self._reading(meta)
+                    if reading is None:
+                        continue
+                    item = cache.add(meta, fragment, reading, created)
+                parts += (item[0], created, item[1])
+            self._observe_some(batch)
         return parts
 
     async def _table(self, request: ListRequest, version: str, include: str, stamp: int) -> list[bytes]:

@@ -57,25 +57,21 @@ def _type(api_version: str, kind: str) -> bytes:
     return _bytes(1, _text(1, api_version) + _text(2, kind))
 
 
-def _list_parts(api_version: str, kind: str, items: Sequence[bytes]) -> list[bytes]:
+def list_envelope(kind: str, version: str, parts: Sequence[bytes], group: str = GROUP) -> list[bytes]:
+    """Wrap the parts of the items of a list, each with its tag and length, as Kubernetes sends it."""
     head = _bytes(1, _LIST_META)
-    parts: list[bytes] = []
-    size = len(head)
-    for item in items:
-        opening = b"\x12" + varint(len(item))
-        size += len(opening) + len(item)
-        parts += (opening, item)
-    start = _MAGIC + _type(api_version, kind) + b"\x12" + varint(size)
+    size = len(head) + sum(map(len, parts))
+    start = _MAGIC + _type(f"{group}/{version}", kind) + b"\x12" + varint(size)
     return [start, head, *parts, _text(3, "") + _text(4, "")]
-
-
-def list_envelope(kind: str, version: str, items: Sequence[bytes]) -> list[bytes]:
-    """Return a list of finished messages, in parts."""
-    return _list_parts(f"{GROUP}/{version}", kind, items)
 
 
 def metrics(meta: NodeMeta | PodMeta, reading: Reading, stamp: int) -> bytes:
     """Return a NodeMetrics or PodMetrics message."""
+    return b"".join((_bytes(1, object_meta(meta, stamp)), _measured(meta, reading)))
+
+
+def _measured(meta: NodeMeta | PodMeta, reading: Reading) -> bytes:
+    """Return all fields of a NodeMetrics or PodMetrics but the metadata."""
     if isinstance(meta, PodMeta):
         usage = b"".join(
             [_bytes(4, _text(1, container.name) + _usage(2, container)) for container in reading.containers]
@@ -84,7 +80,6 @@ def metrics(meta: NodeMeta | PodMeta, reading: Reading, stamp: int) -> bytes:
         usage = _usage(4, reading.containers[0])
     return b"".join(
         (
-            _bytes(1, object_meta(meta, stamp)),
             _bytes(2, _time(reading.timestamp_ns // 1_000_000_000)),
             _bytes(3, _number(1, reading.window_ns)),
             usage,
@@ -100,20 +95,23 @@ def _usage(field: int, usage: ContainerUsage) -> bytes:
 
 def object_meta(meta: NodeMeta | PodMeta, stamp: int) -> bytes:
     """Return an ObjectMeta message."""
+    before, after = _object_meta_around(meta)
+    return b"".join((before, _bytes(8, _time(stamp)), after))
+
+
+def _object_meta_around(meta: NodeMeta | PodMeta) -> tuple[bytes, bytes]:
+    """Return what stands before and after the creation time in an ObjectMeta message."""
     namespace = meta.namespace if isinstance(meta, PodMeta) else ""
-    return b"".join(
-        (
-            _text(1, meta.name),
-            _text(2, ""),
-            _text(3, namespace),
-            _text(4, ""),
-            _text(5, ""),
-            _text(6, ""),
-            _number(7, 0),
-            _bytes(8, _time(stamp)),
-            _labels(meta.labels),
-        )
+    before = (
+        _text(1, meta.name),
+        _text(2, ""),
+        _text(3, namespace),
+        _text(4, ""),
+        _text(5, ""),
+        _text(6, ""),
+        _number(7, 0),
     )
+    return b"".join(before), _labels(meta.labels)
 
 
 def _labels(labels: Mapping[str, str]) -> bytes:
@@ -124,6 +122,52 @@ def _time(seconds: int) -> bytes:
     return _number(1, seconds) + _number(2, 0)
 
 
+class ItemCache:
+    """The objects of a list as protobuf, kept until their sample or their metadata change.
+
+    The time of the answer, which is in every object, is the one thing that differs each time: an item is kept as what
+    stands before and after it.
+    """
+
+    #: More objects than this are encoded each time: the memory is worth more than the time then.
+    MAX_ITEMS = 50_000
+
+    def __init__(self) -> None:
+        self._items: dict[tuple[str, str], tuple[NodeMeta | PodMeta, bytes, bytes, bytes]] = {}
+
+    def find(self, meta: NodeMeta | PodMeta, fragment: bytes) -> tuple[bytes, bytes] | None:
+        """Return what `add` made of the same object, or None.
+
+        The rendered fragment of the store stands for the sample: it is replaced when a new one comes.
+        """
+        known = self._items.get(_key(meta))
+        if known is not None and known[0] is meta and known[1] is fragment:
+            return known[2], known[3]
+        return None
+
+    def add(self, meta: NodeMeta | PodMeta, fragment: bytes, reading: Reading, stamp: bytes) -> tuple[bytes, bytes]:
+        """Return one object as it stands in a list, around the time of the answer (`stamp_field`)."""
+        before, after = _object_meta_around(meta)
+        size = len(before) + len(stamp) + len(after)
+        measured = _measured(meta, reading)
+        head = b"\n" + varint(size)
+        opening = b"\x12" + varint(len(head) + size + len(measured))
+        item = (opening + head + before, after + measured)
+        if len(self._items) >= self.MAX_ITEMS:
+            self._items.clear()
+        self._items[_key(meta)] = (meta, fragment, *item)
+        return item
+
+
+def _key(meta: NodeMeta | PodMeta) -> tuple[str, str]:
+    return (meta.namespace if isinstance(meta, PodMeta) else "", meta.name)
+
+
+def stamp_field(stamp: int) -> bytes:
+    """Return the field of an ObjectMeta with the time of the answer."""
+    return _bytes(8, _time(stamp))
+
+
 def partial_object(meta: NodeMeta | PodMeta, stamp: int, version: str) -> bytes:
     """Return a PartialObjectMetadata in its envelope."""
     message = _bytes(1, object_meta(meta, stamp))
@@ -132,8 +176,8 @@ def partial_object(meta: NodeMeta | PodMeta, stamp: int, version: str) -> bytes:
 
 def partial_object_list(metas: Sequence[NodeMeta | PodMeta], stamp: int, version: str) -> list[bytes]:
     """Return a PartialObjectMetadataList in its envelope, in parts."""
-    items = [_bytes(1, object_meta(meta, stamp)) for meta in metas]
-    return _list_parts(f"meta.k8s.io/{version}", "PartialObjectMetadataList", items)
+    items = [_bytes(2, _bytes(1, object_meta(meta, stamp))) for meta in metas]
+    return list_envelope("PartialObjectMetadataList", version, items, "meta.k8s.io")
 
 
 def status_message(error: ApiError) -> bytes:
