@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,9 @@ class MetricsReader(Protocol):
     def pod_fragment(self, namespace: str, name: str) -> bytes | None:
         """Return `"timestamp":"...Z","window":"15.029s","containers":[{"name":"c","usage":{...}}]` (no braces around),
         or None."""
+
+    def fragment_of(self, pod: Any) -> bytes | None:
+        """Return what `pod_fragment` does, for an entry that the ClusterReader beside this store gave out: cheaper."""
 
 
 class ClusterReader(Protocol):

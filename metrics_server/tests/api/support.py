@@ -169,6 +169,9 @@ class FakeStore:
     def pod_fragment(self, namespace: str, name: str) -> bytes | None:
         return self.pod_readings[namespace, name][1] if (namespace, name) in self.pod_readings else None
 
+    def fragment_of(self, pod: PodMeta) -> bytes | None:
+        return self.pod_fragment(pod.namespace, pod.name)
+
 
 class FakeEngine:
     """An engine whose data stand from the start."""

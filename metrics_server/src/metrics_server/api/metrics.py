@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from metrics_server.api import protobuf, status, table
 from metrics_server.api.discovery import RESOURCES, Resource
@@ -135,15 +136,10 @@ class MetricsApi:
         created = table.stamp_json(stamp) + b"},"
         opening = b'{"metadata":'
         add = parts.extend
-        fragment_of = self._store.node_fragment if request.resource is NODES else None
-        pod_fragment = self._store.pod_fragment
+        fragment_of = self._fragment if request.resource is NODES else self._store.fragment_of
         async for batch in _batches(self._selected(request)):
             for meta in batch:
-                if isinstance(meta, PodMeta):
-                    fragment = pod_fragment(meta.namespace, meta.name)
-                else:
-                    assert fragment_of is not None
-                    fragment = fragment_of(meta.name)
+                fragment = fragment_of(meta)
                 if fragment is not None:
                     add((opening, meta.metadata_json, created, fragment))
                     opening = b'},{"metadata":'
@@ -217,7 +213,7 @@ class MetricsApi:
 
     def _fragment(self, meta: Meta) -> bytes | None:
         if isinstance(meta, PodMeta):
-            return self._store.pod_fragment(meta.namespace, meta.name)
+            return self._store.fragment_of(meta)
         return self._store.node_fragment(meta.name)
 
     def _observe_some(self, batch: Sequence[Meta]) -> None:
@@ -230,15 +226,9 @@ class MetricsApi:
 
 async def _batches(metas: Iterator[Meta]) -> AsyncIterator[list[Meta]]:
     """Yield the objects in batches, and let the event loop breathe between them."""
-    batch: list[Meta] = []
-    for meta in metas:
-        batch.append(meta)
-        if len(batch) == _STRIDE:
-            yield batch
-            batch = []
-            await asyncio.sleep(0)
-    if batch:
+    while batch := list(islice(metas, _STRIDE)):
         yield batch
+        await asyncio.sleep(0)
 
 
 def _fields(meta: Meta) -> Callable[[str], str]:

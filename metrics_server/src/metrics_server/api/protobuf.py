@@ -88,9 +88,14 @@ def _measured(meta: NodeMeta | PodMeta, reading: Reading) -> bytes:
 
 
 def _usage(field: int, usage: ContainerUsage) -> bytes:
-    cpu = _text(1, cpu_quantity(usage.cpu_nanocores))
-    memory = _text(1, memory_quantity(usage.memory_bytes))
-    return _bytes(field, b"\n\x03cpu" + _bytes(2, cpu)) + _bytes(field, b"\n\x06memory" + _bytes(2, memory))
+    """Return the map of quantities: two entries (key, Quantity), each of which fits into 127 bytes."""
+    cpu = cpu_quantity(usage.cpu_nanocores).encode()
+    memory = memory_quantity(usage.memory_bytes).encode()
+    tag, cpu_size, memory_size = field << 3 | 2, len(cpu), len(memory)
+    return b"%c%c\n\x03cpu\x12%c\n%c%b%c%c\n\x06memory\x12%c\n%c%b" % (
+        *(tag, cpu_size + 9, cpu_size + 2, cpu_size, cpu),
+        *(tag, memory_size + 12, memory_size + 2, memory_size, memory),
+    )
 
 
 def object_meta(meta: NodeMeta | PodMeta, stamp: int) -> bytes:
@@ -134,6 +139,7 @@ class ItemCache:
 
     def __init__(self) -> None:
         self._items: dict[tuple[str, str], tuple[NodeMeta | PodMeta, bytes, bytes, bytes]] = {}
+        self._metas: dict[tuple[str, str], tuple[NodeMeta | PodMeta, bytes, bytes]] = {}
 
     def find(self, meta: NodeMeta | PodMeta, fragment: bytes) -> tuple[bytes, bytes] | None:
         """Return what `add` made of the same object, or None.
@@ -147,15 +153,20 @@ class ItemCache:
 
     def add(self, meta: NodeMeta | PodMeta, fragment: bytes, reading: Reading, stamp: bytes) -> tuple[bytes, bytes]:
         """Return one object as it stands in a list, around the time of the answer (`stamp_field`)."""
-        before, after = _object_meta_around(meta)
+        key = _key(meta)
+        if len(self._items) >= self.MAX_ITEMS:
+            self._items.clear()
+            self._metas.clear()
+        known = self._metas.get(key)
+        if known is None or known[0] is not meta:
+            known = self._metas[key] = (meta, *_object_meta_around(meta))
+        before, after = known[1], known[2]
         size = len(before) + len(stamp) + len(after)
         measured = _measured(meta, reading)
         head = b"\n" + varint(size)
         opening = b"\x12" + varint(len(head) + size + len(measured))
         item = (opening + head + before, after + measured)
-        if len(self._items) >= self.MAX_ITEMS:
-            self._items.clear()
-        self._items[_key(meta)] = (meta, fragment, *item)
+        self._items[key] = (meta, fragment, *item)
         return item
 
 
