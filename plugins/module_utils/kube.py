@@ -25,13 +25,12 @@ import traceback
 import typing as t
 from urllib.parse import urlencode, urlsplit
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils import kubeconfig as kubeconfigs
+
 KUBERNETES_IMPORT_ERROR: t.Optional[str] = None
 try:
     import urllib3
     import yaml
-    from kubernetes import client as kubernetes_client
-    from kubernetes import config as kubernetes_config
-    from kubernetes.client.rest import RESTClientObject
 except ImportError:
     KUBERNETES_IMPORT_ERROR = traceback.format_exc()
 
@@ -201,6 +200,91 @@ def http_error(status: int, body: bytes, server: str, path: str, date: t.Optiona
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
+class PlainConfiguration:
+    """A kubeconfig that needs no more than a TLS context and perhaps a token."""
+
+    def __init__(self, plain: kubeconfigs.PlainKubeconfig) -> None:
+        self.host = plain.host
+        self._plain = plain
+
+    def headers(self) -> t.Dict[str, str]:
+        # As for kubectl, a client certificate does not keep a token from being sent.
+        return {"Authorization": "Bearer " + self._plain.token} if self._plain.token else {}
+
+    def pool_for(self, unused_server: str) -> t.Any:
+        context = self._plain.ssl_context()
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return urllib3.PoolManager(ssl_context=context, maxsize=4)
+
+
+class OfficialConfiguration:
+    """Any kubeconfig, by the official client."""
+
+    def __init__(self, configuration: t.Any, rest_client: t.Any) -> None:
+        self.host = configuration.host
+        self._configuration = configuration
+        self._rest_client = rest_client
+
+    def headers(self) -> t.Dict[str, str]:
+        settings = self._configuration.auth_settings().values()
+        return {
+            setting["key"]: setting["value"]
+            for setting in settings
+            if setting.get("in") == "header" and setting.get("value")
+        }
+
+    def pool_for(self, server: str) -> t.Any:
+        configuration = copy.copy(self._configuration)
+        if server != normalize_server(self.host):
+            configuration.host = server
+            # Another server is not the one that the kubeconfig may name by tls-server-name.
+            configuration.tls_server_name = None
+        pool = self._rest_client(configuration).pool_manager
+        # Python 3.13 refuses authorities without extensions that Kubernetes never asked for, as many hand-made ones
+        # are. Chain, dates and host name are verified as before.
+        context = urllib3.util.ssl_.create_urllib3_context()
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        pool.connection_pool_kw["ssl_context"] = context
+        return pool
+
+
+def official_configuration(kubeconfig: t.Optional[str], context: t.Optional[str], name: str) -> OfficialConfiguration:
+    """Have the official client read a kubeconfig. Raises KubeError."""
+    try:
+        # Here, because loading it takes longer than most requests.
+        from kubernetes import client as kubernetes_client
+        from kubernetes import config as kubernetes_config
+        from kubernetes.client.rest import RESTClientObject
+    except ImportError as exc:
+        raise KubeError(
+            "%s needs the Python package kubernetes; install it where this module runs." % name, final=True
+        ) from exc
+    configuration = kubernetes_client.Configuration()
+    try:
+        kubernetes_config.load_kube_config(
+            config_file=kubeconfig,
+            context=context,
+            client_configuration=configuration,
+            persist_config=False,
+        )
+    except kubernetes_config.ConfigException as exc:
+        raise KubeError("%s cannot be used: %s." % (name, str(exc).rstrip(".")), final=True) from exc
+    except OSError as exc:
+        raise KubeError("%s cannot be read: %s." % (name, _one_line(exc)), final=True) from exc
+    except (ValueError, TypeError, AttributeError, KeyError) as exc:
+        # What the loader lets through for files that are YAML, but of another kind.
+        raise KubeError("%s is no kubeconfig (%s)." % (name, _one_line(exc)), final=True) from exc
+    except yaml.YAMLError as exc:
+        raise KubeError("%s is not valid YAML: %s." % (name, _one_line(exc)), final=True) from exc
+    if not configuration.verify_ssl:
+        raise KubeError(
+            "%s switches certificate verification off (insecure-skip-tls-verify); give it the cluster's CA, as "
+            "certificate-authority, instead." % name,
+            final=True,
+        )
+    return OfficialConfiguration(configuration, RESTClientObject)
+
+
 class Api:
     """API servers behind one kubeconfig. Certificates are always verified, each server's by the host in its URL."""
 
@@ -221,29 +305,9 @@ class Api:
             raise KubeError("request_timeout is %g; give more than 0 seconds." % request_timeout, final=True)
         if kubeconfig and not os.path.isfile(kubeconfig):
             raise KubeError("%s does not exist; give kubeconfig the path of a kubeconfig file." % name, final=True)
-        configuration = kubernetes_client.Configuration()
-        try:
-            kubernetes_config.load_kube_config(
-                config_file=kubeconfig,
-                context=context,
-                client_configuration=configuration,
-                persist_config=False,
-            )
-        except kubernetes_config.ConfigException as exc:
-            raise KubeError("%s cannot be used: %s." % (name, str(exc).rstrip(".")), final=True) from exc
-        except OSError as exc:
-            raise KubeError("%s cannot be read: %s." % (name, _one_line(exc)), final=True) from exc
-        except (ValueError, TypeError, AttributeError, KeyError) as exc:
-            # What the loader lets through for files that are YAML, but of another kind.
-            raise KubeError("%s is no kubeconfig (%s)." % (name, _one_line(exc)), final=True) from exc
-        except yaml.YAMLError as exc:
-            raise KubeError("%s is not valid YAML: %s." % (name, _one_line(exc)), final=True) from exc
-        if not configuration.verify_ssl:
-            raise KubeError(
-                "%s switches certificate verification off (insecure-skip-tls-verify); give it the cluster's CA, as "
-                "certificate-authority, instead." % name,
-                final=True,
-            )
+        plain = kubeconfigs.read_plain(kubeconfig, context)
+        configuration: t.Union[PlainConfiguration, OfficialConfiguration]
+        configuration = PlainConfiguration(plain) if plain else official_configuration(kubeconfig, context, name)
         try:
             return cls(configuration, request_timeout=request_timeout)
         except ValueError as exc:
@@ -252,19 +316,8 @@ class Api:
     def _pool(self, server: str) -> t.Any:
         with self._lock:
             if server not in self._pools:
-                configuration = copy.copy(self._configuration)
-                if server != self.server:
-                    configuration.host = server
-                    # Another server is not the one that the kubeconfig may name by tls-server-name.
-                    configuration.tls_server_name = None
                 try:
-                    pool = RESTClientObject(configuration).pool_manager
-                    # Python 3.13 refuses authorities without extensions that Kubernetes never asked for, as many
-                    # hand-made ones are. Chain, dates and host name are verified as before.
-                    context = urllib3.util.ssl_.create_urllib3_context()
-                    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-                    pool.connection_pool_kw["ssl_context"] = context
-                    self._pools[server] = pool
+                    self._pools[server] = self._configuration.pool_for(server)
                 except (OSError, ValueError) as exc:
                     raise KubeError(
                         "The certificates of the kubeconfig cannot be used: %s." % _one_line(exc), final=True
@@ -274,10 +327,7 @@ class Api:
     def _headers(self) -> t.Dict[str, str]:
         headers = {"Accept": "application/json", "User-Agent": "kubemetrics.aggregation"}
         with self._lock:
-            settings = self._configuration.auth_settings()
-        for setting in settings.values():
-            if setting.get("in") == "header" and setting.get("value"):
-                headers[setting["key"]] = setting["value"]
+            headers.update(self._configuration.headers())
         return headers
 
     @contextlib.contextmanager
