@@ -233,3 +233,11 @@ def test_logging_is_left_alone_by_parsing() -> None:
     before = logging.getLogger().handlers[:]
     parse_options(["-v=9"])
     assert logging.getLogger().handlers == before
+
+
+def test_the_guide_lists_every_flag_with_its_default() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "server-flags.md").read_text()
+    for flag in FLAGS.flags:
+        assert f"--{flag.name}`" in guide or f"`-{flag.name}`" in guide, flag.name
+        if flag.status == "used" and flag.kind == "duration":
+            assert f"| `{format_duration(flag.default)}` | {flag.help} |" in guide
