@@ -6,17 +6,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import posixpath
 import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils import flag_history, procfs
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils import flags as flag_model
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.definitions import (
-    DefinitionError,
-    SystemdService,
-)
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.static_pod import StaticPod, is_file_flag
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_definitions import (
     Change,
@@ -34,8 +29,6 @@ DISTRIBUTION_SOURCES = {
     "rke2": ("/etc/rancher/rke2/config.yaml", "RKE2"),
     "minikube": (None, "minikube"),
 }
-
-_SECRET_NAME = re.compile(r"(?i)(pass|secret|token|credential|access_?key|private)")
 
 
 class Edited(t.NamedTuple):
@@ -73,13 +66,10 @@ class ActionModule(EditorAction):
             raise EditError(f"version is {version!r}, and has to look like v1.36.3.")
 
         found = self.module("component_info", components=[component])["components"][component]
-        try:
-            if arguments["definition"]:
-                kind, edited = self._edit_given(arguments, found, wanted)
-            else:
-                kind, edited = self._edit_found(arguments, found, wanted)
-        except DefinitionError as exc:
-            raise EditError(str(exc)) from None
+        if arguments["definition"]:
+            kind, edited = self._edit_given(arguments, found, wanted)
+        else:
+            kind, edited = self._edit_found(arguments, found, wanted)
 
         result = self.write(
             edited.changes,
@@ -87,7 +77,6 @@ class ActionModule(EditorAction):
             component=component,
             backup=arguments["backup"],
             state_dir=arguments["state_dir"],
-            mask=mask_secrets,
         )
         result.update(self._report(component, wanted, kind, found, edited))
         return result
@@ -163,9 +152,7 @@ class ActionModule(EditorAction):
                         "the file into a mounted directory, or set add_mounts to true."
                     )
                 if directory == "/":
-                    raise EditError(
-                        f"{path} lies in the root directory, which no container mounts; move it."
-                    )
+                    raise EditError(f"{path} lies in the root directory, which no container mounts; move it.")
                 pod.add_mount(directory)
                 added.append(directory)
             on_host.append(t.cast(str, pod.host_path(path)))
@@ -175,18 +162,7 @@ class ActionModule(EditorAction):
         self, arguments: dict[str, t.Any], found: dict[str, t.Any], wanted: dict[str, t.Any], unit_paths: list[str]
     ) -> Edited:
         component = arguments["component"]
-        files = self.read(unit_paths)
-        gone = [path for path in unit_paths if not files[path].exists]
-        if gone:
-            raise EditError(f"The unit file {gone[0]} does not exist; run systemctl daemon-reload and look again.")
-        texts = {path: file.text for path, file in files.items()}
-        # Which environment files there are is known only after a first look at the units.
-        paths = SystemdService(component, unit_paths, texts).environment_paths
-        patterns = [path for path in paths if re.search(r"[*?\[]", path)]
-        files.update(self.read([path for path in paths if path not in patterns], patterns))
-        texts = {path: file.text for path, file in files.items()}
-        service = SystemdService(component, unit_paths, texts, patterns=expand(patterns, files))
-
+        service, files = self.read_service(component, unit_paths)
         version = arguments["version"] or found["version"]
         before = service.flags
         service.edit(complete(arguments, wanted, before, version))
@@ -250,18 +226,6 @@ def files_of(wanted: t.Mapping[str, t.Any]) -> list[str]:
     return list(dict.fromkeys(path for path in found if posixpath.isabs(path)))
 
 
-def expand(patterns: t.Sequence[str], files: t.Mapping[str, HostFile]) -> dict[str, list[str]]:
-    """Pattern -> those of the files that match it, sorted, as systemd takes them."""
-    return {
-        pattern: sorted(
-            path
-            for path in files
-            if posixpath.dirname(path) == posixpath.dirname(pattern) and fnmatch.fnmatchcase(path, pattern)
-        )
-        for pattern in patterns
-    }
-
-
 def complete(
     arguments: t.Mapping[str, t.Any],
     wanted: t.Mapping[str, t.Any],
@@ -318,14 +282,3 @@ def distribution_advice(component: str, kind: str, wanted: t.Mapping[str, t.Any]
         )
     shown = ", ".join(f'"{flag}={text}"' for flag, text in pairs)
     return f"{name} writes the flags of {component} itself; put {component}-arg: [{shown}] into {path} and restart it."
-
-
-def mask_secrets(text: str) -> str:
-    """A text for a diff: what looks like a secret in an environment file or a unit is not shown."""
-    lines = []
-    for line in text.split("\n"):
-        match = re.match(r"^(\s*(?:Environment=)?[\"']?([A-Za-z_][A-Za-z0-9_]*)=)", line)
-        if match and _SECRET_NAME.search(match.group(2)):
-            line = match.group(1) + procfs.MASK
-        lines.append(line)
-    return "\n".join(lines)

@@ -10,7 +10,8 @@ import os
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils import kubelet_values as settings
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.procfs import mask_kubelet_config
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.flags import effective
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.kubelet_flags import CONFIG_FLAGS
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.yaml_text import YamlText, YamlTextError, merged
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_definitions import (
     Change,
@@ -76,7 +77,6 @@ class ActionModule(EditorAction):
             component="kubelet",
             backup=arguments["backup"],
             state_dir=arguments["state_dir"],
-            mask=mask_kubelet_config,
         )
         backup_files = result.pop("backup_files")
         result.update(
@@ -101,16 +101,37 @@ class ActionModule(EditorAction):
                 "kubelet-arg of /etc/rancher/k3s/config.yaml."
             )
         if not kubelet["running"]:
-            raise EditError(
-                "No kubelet runs on this host, so the file that it reads is not known; start it, or name the file by "
-                "path."
-            )
+            return self.find_defined_sources(kubelet)
         if not config["path"] and not config["drop_in_dir"]:
             raise EditError(
                 "The kubelet of this host runs without a configuration file (no --config in its command line); change "
                 "its flags with component_flags, or give it a file."
             )
         return Sources(config["path"], config["drop_in_dir"], [entry["path"] for entry in config["drop_ins"]], flags)
+
+    def find_defined_sources(self, kubelet: dict[str, t.Any]) -> Sources:
+        """The sources of a kubelet that does not run, perhaps because of its configuration: what its unit says."""
+        state = kubelet["unit_state"]
+        if kubelet["managed_by"] != "systemd" or not state or not state["fragment"]:
+            raise EditError(
+                "No kubelet runs on this host and it has no unit, so the file that it reads is not known; name it by "
+                "path."
+            )
+        service, _files = self.read_service("kubelet", [state["fragment"], *state["drop_ins"]])
+        flags = effective(service.flags)
+        main, drop_in_dir = absolute(flags.get("config")), absolute(flags.get("config-dir"))
+        if not main and not drop_in_dir:
+            raise EditError(
+                f"No kubelet runs on this host, and its unit {state['fragment']} names no configuration file; name the "
+                "file by path."
+            )
+        drop_ins = sorted(self.read([], [os.path.join(drop_in_dir, "*.conf")])) if drop_in_dir else []
+        return Sources(main, drop_in_dir, drop_ins, {name: flags[name] for name in flags if name in CONFIG_FLAGS})
+
+
+def absolute(path: str | None) -> str | None:
+    """A path from a unit, whose services start in the root directory."""
+    return os.path.normpath(os.path.join("/", path)) if path else None
 
 
 def load(file: HostFile) -> YamlText:

@@ -7,9 +7,14 @@
 from __future__ import annotations
 
 import base64
+import fnmatch
+import posixpath
+import re
 import typing as t
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.definitions import DefinitionError, SystemdService
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.masking import mask_definition
 
 
 class EditError(Exception):
@@ -43,6 +48,18 @@ def native(value: t.Any) -> t.Any:
     return str.__str__(value) if isinstance(value, str) else value
 
 
+def expand(patterns: t.Sequence[str], files: t.Mapping[str, HostFile]) -> dict[str, list[str]]:
+    """Pattern -> those of the files that match it, sorted, as systemd takes them."""
+    return {
+        pattern: sorted(
+            path
+            for path in files
+            if posixpath.dirname(path) == posixpath.dirname(pattern) and fnmatch.fnmatchcase(path, pattern)
+        )
+        for pattern in patterns
+    }
+
+
 class EditorAction(ActionBase):
     """Base of the editors. A subclass decides in ``edit``; whatever it raises as EditError is shown as one sentence."""
 
@@ -59,7 +76,7 @@ class EditorAction(ActionBase):
         _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
         try:
             result.update(self.edit(native(arguments)))
-        except EditError as exc:
+        except (EditError, DefinitionError) as exc:
             result.update(failed=True, changed=False, msg=str(exc))
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
@@ -91,6 +108,20 @@ class EditorAction(ActionBase):
             found[entry["path"]] = HostFile(entry["path"], entry["exists"], text, entry["sha256"])
         return found
 
+    def read_service(self, component: str, unit_paths: list[str]) -> tuple[SystemdService, dict[str, HostFile]]:
+        """A systemd service with all its files. Raises EditError and DefinitionError."""
+        files = self.read(unit_paths)
+        gone = [path for path in unit_paths if not files[path].exists]
+        if gone:
+            raise EditError(f"The unit file {gone[0]} does not exist; run systemctl daemon-reload and look again.")
+        # Which environment files there are is known only after a first look at the units.
+        units = {path: file.text for path, file in files.items()}
+        paths = SystemdService(component, unit_paths, units).environment_paths
+        patterns = [path for path in paths if re.search(r"[*?\[]", path)]
+        files.update(self.read([path for path in paths if path not in patterns], patterns))
+        texts = {path: file.text for path, file in files.items()}
+        return SystemdService(component, unit_paths, texts, patterns=expand(patterns, files)), files
+
     def missing(self, paths: t.Iterable[str]) -> list[str]:
         """Those of the paths that do not exist on the host."""
         wanted = list(dict.fromkeys(paths))
@@ -104,7 +135,6 @@ class EditorAction(ActionBase):
         component: str,
         backup: bool,
         state_dir: str,
-        mask: t.Callable[[str], str] = str,
     ) -> dict[str, t.Any]:
         """Write ``changes`` as one change and return changed, diff, change_id and backup_files."""
         pending = [change for change in changes if change.text != change.before.text]
@@ -114,8 +144,8 @@ class EditorAction(ActionBase):
                 {
                     "before_header": change.before.path if change.before.exists else f"{change.before.path} (absent)",
                     "after_header": change.before.path,
-                    "before": mask(change.before.text),
-                    "after": mask(change.text),
+                    "before": mask_definition(change.before.text),
+                    "after": mask_definition(change.text),
                 }
                 for change in pending
             ]

@@ -7,6 +7,7 @@ import copy
 from types import SimpleNamespace
 
 import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.definitions import DefinitionError
 from ansible_collections.kubemetrics.aggregation.plugins.modules import definition_file
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_definitions import EditError
 
@@ -31,6 +32,10 @@ def run_editor(run_module, tmp_path):
 
         editor.module = module
         defaults = {name: spec.get("default") for name, spec in editor.ARGUMENTS.items()}
-        return editor.edit({**defaults, "state_dir": str(tmp_path / "state"), **arguments})
+        try:
+            return editor.edit({**defaults, "state_dir": str(tmp_path / "state"), **arguments})
+        except DefinitionError as exc:
+            # run() shows both to the user in the same way.
+            raise EditError(str(exc)) from exc
 
     return run

@@ -22,9 +22,16 @@ SECURE = {
 }
 
 
-def host(path=None, drop_in_dir=None, drop_ins=(), flags=None, running=True, in_process=False):
+def host(path=None, drop_in_dir=None, drop_ins=(), flags=None, running=True, in_process=False, unit=None):
     return {
-        "components": {"kubelet": {"running": running, "in_process": in_process}},
+        "components": {
+            "kubelet": {
+                "running": running,
+                "in_process": in_process,
+                "managed_by": "systemd" if unit else "unknown",
+                "unit_state": {"fragment": str(unit), "drop_ins": []} if unit else None,
+            }
+        },
         "kubelet_config": {
             "path": path and str(path),
             "drop_in_dir": drop_in_dir and str(drop_in_dir),
@@ -116,6 +123,28 @@ def test_a_new_file_is_made_only_where_it_was_asked_for(tmp_path, run_editor):
     run_editor(kubelet_config, host(), path=str(path), config={"readOnlyPort": 10255})
     assert path.read_text() == HEADER + "readOnlyPort: 10255\n"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_kubelet_that_does_not_run_is_found_by_its_unit(main_file, tmp_path, run_editor):
+    drop_ins = tmp_path / "kubelet.conf.d"
+    drop_ins.mkdir()
+    (drop_ins / "50-x.conf").write_text(HEADER + "readOnlyPort: 10255\n")
+    (tmp_path / "kubelet.env").write_text(f'ARGS="--config={main_file} \\\n--anonymous-auth=true"\n')
+    unit = tmp_path / "kubelet.service"
+    unit.write_text(f"[Service]\nEnvironmentFile={tmp_path}/kubelet.env\nExecStart=/usr/bin/kubelet $ARGS\n")
+    # A file in the usual place is not the one that it reads.
+    here = host("/var/lib/kubelet/config.yaml", running=False, unit=unit)
+    result = run_editor(kubelet_config, here, config={**SECURE, "serverTLSBootstrap": True})
+    assert result["path"] == str(main_file) and result["changed"]
+    assert result["overriding_flags"] == {"anonymous-auth": "true"}
+    (tmp_path / "kubelet.env").write_text(
+        f"ARGS=--config={main_file}\nARGS='--config={main_file} --config-dir={drop_ins}'\n"
+    )
+    result = run_editor(kubelet_config, here, config={"readOnlyPort": 0})
+    assert result["path"] == str(drop_ins / "90-kubemetrics.conf") and result["changed"]
+    unit.write_text("[Service]\nExecStart=/usr/bin/kubelet\n")
+    with pytest.raises(EditError, match="names no configuration file"):
+        run_editor(kubelet_config, here, config={"readOnlyPort": 0})
 
 
 def test_secrets_are_not_in_the_diff(main_file, run_editor):
