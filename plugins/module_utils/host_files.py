@@ -425,6 +425,14 @@ def undo(replacements):
         item.done = False
 
 
+def state_of(entry):
+    """Whether a file of a recorded change is as the change left it, as it was before, or something else."""
+    current = read_file(entry["path"]).sha256
+    if current == entry["sha256_after"]:
+        return "in_place"
+    return "undone" if current == entry["sha256_before"] else "edited"
+
+
 def restore_change(change_id, journal=None, force=False, check_mode=False):
     """Bring back the files as they were before the change ``change_id``; this is a new change of its own.
 

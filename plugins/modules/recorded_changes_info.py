@@ -1,0 +1,147 @@
+#!/usr/bin/python
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: recorded_changes_info
+short_description: List the changes that this collection made to definitions on a host
+version_added: 0.1.0
+author:
+  - The kubemetrics.aggregation maintainers (@kubemetrics)
+description:
+  - Lists what the editors M(kubemetrics.aggregation.component_flags) and M(kubemetrics.aggregation.kubelet_config)
+    recorded on the host, the oldest change first, and tells of each whether its files still are as it left them.
+options:
+  state_dir:
+    description:
+      - Where the records are kept.
+    type: path
+    default: /var/lib/kubemetrics
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
+    support: N/A
+    details: The module changes nothing.
+  idempotent:
+    description: When run twice in a row with the same arguments, the second run indicates no change.
+    support: full
+notes:
+  - Needs root, because records and backups are for root alone.
+seealso:
+  - module: kubemetrics.aggregation.recorded_change
+"""
+
+EXAMPLES = r"""
+- name: See what was changed on each host
+  kubemetrics.aggregation.recorded_changes_info:
+  register: history
+  become: true
+"""
+
+RETURN = r"""
+changes:
+  description: The recorded changes, the oldest first.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    id:
+      description: The id by which the change can be undone. Ids sort by time.
+      type: str
+    time:
+      description: When it was made (RFC 3339).
+      type: str
+    host:
+      description: The name of the host.
+      type: str
+    what:
+      description: What it was about.
+      type: str
+    component:
+      description: The component that is concerned.
+      type: str
+    undoes:
+      description: The id of the change that this one took back, or null.
+      type: str
+    state:
+      description:
+        - V(in_place) if all files are as the change left them, V(undone) if all are as they were before it, and
+          V(edited) if somebody changed one of them since.
+        - V(interrupted) if the run ended in the middle of the change; some of its files may be as before.
+      type: str
+    files:
+      description: The files of the change.
+      type: list
+      elements: dict
+      contains:
+        path:
+          description: The file.
+          type: str
+        backup:
+          description: Where its old content is; null if there was none.
+          type: str
+        state:
+          description: V(in_place), V(undone) or V(edited).
+          type: str
+  sample:
+    - id: 20260301T100500Z-1f0c9a3e
+      time: "2026-03-01T10:05:00Z"
+      host: cp1
+      what: "flags of kube-apiserver: --enable-aggregator-routing"
+      component: kube-apiserver
+      undoes:
+      state: in_place
+      files:
+        - path: /etc/kubernetes/manifests/kube-apiserver.yaml
+          backup: /var/lib/kubemetrics/backups/20260301T100500Z-1f0c9a3e/etc/kubernetes/manifests/kube-apiserver.yaml
+          state: in_place
+damaged:
+  description: Records that cannot be read.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils import host_files
+
+
+def describe(record: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    files = [
+        {"path": entry["path"], "backup": entry["backup"], "state": host_files.state_of(entry)}
+        for entry in record["files"]
+    ]
+    states = {entry["state"] for entry in files}
+    state = states.pop() if len(states) == 1 else "edited"
+    if record.get("state") != "done" and state != "undone":
+        state = "interrupted"
+    shown = {key: record.get(key) for key in ("id", "time", "host", "what", "component", "undoes")}
+    return {**shown, "state": state, "files": files}
+
+
+def main() -> t.NoReturn:
+    module = AnsibleModule(
+        argument_spec={"state_dir": {"type": "path", "default": host_files.STATE_DIR}}, supports_check_mode=True
+    )
+    state_dir = module.params["state_dir"]
+    if not os.path.isabs(state_dir):
+        module.fail_json(msg=f"state_dir is {state_dir!r}, and has to be an absolute path.")
+    try:
+        records, damaged = host_files.Journal(state_dir).list()
+        changes = [describe(record) for record in records]
+    except host_files.HostFileError as exc:
+        module.fail_json(msg=str(exc))
+    module.exit_json(changed=False, changes=changes, damaged=damaged)
+
+
+if __name__ == "__main__":
+    main()
