@@ -309,7 +309,12 @@ class ManagedCertificates:
                 "apiVersion": "v1",
                 "kind": "Secret",
                 "type": "kubernetes.io/tls",
-                "metadata": {"name": self._names.secret, "namespace": self._names.namespace},
+                "metadata": {
+                    "name": self._names.secret,
+                    "namespace": self._names.namespace,
+                    # An uninstall goes by these; without them the keys would stay behind.
+                    "labels": {"k8s-app": self._names.service, "app.kubernetes.io/managed-by": "kubemetrics"},
+                },
                 "data": wanted.data(),
             }
             try:
