@@ -547,6 +547,8 @@ def main() -> t.NoReturn:
     timeout = module.params["timeout"]
     if timeout < 1:
         module.fail_json(msg="timeout is %d, and has to be at least 1 second." % timeout)
+    if os.geteuid() != 0:
+        module.fail_json(msg="The module runs as user id %d, not as root, and would miss most of it." % os.geteuid())
 
     def out_of_time(unused_signal: int, unused_frame: t.Any) -> None:
         raise OutOfTime
