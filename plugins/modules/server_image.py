@@ -181,10 +181,14 @@ class Build:
         argv += ["--implementation", "cp", "--python-version", self.python_version]
         for platform in wheel_platforms(self.architecture):
             argv += ["--platform", platform]
-        if (self.source / LOCK).is_file():
-            # The list is complete. Left to itself, pip would judge markers by this machine's Python.
-            argv.append("--no-deps")
-        run("Fetching the server's dependencies", [*argv, *wanted])
+        lock = self.source / LOCK
+        if lock.is_file():
+            # The list is complete and has the hash of every file. Left to itself, pip would judge markers by this
+            # machine's Python.
+            argv += ["--no-deps", "--require-hashes", "--requirement", str(lock)]
+        else:
+            argv += wanted
+        run("Fetching the server's dependencies", argv)
         # Programs of the dependencies: they name this machine's Python, and the image has no use for them.
         shutil.rmtree(partial / "bin", ignore_errors=True)
         self.compile(partial)
