@@ -279,8 +279,15 @@ def describe(api: kube.Api, name: str) -> t.Dict[str, t.Any]:
     return summary
 
 
-def ask_server(api: kube.Api, server: str, paths: t.Mapping[str, str], attempts: int) -> t.List[t.Dict[str, t.Any]]:
-    """What one API server makes of each APIService."""
+class Asked(t.NamedTuple):
+    """What one API server makes of each APIService, and what makes it useless to ask again."""
+
+    entries: t.List[t.Dict[str, t.Any]]
+    hopeless: t.Optional[kube.KubeError]
+
+
+def ask_server(api: kube.Api, server: str, paths: t.Mapping[str, str], attempts: int) -> Asked:
+    """Ask one API server for each APIService."""
     entries = {
         name: {
             "server": server,
@@ -301,7 +308,7 @@ def ask_server(api: kube.Api, server: str, paths: t.Mapping[str, str], attempts:
     except kube.KubeError as exc:
         for entry in entries.values():
             entry["message"] = str(exc).rstrip(".")
-        return list(entries.values())
+        return Asked(list(entries.values()), exc if exc.final else None)
 
     for name, path in paths.items():
         entry = entries[name]
@@ -315,7 +322,7 @@ def ask_server(api: kube.Api, server: str, paths: t.Mapping[str, str], attempts:
         if not entry["message"] and entry["aggregator_unavailable"]:
             entry["message"] = "answers, but holds it to be unavailable (%s is 1)" % apiservices.GAUGE
         entry["ok"] = not entry["message"]
-    return list(entries.values())
+    return Asked(list(entries.values()), None)
 
 
 def request_repeatedly(api: kube.Api, server: str, path: str, attempts: int, entry: t.Dict[str, t.Any]) -> str:
@@ -363,6 +370,7 @@ class Looker:
         self.attempts = attempts
         self.apiservices: t.List[t.Dict[str, t.Any]] = []
         self.entries: t.List[t.Dict[str, t.Any]] = []
+        self.hopeless: t.Optional[kube.KubeError] = None
 
     def look(self) -> Observation:
         self.apiservices = [describe(self.api, name) for name in self.paths]
@@ -371,18 +379,22 @@ class Looker:
             answers = list(
                 pool.map(lambda server: ask_server(self.api, server, self.paths, self.attempts), self.servers)
             )
-        self.entries = [entry for answer in answers for entry in answer]
+        self.entries = [entry for answer in answers for entry in answer.entries]
+        self.hopeless = next((answer.hopeless for answer in answers if answer.hopeless), None)
         faults = [fault for summary in self.apiservices for fault in apiservices.verdict(summary, self.entries)]
         return Observation(not faults, self.state(), "; ".join(faults))
 
     def patient_look(self) -> Observation:
         """A look for which a server that is away is a state to wait out."""
         try:
-            return self.look()
+            observation = self.look()
         except kube.KubeError as exc:
             if self.api.is_final(exc):
                 raise
             return Observation(False, self.state(), str(exc).rstrip("."))
+        if self.hopeless:
+            raise self.hopeless
+        return observation
 
     def state(self) -> t.Dict[str, t.Any]:
         return {"apiservices": self.apiservices, "servers": self.entries}

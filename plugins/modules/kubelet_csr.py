@@ -189,6 +189,13 @@ nodes:
       type: str
   sample:
     w1: {state: issued, csr: csr-7xk2p, created: "2026-03-01T10:00:00Z"}
+server_time:
+  description:
+    - The clock of the API server (RFC 3339), which writes the creation times of requests. Take it from a run before the
+      kubelets are restarted as O(issued_after) of a run after that, since the clocks of other machines may differ.
+  returned: success
+  type: str
+  sample: "2026-03-01T10:00:02Z"
 elapsed:
   description: Seconds spent.
   returned: always
@@ -250,6 +257,7 @@ class Approver:
         self.denied: t.Dict[str, t.Dict[str, t.Any]] = {}
         self.left: t.List[t.Dict[str, t.Any]] = []
         self.progress: t.Dict[str, t.Dict[str, t.Any]] = {}
+        self.server_time: t.Optional[str] = None
 
     def owners(self) -> kubelet_csrs.Owners:
         nodes: t.List[t.Dict[str, t.Any]] = []
@@ -316,7 +324,8 @@ class Approver:
         return "; ".join(parts)
 
     def _list(self) -> t.List[t.Dict[str, t.Any]]:
-        csrs = self.api.list(CSR_PATH, query={"fieldSelector": "spec.signerName=" + kubelet_csrs.SIGNER})[0]
+        csrs, date = self.api.list(CSR_PATH, query={"fieldSelector": "spec.signerName=" + kubelet_csrs.SIGNER})
+        self.server_time = to_seconds(date) or None
         return [csr for csr in csrs if (csr.get("metadata") or {}).get("name")]
 
     def _settle(self, csr: t.Dict[str, t.Any], *, approve: bool, message: str) -> bool:
@@ -342,6 +351,7 @@ class Approver:
             "denied": sorted(self.denied.values(), key=lambda entry: (entry["node"], entry["name"])),
             "left": sorted(self.left, key=lambda entry: (entry["node"], entry["name"])),
             "nodes": self.progress,
+            "server_time": self.server_time,
         }
         if changes:
             result["diff"] = {"before": dict.fromkeys(changes, "pending"), "after": changes}

@@ -141,14 +141,29 @@ servers:
         oldest_age:
           description: Age of the oldest sample in seconds, or null.
           type: float
+        usage:
+          description:
+            - What each node uses, as RV(ignore:name), RV(ignore:cpu_millicores) and RV(ignore:memory_mib), in the
+              units of C(kubectl top).
+          type: list
+          elements: dict
     pods:
-      description: The same for pods, which are named C(NAMESPACE/NAME).
+      description: The same for pods, which are named C(NAMESPACE/NAME), without RV(servers.nodes.usage).
       type: dict
   sample:
     - server: https://192.0.2.11:6443
       ok: false
       message: 1 of 12 pods without metrics (default/web-0)
-      nodes: {expected: 2, with_metrics: 2, missing: [], stale: [], newest_age: 4.2, oldest_age: 9.8}
+      nodes:
+        expected: 2
+        with_metrics: 2
+        missing: []
+        stale: []
+        newest_age: 4.2
+        oldest_age: 9.8
+        usage:
+          - {name: cp1, cpu_millicores: 127, memory_mib: 585}
+          - {name: w1, cpu_millicores: 26, memory_mib: 163}
       pods: {expected: 12, with_metrics: 11, missing: [default/web-0], stale: [], newest_age: 4.2, oldest_age: 14.1}
 ok:
   description: Whether that is so for every server.
@@ -202,6 +217,8 @@ class Looker:
         self.max_age = max_age
         self.grace = grace
         self.entries: t.List[t.Dict[str, t.Any]] = []
+        #: A server that cannot be trusted: useless to ask again.
+        self.hopeless: t.Optional[kube.KubeError] = None
 
     def find_version(self) -> str:
         """The version that is served. As long as none is, the answer of the moment is not kept."""
@@ -236,10 +253,14 @@ class Looker:
                 body, date = self.api.get(path, server=server)
             except kube.KubeError as exc:
                 entry["message"] = str(exc).rstrip(".")
+                if exc.final:
+                    self.hopeless = exc
                 return entry
             samples = [item for item in (body or {}).get("items") or () if isinstance(item, dict)]
             now = date or datetime.datetime.now(datetime.timezone.utc)
             entry[kind] = resource_metrics.compare(getattr(expected, kind), samples, now, self.max_age)
+            if kind == "nodes":
+                entry[kind]["usage"] = resource_metrics.usage_of(samples)
             faults.append(resource_metrics.fault_of(kind, entry[kind]))
         entry["message"] = ", ".join(fault for fault in faults if fault)
         entry["ok"] = not entry["message"]
@@ -261,11 +282,14 @@ class Looker:
     def patient_look(self) -> Observation:
         """A look for which a server that is away is a state to wait out."""
         try:
-            return self.look()
+            observation = self.look()
         except kube.KubeError as exc:
             if self.api.is_final(exc):
                 raise
             return Observation(False, self.entries, str(exc).rstrip("."))
+        if self.hopeless:
+            raise self.hopeless
+        return observation
 
 
 def main() -> t.NoReturn:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 
 import pytest
@@ -63,6 +64,12 @@ def test_check_mode_says_what_would_happen_and_then_it_happens_once(cluster, kub
     again = run_module(kubelet_csr, kubeconfig=kubeconfig)
     assert (again["changed"], again["approved"]) == (False, [])
     assert not run_module(kubelet_csr, check_mode=True, kubeconfig=kubeconfig)["changed"]
+
+
+def test_the_clock_of_the_server_is_told(cluster, kubeconfig, run_module):
+    told = run_module(kubelet_csr, kubeconfig=kubeconfig)["server_time"]
+    moment = datetime.datetime.fromisoformat(told)
+    assert abs((datetime.datetime.now(datetime.UTC) - moment).total_seconds()) < 5
 
 
 def test_denying(cluster, kubeconfig, run_module):

@@ -154,3 +154,12 @@ def test_bad_arguments(kubeconfig, run_module, arguments, words):
     result = run_module(resource_metrics_info, kubeconfig=kubeconfig, **arguments)
     assert result["failed"]
     assert words in result["msg"]
+
+
+def test_a_server_that_is_not_trusted_ends_the_wait(cluster, start_server, other_authority, kubeconfig, run_module):
+    stranger = start_server(issuer=other_authority)
+    result = run_module(
+        resource_metrics_info, kubeconfig=kubeconfig, servers=[stranger.url], wait=True, wait_timeout=60
+    )
+    assert result["failed"]
+    assert f"{stranger.url} is not trusted" in result["msg"]
