@@ -40,12 +40,15 @@ class Change(t.NamedTuple):
 
 
 def native(value: t.Any) -> t.Any:
-    """The same data in Python's own types: Ansible's strings remember their origin, and PyYAML cannot write those."""
+    """The same data in Python's own types: Ansible's values remember their origin, and PyYAML cannot write those."""
     if isinstance(value, dict):
         return {native(key): native(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [native(entry) for entry in value]
-    return str.__str__(value) if isinstance(value, str) else value
+    for kind in (str, float, int):
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind(value)
+    return value
 
 
 def expand(patterns: t.Sequence[str], files: t.Mapping[str, HostFile]) -> dict[str, list[str]]:
