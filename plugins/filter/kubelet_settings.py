@@ -10,8 +10,8 @@ short_description: The settings of a kubelet that are in effect
 version_added: 0.1.0
 author: The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - Puts the configuration file of a kubelet, its drop-in files and its command line together, as the kubelet does, over the
-    defaults that hold for it.
+  - Puts the configuration file of a kubelet, its drop-in files and its command line together, as the kubelet does,
+    over the defaults that hold for it.
 options:
   _input:
     description: RV(kubemetrics.aggregation.component_info#module:kubelet_config).

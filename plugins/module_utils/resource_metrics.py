@@ -7,12 +7,20 @@
 from __future__ import annotations
 
 import datetime
+import math
+import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.kube import age_seconds, parse_rfc3339
 
 GROUP_PATH = "/apis/metrics.k8s.io"
 PREFERRED_VERSION = "v1beta1"
+
+_QUANTITY = re.compile(r"^([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-zA-Z]*)$")
+_SUFFIXES = {
+    "": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
+    **{"%si" % unit: float(1 << (10 * power)) for power, unit in enumerate("KMGTPE", start=1)},
+}
 
 
 def name_of(obj: t.Mapping[str, t.Any]) -> str:
@@ -99,6 +107,31 @@ def compare(
         "newest_age": round(min(known.values()), 1) if known else None,
         "oldest_age": round(max(known.values()), 1) if known else None,
     }
+
+
+def quantity(text: t.Any) -> t.Optional[float]:
+    """The value of a Kubernetes quantity, or None when it is none."""
+    match = _QUANTITY.match(text) if isinstance(text, str) else None
+    if not match or match.group(2) not in _SUFFIXES:
+        return None
+    return float(match.group(1)) * _SUFFIXES[match.group(2)]
+
+
+def usage_of(samples: t.Iterable[t.Mapping[str, t.Any]]) -> t.List[t.Dict[str, t.Any]]:
+    """What each node uses, in the units of kubectl top: millicores and MiB."""
+    usage = []
+    for sample in samples:
+        values = sample.get("usage") or {}
+        cpu, memory = quantity(values.get("cpu")), quantity(values.get("memory"))
+        usage.append(
+            {
+                "name": name_of(sample),
+                # As kubectl rounds: millicores up, MiB down.
+                "cpu_millicores": None if cpu is None else math.ceil(round(cpu * 1000, 6)),
+                "memory_mib": None if memory is None else int(memory // (1 << 20)),
+            }
+        )
+    return sorted(usage, key=lambda entry: entry["name"])
 
 
 def _is_fresh(age: t.Optional[float], max_age: float) -> bool:

@@ -103,3 +103,40 @@ def test_words():
 )
 def test_choose_version(group, version):
     assert resource_metrics.choose_version(group) == version
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0", 0.0),
+        ("127", 127.0),
+        ("123456789n", 0.123456789),
+        ("1500u", 0.0015),
+        ("250m", 0.25),
+        ("147532Ki", 147532 * 1024.0),
+        ("1Gi", 1024.0**3),
+        ("2M", 2e6),
+        (".5", 0.5),
+        ("-1", None),
+        ("1Q", None),
+        ("", None),
+        (5, None),
+        (None, None),
+    ],
+)
+def test_quantities(text, value):
+    found = resource_metrics.quantity(text)
+    assert found is None if value is None else found == pytest.approx(value)
+
+
+def test_usage_is_in_the_units_of_kubectl_top():
+    samples = [
+        {"metadata": {"name": "w1"}, "usage": {"cpu": "25000001n", "memory": "1535Ki"}},
+        {"metadata": {"name": "cp1"}, "usage": {"cpu": "2", "memory": "1Gi"}},
+        {"metadata": {"name": "x"}},
+    ]
+    assert resource_metrics.usage_of(samples) == [
+        {"name": "cp1", "cpu_millicores": 2000, "memory_mib": 1024},
+        {"name": "w1", "cpu_millicores": 26, "memory_mib": 1},
+        {"name": "x", "cpu_millicores": None, "memory_mib": None},
+    ]
