@@ -114,9 +114,9 @@ class Scheduler:
             return
         slot = self._slots[name] = _Slot(name, self._resolution)
         self._fresh += 1
-        # While many are new, each takes its place in a time that grows with their number.
-        spread = min(_SPREAD_PART * self._resolution, _SPREAD_PER_NODE * self._fresh)
-        self._at(slot, self._now() + spread * (slot.phase / self._resolution))
+        # Where many come at once they form a queue, and when that would become too long, several queues side by side.
+        place = _SPREAD_PER_NODE * (self._fresh - 1)
+        self._at(slot, self._now() + place % (_SPREAD_PART * self._resolution))
 
     def remove(self, name: str) -> None:
         """Let a node go. A scrape that is under way ends unheard."""
@@ -197,6 +197,8 @@ class Scheduler:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if self._healthy or self._failing:
+            self._wake.set()
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.error("a scrape ended in an internal error; its node counts as failed", exc_info=error)
@@ -216,8 +218,6 @@ class Scheduler:
                 self._fresh -= 1
             self._reschedule(slot, outcome)
             self._slowest = max(self._slowest, self._now() - due)
-            if self._healthy or self._failing:
-                self._wake.set()
 
     def _reschedule(self, slot: _Slot, outcome: Outcome) -> None:
         if self._slots.get(slot.name) is not slot:

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole engine between a fake API server and fake kubelets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from support.fake_api import FakeApi, node, pod
+from support.fake_kubelet import FakeKubelet, Request, Writer, hang, respond, running
+from support.pki import Authority, Pair
+from support.resource_text import Container, resource_text
+
+from metrics_server import scheduler as scheduler_module
+from metrics_server.cluster.entries import PATH_ANNOTATION
+from metrics_server.engine import Engine, EngineConfig, EngineError
+from metrics_server.kube import KubeClient
+from metrics_server.telemetry import EngineTelemetry
+
+CA = Authority()
+
+
+class Machine:
+    """A node whose counters grow with the time: one core for the node, a tenth for each container."""
+
+    def __init__(self, name: str, *containers: tuple[str, str], certificate: Pair | None = None) -> None:
+        self.name = name
+        self.containers = containers
+        self.started = time.time() - 1000
+        self.kubelet = FakeKubelet(self.answer, certificate or CA.issue(name, dns=(name,)))
+        self.failing: Callable[[Request, Writer], object] | None = None
+
+    async def answer(self, request: Request, writer: Writer) -> None:
+        if self.failing is not None:
+            await self.failing(request, writer)  # type: ignore[misc]
+            return
+        now = time.time()
+        ran = now - self.started
+        if request.path.startswith("/stats/summary"):
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1e6) % 10**6:06}Z"
+            point = {
+                "cpu": {"time": stamp, "usageCoreNanoSeconds": int(ran * 1e9)},
+                "memory": {"time": stamp, "workingSetBytes": 1 << 30},
+            }
+            await respond(body=json.dumps({"node": point, "pods": []}).encode())(request, writer)
+            return
+        milliseconds = int(now * 1000)
+        text = resource_text(
+            [
+                Container("default", pod_name, container, ran / 10, 1 << 20, self.started, milliseconds)
+                for pod_name, container in self.containers
+            ],
+            node_cpu=ran,
+            node_memory=1 << 30,
+            node_time=milliseconds,
+        )
+        await respond(body=text)(request, writer)
+
+    def object(self, **metadata: Any) -> dict[str, Any]:
+        return node(self.name, port=self.kubelet.port, **metadata)
+
+
+class Running:
+    """An engine with what is around it."""
+
+    def __init__(self, engine: Engine, registry: CollectorRegistry) -> None:
+        self.engine = engine
+        self._registry = registry
+
+    def metrics(self) -> str:
+        return generate_latest(self._registry).decode()
+
+    async def ready(self) -> None:
+        await until(lambda: self.engine.ready_reason() is None)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 8.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def engine_for(api: FakeApi, tmp_path: Path, **config: object) -> AsyncIterator[Running]:
+    (tmp_path / "kubelet-ca.crt").write_bytes(CA.pem)
+    client = KubeClient.from_kubeconfig(api.kubeconfig(), user_agent="test")
+    registry = CollectorRegistry()
+    options: dict[str, object] = {
+        "metric_resolution": 0.4,
+        "kubelet_request_timeout": 0.3,
+        "kubelet_use_node_status_port": True,
+        "kubelet_preferred_address_types": ("InternalIP",),
+        "kubelet_certificate_authority": str(tmp_path / "kubelet-ca.crt"),
+        "point_lifetime": 3.0,
+    }
+    engine = Engine(EngineConfig(**{**options, **config}), client, EngineTelemetry(registry))  # type: ignore[arg-type]
+    await engine.start()
+    try:
+        yield Running(engine, registry)
+    finally:
+        await engine.stop()
+        await client.close()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_module, "_WARM_UP", 0.1)
+    monkeypatch.setattr(scheduler_module, "_FIRST_RETRY", 0.1)
+    monkeypatch.setattr(scheduler_module, "_MAX_BACKOFF", 0.5)
+
+
+async def test_from_cluster_to_readings(tmp_path: Path) -> None:
+    one, two = Machine("n1", ("web", "app"), ("web", "side"), ("gone", "app")), Machine("n2", ("db", "db"))
+    async with FakeApi(tmp_path) as api, running(tmp_path, one.kubelet, two.kubelet):
+        await api.put(one.object(), two.object())
+        await api.put(pod("default", "web", "n1", "app", "side"), pod("default", "db", "n2", "db"))
+        async with engine_for(api, tmp_path) as run:
+            assert "has not been received yet" in (run.engine.ready_reason() or "")
+            await run.ready()
+            store, index = run.engine.store, run.engine.index
+            assert [entry.name for entry in index.nodes()] == ["n1", "n2"]
+            assert [entry.name for entry in index.pods("default")] == ["db", "web"]
+            reading = store.node_reading("n1")
+            assert reading is not None
+            assert reading.containers[0].cpu_nanocores == pytest.approx(10**9, rel=0.02)
+            web = store.pod_reading("default", "web")
+            assert web is not None
+            assert [usage.name for usage in web.containers] == ["app", "side"]
+            assert web.containers[0].cpu_nanocores == pytest.approx(10**8, rel=0.02)
+            assert store.pod_reading("default", "gone") is None
+            assert b'"cpu":' in (store.pod_fragment("default", "db") or b"")
+            metrics = run.metrics()
+            assert 'metrics_server_storage_points{type="node"} 2.0' in metrics
+            assert 'metrics_server_kubelet_request_total{reason="",success="true"}' in metrics
+            assert 'metrics_server_kubelet_request_duration_seconds_bucket{le="+Inf",node="n1"}' in metrics
+            assert "metrics_server_kubelet_connections 2.0" in metrics
+
+
+async def test_a_node_that_leaves_takes_everything_along(tmp_path: Path) -> None:
+    one, two = Machine("n1", ("web", "app")), Machine("n2", ("db", "db"))
+    async with FakeApi(tmp_path) as api, running(tmp_path, one.kubelet, two.kubelet):
+        await api.put(one.object(), two.object(), pod("default", "db", "n2", "db"))
+        async with engine_for(api, tmp_path) as run:
+            await run.ready()
+            assert 'node="n2"' in run.metrics()
+            two.failing = hang
+            await asyncio.sleep(0.2)
+            await api.delete(two.object())
+            await until(lambda: run.engine.index.node("n2") is None)
+            # Also a scrape that was under way brings nothing back.
+            await asyncio.sleep(0.6)
+            assert 'node="n2"' not in run.metrics()
+            assert run.engine.store.node_reading("n2") is None
+            assert run.engine.store.pod_reading("default", "db") is None
+            assert "metrics_server_kubelet_connections 1.0" in run.metrics()
+            assert run.engine.ready_reason() is None
+
+
+async def test_a_failing_node_costs_only_itself_and_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good, slow = Machine("good"), Machine("slow")
+    wrong = Machine("wrong", certificate=CA.issue("wrong", dns=("other",)))
+    foreign = Machine("foreign", certificate=Authority().issue("foreign", dns=("foreign",)))
+    slow.failing = hang
+    machines = (good, slow, wrong, foreign)
+    async with FakeApi(tmp_path) as api, running(tmp_path, *(machine.kubelet for machine in machines)):
+        await api.put(*(machine.object() for machine in machines))
+        async with engine_for(api, tmp_path) as run:
+            await run.ready()
+            assert run.engine.store.node_reading("good") is not None
+            metrics = run.metrics()
+            for reason in ("timeout", "ip_san_missing", "unknown_authority"):
+                assert f'metrics_server_kubelet_failing_nodes{{reason="{reason}"}} 1.0' in metrics
+                assert f'metrics_server_kubelet_request_total{{reason="{reason}",success="false"}}' in metrics
+            await asyncio.sleep(1.0)
+            # A lasting failure is told once, not at each attempt.
+            assert caplog.text.count("[ip_san_missing]") == 1
+            slow.failing = None
+            await until(lambda: run.engine.store.node_reading("slow") is not None)
+            assert 'metrics_server_kubelet_failing_nodes{reason="timeout"} 0.0' in run.metrics()
+
+
+async def test_not_ready_says_why_and_ready_has_patience(tmp_path: Path) -> None:
+    only = Machine("n1")
+    only.failing = respond(403, b"Forbidden (user=system:serviceaccount:kube-system:metrics-server)")
+    async with FakeApi(tmp_path) as api, running(tmp_path, only.kubelet):
+        await api.put(only.object())
+        async with engine_for(api, tmp_path, point_lifetime=1.0) as run:
+            await until(lambda: "n1: forbidden" in (run.engine.ready_reason() or ""))
+            assert run.engine.ready_reason() == "none of 1 Ready nodes has metrics (n1: forbidden)"
+            only.failing = None
+            await run.ready()
+            only.failing = hang
+            await asyncio.sleep(0.6)
+            assert run.engine.ready_reason() is None
+            await until(lambda: run.engine.ready_reason() is not None)
+            only.failing = None
+            await run.ready()
+
+
+async def test_a_cluster_without_nodes_is_ready(tmp_path: Path) -> None:
+    async with FakeApi(tmp_path) as api, engine_for(api, tmp_path) as run:
+        await run.ready()
+        assert list(run.engine.index.nodes()) == []
+
+
+async def test_summary_where_the_resource_path_is_missing(tmp_path: Path) -> None:
+    old = Machine("old")
+
+    async def answer(request: Request, writer: Writer) -> None:
+        if request.path == "/metrics/resource":
+            await respond(404)(request, writer)
+        else:
+            await Machine.answer(old, request, writer)
+
+    old.kubelet.behaviour = answer
+    async with FakeApi(tmp_path) as api, running(tmp_path, old.kubelet):
+        await api.put(old.object())
+        async with engine_for(api, tmp_path) as run:
+            await run.ready()
+            await until(lambda: len(old.kubelet.requests) >= 4)
+    paths = [request.path for request in old.kubelet.requests]
+    # Asked once, then remembered.
+    assert paths.count("/metrics/resource") == 1
+    assert set(paths[1:]) == {"/stats/summary?only_cpu_and_memory=true"}
+
+
+async def test_paths_by_flag_and_by_annotation(tmp_path: Path) -> None:
+    plain, other, strange = Machine("plain"), Machine("other"), Machine("strange")
+    machines = (plain, other, strange)
+    async with FakeApi(tmp_path) as api, running(tmp_path, *(machine.kubelet for machine in machines)):
+        await api.put(
+            plain.object(),
+            other.object(annotations={PATH_ANNOTATION: "/api/v1/resource?a=b"}),
+            strange.object(annotations={PATH_ANNOTATION: "/x HTTP/1.1\r\nX: y"}),
+        )
+        async with engine_for(api, tmp_path) as run:
+            await run.ready()
+            assert 'metrics_server_kubelet_failing_nodes{reason="not_found"} 1.0' in run.metrics()
+        async with engine_for(api, tmp_path, kubelet_source="summary") as run:
+            await run.ready()
+    assert {request.path for request in plain.kubelet.requests} == {
+        "/metrics/resource",
+        "/stats/summary?only_cpu_and_memory=true",
+    }
+    assert other.kubelet.requests[0].path == "/api/v1/resource?a=b"
+    assert all(request.path.startswith("/stats") for request in strange.kubelet.requests)
+
+
+async def test_a_node_that_moves_is_followed(tmp_path: Path) -> None:
+    before = Machine("n1")
+    async with FakeApi(tmp_path) as api, running(tmp_path, before.kubelet):
+        await api.put(before.object())
+        async with engine_for(api, tmp_path) as run:
+            await run.ready()
+            after = Machine("n1")
+            async with running(tmp_path, after.kubelet):
+                await api.put(after.object())
+                await until(lambda: bool(after.kubelet.requests))
+                count = len(before.kubelet.requests)
+                await asyncio.sleep(0.6)
+                assert len(before.kubelet.requests) == count
+
+
+async def test_node_selector(tmp_path: Path) -> None:
+    async with FakeApi(tmp_path) as api, engine_for(api, tmp_path, node_selector="pool in (a,b)") as run:
+        await run.ready()
+    assert ("list nodes", {"labelSelector": "pool in (a,b)", "limit": "500"}) in api.requests
+
+
+async def test_the_kubeconfigs_token_goes_to_kubelets(tmp_path: Path) -> None:
+    only = Machine("n1")
+    async with FakeApi(tmp_path) as api, running(tmp_path, only.kubelet):
+        await api.put(only.object())
+        async with engine_for(api, tmp_path) as run:
+            await run.ready()
+    assert only.kubelet.requests[0].headers["authorization"] == "Bearer api-token"
+
+
+async def test_unusable_configuration(tmp_path: Path) -> None:
+    async with FakeApi(tmp_path) as api:
+        client = KubeClient.from_kubeconfig(api.kubeconfig(), user_agent="test")
+        for config in (
+            EngineConfig(kubelet_certificate_authority="/missing"),
+            EngineConfig(kubelet_token_file="/missing"),
+        ):
+            with pytest.raises(EngineError, match="/missing cannot be read"):
+                Engine(config, client, EngineTelemetry(CollectorRegistry()))
+        await client.close()
