@@ -40,7 +40,6 @@ def _decimal(value: int, exponent: int) -> str:
     return f"{value}{_DECIMAL[exponent]}"
 
 
-@lru_cache(maxsize=4096)
 def go_duration(nanoseconds: int) -> str:
     """Return a duration as Go prints it, which is how the API carries `window`: `15.029s`, `1m0.5s`, `800ms`, `0s`."""
     if nanoseconds == 0:

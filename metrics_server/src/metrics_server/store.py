@@ -338,34 +338,42 @@ class Store:
 
         The same as `_pod_fragment(self._reading(...))` for each, in a quarter of the time: full lists are made of this.
         """
-        layout = known.layout
         oldest = known.newest - self._lifetime_ms
+        times, previous_times = known.times, known.previous_times
         usages: list[str | None] = []
         for now, before, cpu_now, cpu_before, memory in zip(
-            known.times, known.previous_times, known.cpu, known.previous_cpu, known.memory, strict=True
+            times, previous_times, known.cpu, known.previous_cpu, known.memory, strict=True
         ):
             if not before or now < oldest:
                 usages.append(None)
                 continue
             nanocores = int((int(cpu_now * 1e9) - int(cpu_before * 1e9)) / ((now - before) / 1000))
-            cpu = f"{nanocores}n" if nanocores % 1000 else cpu_quantity(nanocores)
-            kibibytes, odd = divmod(int(memory), 1024)
-            size = f"{kibibytes}Ki" if kibibytes % 1024 and not odd else memory_quantity(int(memory))
-            usages.append(f'{cpu}","memory":"{size}"}}}}')
+            size = int(memory)
+            if nanocores % 1000 and not size & 1023 and size & 0xFFFFF:
+                # Nearly always: no coarser unit than these two is exact.
+                usages.append(f'{nanocores}n","memory":"{size >> 10}Ki"}}}}')
+            else:
+                usages.append(f'{cpu_quantity(nanocores)}","memory":"{memory_quantity(size)}"}}}}')
         fragments: list[bytes | None] = []
-        times, previous_times = known.times, known.previous_times
-        for names, slots in zip(layout.names, layout.slots, strict=True):
-            slot = slots[0] if len(slots) == 1 else min(slots, key=times.__getitem__)
-            now, window = times[slot], times[slot] - previous_times[slot]
-            parts = [usages[each] for each in slots]
-            if None in parts:
+        for names, slots in zip(known.layout.names, known.layout.slots, strict=True):
+            if len(slots) == 1:
+                slot = slots[0]
+                usage = usages[slot]
+                containers = None if usage is None else _container_head(names[0]) + usage
+            else:
+                slot = min(slots, key=times.__getitem__)
+                parts = [usages[each] for each in slots]
+                containers = None
+                if None not in parts:
+                    containers = ",".join(
+                        [f"{_container_head(name)}{part}" for name, part in zip(names, parts, strict=True)]
+                    )
+            if containers is None:
                 fragments.append(None)
                 continue
-            containers = ",".join([f"{_container_head(name)}{part}" for name, part in zip(names, parts, strict=True)])
-            # The Go form of a duration below a minute; %g keeps six digits, and there are at most five.
-            duration = f"{window / 1000:g}s" if 1000 <= window < 60_000 else go_duration(window * 1_000_000)
-            text = f'"timestamp":"{rfc3339(now // 1000)}","window":"{duration}","containers":[{containers}]'
-            fragments.append(text.encode())
+            now = times[slot]
+            stamp, window = rfc3339(now // 1000), _window(now - previous_times[slot])
+            fragments.append(f'"timestamp":"{stamp}","window":"{window}","containers":[{containers}]'.encode())
         return fragments
 
     def _reading(self, known: _Node, number: int) -> Reading | None:
@@ -385,6 +393,11 @@ class Store:
         if not usages:
             return None
         return Reading(earliest * 1_000_000, window_of_earliest * 1_000_000, tuple(usages))
+
+
+@lru_cache(maxsize=32768)
+def _window(milliseconds: int) -> str:
+    return go_duration(milliseconds * 1_000_000)
 
 
 @lru_cache(maxsize=4096)
