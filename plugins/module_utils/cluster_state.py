@@ -12,6 +12,7 @@ METRICS_GROUP = "metrics.k8s.io"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "kubemetrics"
 DEFAULT_KUBELET_PORT = 10250
+HOSTNAME_LABEL = "kubernetes.io/hostname"
 
 Object = t.Mapping[str, t.Any]
 
@@ -55,6 +56,7 @@ def node_view(node: Object) -> t.Dict[str, t.Any]:
         "runtime": runtime or None,
         "runtime_version": runtime_version or None,
         "pod_cidrs": dig(node, "spec", "podCIDRs") or [],
+        "hostname": labels.get(HOSTNAME_LABEL) or dig(node, "metadata", "name"),
         "unschedulable": bool(dig(node, "spec", "unschedulable")),
         "control_plane": any(
             "node-role.kubernetes.io/" + role in labels for role in ("control-plane", "controlplane", "master")
@@ -133,8 +135,19 @@ def deployment_view(item: t.Optional[Object]) -> t.Optional[t.Dict[str, t.Any]]:
         match_labels=dig(item, "spec", "selector", "matchLabels") or {},
         images=[entry.get("image") for entry in dig(item, "spec", "template", "spec", "containers") or ()],
         progress=str(condition(item, "Progressing").get("message") or ""),
+        hostnames=required_hostnames(item),
     )
     return view
+
+
+def required_hostnames(deployment: Object) -> t.List[str]:
+    """The host names that a Deployment's node affinity is limited to; empty when it is not."""
+    path = ("spec", "template", "spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution")
+    for term in dig(dig(deployment, *path), "nodeSelectorTerms") or ():
+        for expression in dig(term, "matchExpressions") or ():
+            if expression.get("key") == HOSTNAME_LABEL and expression.get("operator") == "In":
+                return sorted(expression.get("values") or ())
+    return []
 
 
 def container_trouble(status: Object) -> str:

@@ -119,6 +119,9 @@ nodes:
       description: Address ranges of its pods.
       type: list
       elements: str
+    hostname:
+      description: Value of its label C(kubernetes.io/hostname).
+      type: str
     unschedulable:
       description: Whether it is cordoned.
       type: bool
@@ -163,13 +166,13 @@ def look_at_server(api: kube.Api, server: str) -> t.Dict[str, t.Any]:
     try:
         response = api.request("GET", "/readyz", server=server)
     except kube.KubeError as exc:
-        return {"server": server, "ready": False, "message": exc.message, "final": exc.final}
+        return {"server": server, "ready": False, "message": exc.message, "reason": exc.reason}
     message = (
         ""
         if response.status == 200
         else kube.http_error(response.status, response.body, server, "/readyz", None).message
     )
-    return {"server": server, "ready": response.status == 200, "message": message, "final": False}
+    return {"server": server, "ready": response.status == 200, "message": message, "reason": ""}
 
 
 def first_answer(api: kube.Api, servers: t.Sequence[str]) -> t.Tuple[t.Dict[str, t.Any], t.List[t.Dict[str, t.Any]]]:
@@ -221,12 +224,18 @@ def main() -> t.NoReturn:
         )
         servers = [kube.normalize_server(server) for server in params["servers"] or [api.server]]
     except kube.KubeError as exc:
-        module.fail_json(msg="%s Give the path of a kubeconfig of this cluster as cluster_kubeconfig." % exc.message)
+        module.fail_json(msg=exc.message)
     except ValueError as exc:
         module.fail_json(msg=str(exc))
 
     with ThreadPoolExecutor(max_workers=min(8, len(servers))) as pool:
         states = list(pool.map(lambda server: look_at_server(api, server), servers))
+    # Other modules send some of their requests to the kubeconfig's own server, whatever the others answer.
+    own = next((state for state in states if state["server"] == api.server), None) or look_at_server(api, api.server)
+    if own["reason"] and any(state["ready"] for state in states):
+        module.fail_json(
+            msg="The server of the kubeconfig: %s %s" % (own["message"], cluster_state.advice(None, own["reason"]))
+        )
     # A server that is up is asked first, so that a dead one costs its time-out once.
     ordered = [state["server"] for state in sorted(states, key=lambda state: not state["ready"])]
     if not any(state["ready"] for state in states):

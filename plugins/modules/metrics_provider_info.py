@@ -96,6 +96,7 @@ deployment:
     match_labels: {k8s-app: metrics-server}
     images: ["localhost/kubemetrics/metrics-server:0123456789ab"]
     progress: ReplicaSet "metrics-server-5d9c" has successfully progressed.
+    hostnames: [cp1, worker1]
 service:
   description: The Service of that name, or null.
   returned: success
