@@ -48,7 +48,10 @@ _FIRST_TIME, _LAST_TIME = 10**12, 10**13
 
 _NAME = re.compile(rb"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(rb'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(,?)')
+#: Labels as every kubelet prints them; what is different is read by the general rule.
+_USUAL_LABELS = re.compile(rb'\{container="([^"\\]+)",namespace="([^"\\]+)",pod="([^"\\]+)"\}')
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
+_KEY_LABELS = (b"namespace", b"pod", b"container")
 _REPLACEMENTS = {b"n": b"\n", b"\\": b"\\", b'"': b'"'}
 
 
@@ -155,6 +158,8 @@ class _Careful:
         self._now = now_ms
         self._bad: dict[str, int] = {}
         self._containers: dict[tuple[str, str, str], ContainerPoint] = {}
+        #: Keys by their labels' text, which is the same in each family.
+        self._keys: dict[bytes, tuple[str, str, str]] = {}
         self._families = {family: _Family() for family in _FAMILIES}
         self._node: dict[bytes, tuple[float, int]] = {}
         self._kubelet_error = False
@@ -190,27 +195,22 @@ class _Careful:
             self._kubelet_error = self._kubelet_error or line[end:].strip().startswith(b"1")
 
     def _container_line(self, name: bytes, line: bytes, end: int) -> None:
-        labels, end = _labels(line, end)
-        if labels is None:
-            self._count("labels")
+        usual = _USUAL_LABELS.match(line, end)
+        key: tuple[str, str, str] | str
+        if usual is not None:
+            end = usual.end()
+            found = self._keys.get(usual.group())
+            key = _key(usual.group(2), usual.group(3), usual.group(1)) if found is None else found
+        else:
+            labels, end = _labels(line, end)
+            key = "labels" if labels is None else _key(*(labels.get(label, b"") for label in _KEY_LABELS))
+        if isinstance(key, str):
+            self._count(key)
             return
+        if usual is not None and len(self._keys) < MAX_CONTAINERS:
+            self._keys[usual.group()] = key
         number = self._number(name, line[end:])
         if number is None:
-            return
-        try:
-            key = (
-                labels[b"namespace"].decode("utf-8"),
-                labels[b"pod"].decode("utf-8"),
-                labels[b"container"].decode("utf-8"),
-            )
-        except KeyError:
-            self._count("missing_label")
-            return
-        except UnicodeDecodeError:
-            self._count("labels")
-            return
-        if not all(key):
-            self._count("missing_label")
             return
         value, time, stride = number
         family = self._families[name]
@@ -343,6 +343,16 @@ class _Careful:
             counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(self._bad.items()))
             return f"no line of the answer can be used ({counts})"
         return "the answer holds none of the kubelet's resource metrics"
+
+
+def _key(namespace: bytes, pod: bytes, container: bytes) -> tuple[str, str, str] | str:
+    """Return the container that is meant, or what is wrong with its labels."""
+    if not (namespace and pod and container):
+        return "missing_label"
+    try:
+        return namespace.decode("utf-8"), pod.decode("utf-8"), container.decode("utf-8")
+    except UnicodeDecodeError:
+        return "labels"
 
 
 def _labels(line: bytes, start: int) -> tuple[dict[bytes, bytes] | None, int]:

@@ -17,8 +17,8 @@ from metrics_server.kubelet.summary import parse_summary
 
 RESOURCE_PATH = "/metrics/resource"
 SUMMARY_PATH = "/stats/summary?only_cpu_and_memory=true"
-#: Parsing this much blocks the event loop for less than 20 ms; more is done in a thread.
-_INLINE_BODY = 512 * 1024
+#: A larger answer is parsed in a thread: the careful way would hold up the event loop for more than 20 ms.
+_INLINE_BODY = 256 * 1024
 #: A kubelet without /metrics/resource is asked for it again after this time: it may have been upgraded.
 _SUMMARY_MEMORY = 1800.0
 
