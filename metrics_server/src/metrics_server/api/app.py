@@ -360,11 +360,10 @@ def _attributes(request: web.BaseRequest) -> Attributes:
 
 def _selectors(resource: Resource, query: Mapping[str, str]) -> tuple[LabelSelector, FieldSelector]:
     try:
-        labels = parse_label_selector(query.get("labelSelector", ""))
-    except SelectorError as error:
-        raise status.bad_request(f"unable to parse label selector: {error}") from None
-    try:
-        return labels, parse_field_selector(query.get("fieldSelector", ""), FIELDS[resource.name])
+        return (
+            parse_label_selector(query.get("labelSelector", "")),
+            parse_field_selector(query.get("fieldSelector", ""), FIELDS[resource.name]),
+        )
     except SelectorError as error:
         raise status.bad_request(str(error)) from None
 

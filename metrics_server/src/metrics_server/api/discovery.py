@@ -19,6 +19,8 @@ from metrics_server.api.status import GROUP
 #: The preferred version comes first. v1beta1 is what every client in the field asks for.
 VERSIONS = ("v1beta1", "v1")
 _VERBS = ("get", "list")
+#: The kernel's names of architectures in Kubernetes' words.
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _AGGREGATED_GROUP = "apidiscovery.k8s.io"
 _AGGREGATED_KIND = "APIGroupDiscoveryList"
 
@@ -95,7 +97,7 @@ def _aggregated(version: str) -> Document:
             "metadata": {},
             "items": [
                 {
-                    "metadata": {"name": GROUP, "creationTimestamp": None},
+                    "metadata": {"name": GROUP},
                     "versions": [
                         {
                             "version": served,
@@ -156,6 +158,6 @@ VERSION = _document(
         "buildDate": "",
         "goVersion": f"python{platform.python_version()}",
         "compiler": sys.implementation.name,
-        "platform": f"{platform.system().lower()}/{platform.machine()}",
+        "platform": f"{platform.system().lower()}/{_ARCHITECTURES.get(platform.machine(), platform.machine())}",
     }
 )

@@ -37,7 +37,7 @@ class ApiError(Exception):
             "message": self.message,
             "reason": self.reason,
         }
-        if self.details:
+        if self.details is not None:
             status["details"] = dict(self.details)
         status["code"] = self.code
         return msgspec.json.encode(status) + b"\n"
@@ -93,6 +93,7 @@ def method_not_allowed(allowed: str) -> ApiError:
         405,
         "MethodNotAllowed",
         "the server does not allow this method on the requested resource",
+        {},
         headers={"Allow": allowed},
     )
 
