@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Renders the variable tables of the role READMEs from the argument specs; run it to write them.
 
-    python tests/unit/role_docs.py
+python tests/unit/role_docs.py
 """
 
 from __future__ import annotations
