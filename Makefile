@@ -12,11 +12,6 @@ STATE := $(CURDIR)/.lab/$(LAB_NAME)
 TREE := $(CURDIR)/.ansible/collections/ansible_collections/kubemetrics/aggregation
 
 export LAB_NAME
-export PATH := $(VENV)/bin:$(PATH)
-export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
-export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.ansible/collections
-export ANSIBLE_INVENTORY_UNPARSED_WARNING := False
-export ANSIBLE_LOCALHOST_WARNING := False
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -35,13 +30,13 @@ demo: ## A real cluster on this machine, site.yml, kubectl top (about 10 minutes
 demo-down: lab-down ## Remove the demo with everything that it left
 
 lab-up: setup ## Bring up (or resume) a lab cluster
-	@ansible-playbook lab/up.yml
+	@. .ci/env && ansible-playbook lab/up.yml
 
 lab-down: setup ## Remove the lab cluster; the cache of binaries and images stays
-	@ansible-playbook lab/down.yml
+	@. .ci/env && ansible-playbook lab/down.yml
 
 site: setup ## Run playbooks/site.yml against the lab
-	@ansible-playbook -i "$(STATE)/inventory.yml" playbooks/site.yml
+	@. .ci/env && ansible-playbook -i "$(STATE)/inventory.yml" playbooks/site.yml
 
 test: ## All tests, each stage with its duration
 	@.ci/test
@@ -53,4 +48,4 @@ lint: setup ## ansible-lint, yamllint, ruff, mypy, role documentation
 	@.ci/test lint
 
 build: setup ## Build the collection archive into dist/
-	@ansible-galaxy collection build --force --output-path dist .
+	@. .ci/env && ansible-galaxy collection build --force --output-path dist .
