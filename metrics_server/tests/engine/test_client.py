@@ -137,6 +137,26 @@ async def test_http_1_0(tmp_path: Path) -> None:
         assert await client.get(target(kubelet), PATH) == b"old"
 
 
+async def test_a_body_without_length_must_end_properly(tmp_path: Path) -> None:
+    """Over TLS, an end without close_notify can be anybody's work: half an answer must not pass for a whole."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*GOOD.write(tmp_path, "kubelet"))
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with context.wrap_socket(connection, server_side=True) as secured:
+            secured.recv(65536)
+            secured.sendall(b"HTTP/1.0 200 OK\r\n\r\nhalf of it")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        served = asyncio.create_task(asyncio.to_thread(serve, listener))
+        where = Target("n1", ("127.0.0.1",), listener.getsockname()[1], frozenset({"n1"}))
+        error = await failure(make_client(), where)
+        await served
+    assert error.reason is Reason.MALFORMED
+    assert "cut off" in error.message
+
+
 @pytest.mark.parametrize("certificate", [GOOD, None])
 async def test_body_until_the_end_of_the_connection(tmp_path: Path, certificate: Pair | None) -> None:
     kubelet = FakeKubelet(respond_raw(b"HTTP/1.0 200 OK\r\n\r\n", b"all of it", close=True), certificate)
@@ -486,6 +506,17 @@ async def test_connection_that_dies_at_its_second_request(tmp_path: Path) -> Non
         for _ in range(3):
             assert await client.get(target(kubelet), PATH) == b"ok"
         assert client.opened == 3
+
+
+async def test_letting_a_node_go_ends_its_scrape(tmp_path: Path) -> None:
+    kubelet = FakeKubelet(hang, GOOD)
+    async with running(tmp_path, kubelet), closing(make_client()) as client:
+        task = asyncio.create_task(client.get(target(kubelet), PATH))
+        await until(lambda: len(kubelet.requests) == 1)
+        client.forget("n1")
+        with pytest.raises(ScrapeError, match="given up"):
+            await task
+        assert client.open_connections == 0
 
 
 async def test_a_cancelled_scrape_leaves_no_answer_behind(tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ from support.pki import Authority, Pair
 from support.resource_text import Container, resource_text
 
 from metrics_server import scheduler as scheduler_module
-from metrics_server.cluster.entries import PATH_ANNOTATION
+from metrics_server.cluster.entries import PATH_ANNOTATION, NodeEntry
 from metrics_server.engine import Engine, EngineConfig, EngineError
 from metrics_server.kube import KubeClient
+from metrics_server.kubelet.batch import Batch, Layout
+from metrics_server.kubelet.source import KubeletSource
 from metrics_server.telemetry import EngineTelemetry
 
 CA = Authority()
@@ -161,6 +163,34 @@ async def test_a_node_that_leaves_takes_everything_along(tmp_path: Path) -> None
             assert run.engine.store.pod_reading("default", "db") is None
             assert "metrics_server_kubelet_connections 1.0" in run.metrics()
             assert run.engine.ready_reason() is None
+
+
+async def test_a_node_that_leaves_while_it_is_asked_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Machine("n1"), Machine("n2")
+    async with FakeApi(tmp_path) as api, running(tmp_path, one.kubelet, two.kubelet):
+        await api.put(one.object(), two.object())
+        async with engine_for(api, tmp_path, kubelet_request_timeout=5.0) as run:
+            await run.ready()
+            asked, release = asyncio.Event(), asyncio.Event()
+            scrape = KubeletSource.scrape
+
+            async def late(source: KubeletSource, entry: NodeEntry, layout: Layout | None) -> Batch:
+                batch = await scrape(source, entry, layout)
+                if entry.name == "n2":
+                    asked.set()
+                    await release.wait()
+                return batch
+
+            monkeypatch.setattr(KubeletSource, "scrape", late)
+            await asked.wait()
+            await api.delete(two.object())
+            await until(lambda: run.engine.index.node("n2") is None)
+            release.set()
+            await asyncio.sleep(0.3)
+            assert run.engine.store.layout("n2") is None
+            assert 'node="n2"' not in run.metrics()
 
 
 async def test_a_failing_node_costs_only_itself_and_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -151,6 +151,19 @@ async def test_concurrency_is_capped() -> None:
 
 
 @virtual
+async def test_a_free_place_is_taken_at_once() -> None:
+    recorder = Recorder()
+    recorder.seconds = lambda _name: 1.0
+    async with scheduling(recorder, concurrency=1, resolution=60.0) as scheduler:
+        started = now()
+        for name in ("a", "b", "c"):
+            scheduler.add(name)
+        await asyncio.sleep(4)
+    begins = sorted(times[0] - started for times in recorder.times.values())
+    assert [round(begin, 1) for begin in begins] == [0.0, 1.0, 2.0]
+
+
+@virtual
 async def test_failing_nodes_are_asked_less_and_less_often() -> None:
     recorder = Recorder(lambda _name, _number: FAILED)
     async with scheduling(recorder) as scheduler:

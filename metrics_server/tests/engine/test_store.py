@@ -184,6 +184,14 @@ def test_a_restart_starts_anew(second: Container) -> None:
     assert world.usage() == {"app": (100_000_000, 4096)}
 
 
+def test_a_restart_is_seen_also_when_the_first_start_time_was_unknown() -> None:
+    world = World()
+    world.pod("web", "app")
+    world.scrape(app(10.0, start=0.0))
+    world.scrape(app(12.0, T0 + STEP, start=T0 / 1000 + 13), wait=15)
+    assert world.usage() is None
+
+
 def test_a_start_time_that_moves_by_a_hair_is_no_restart() -> None:
     world = World()
     world.pod("web", "app")

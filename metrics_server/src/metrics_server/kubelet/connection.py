@@ -132,8 +132,10 @@ class Connection:
         return f"{self._received} bytes of the answer had come"
 
     def close(self) -> None:
-        """Close the socket. Safe to call twice."""
+        """Close the socket. Safe to call twice; a request that is under way fails."""
         self.reusable = False
+        if self._future is not None:
+            self._finish(ScrapeError(Reason.UNREACHABLE, "the connection was given up here"))
         fd = self._sock.fileno()
         if fd >= 0:
             self._loop.remove_reader(fd)
