@@ -12,6 +12,7 @@ METRICS_GROUP = "metrics.k8s.io"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "kubemetrics"
 DEFAULT_KUBELET_PORT = 10250
+SERVING_SIGNER = "kubernetes.io/kubelet-serving"
 HOSTNAME_LABEL = "kubernetes.io/hostname"
 
 Object = t.Mapping[str, t.Any]
@@ -62,6 +63,11 @@ def node_view(node: Object) -> t.Dict[str, t.Any]:
             "node-role.kubernetes.io/" + role in labels for role in ("control-plane", "controlplane", "master")
         ),
     }
+
+
+def awaits_approval(request: Object) -> bool:
+    """Whether a certificate request is one of a kubelet for its serving certificate, and nobody has decided on it."""
+    return dig(request, "spec", "signerName") == SERVING_SIGNER and not dig(request, "status", "conditions")
 
 
 def is_managed(item: t.Optional[Object]) -> bool:

@@ -143,6 +143,11 @@ version:
   returned: success
   type: str
   sample: v1.36.3
+pending_serving_requests:
+  description: Number of requests of kubelets for serving certificates that nobody has decided on.
+  returned: success
+  type: int
+  sample: 0
 elapsed:
   description: Seconds that the module waited.
   returned: success
@@ -175,15 +180,28 @@ def look_at_server(api: kube.Api, server: str) -> t.Dict[str, t.Any]:
     return {"server": server, "ready": response.status == 200, "message": message, "reason": ""}
 
 
-def first_answer(api: kube.Api, servers: t.Sequence[str]) -> t.Tuple[t.Dict[str, t.Any], t.List[t.Dict[str, t.Any]]]:
-    """The version and the nodes from the first server that answers. Raises the first server's error if none does."""
+class Answer(t.NamedTuple):
+    version: str
+    nodes: t.List[t.Dict[str, t.Any]]
+    pending: int
+
+
+def first_answer(api: kube.Api, servers: t.Sequence[str]) -> Answer:
+    """What the first server that answers says. Raises the first server's error if none does."""
     first: t.Optional[kube.KubeError] = None
     for server in servers:
         try:
             items, unused = api.list("/api/v1/nodes", server=server)
             version, unused = api.get("/version", server=server)
-            return version, sorted(
-                (cluster_state.node_view(item) for item in items), key=lambda node: str(node["name"])
+            requests, unused = api.list(
+                "/apis/certificates.k8s.io/v1/certificatesigningrequests",
+                query={"fieldSelector": "spec.signerName=" + cluster_state.SERVING_SIGNER},
+                server=server,
+            )
+            return Answer(
+                str(version.get("gitVersion") or ""),
+                sorted((cluster_state.node_view(item) for item in items), key=lambda node: str(node["name"])),
+                sum(1 for item in requests if cluster_state.awaits_approval(item)),
             )
         except kube.KubeError as exc:
             first = first or exc
@@ -240,11 +258,11 @@ def main() -> t.NoReturn:
     ordered = [state["server"] for state in sorted(states, key=lambda state: not state["ready"])]
     if not any(state["ready"] for state in states):
         ordered = ordered[:1]
-    answer: t.Dict[str, t.Any] = {}
+    answers: t.List[Answer] = []
 
     def observe() -> Observation:
-        answer["version"], nodes = first_answer(api, ordered)
-        return judge(nodes, params["ready_nodes"])
+        answers[:] = [first_answer(api, ordered)]
+        return judge(answers[0].nodes, params["ready_nodes"])
 
     try:
         waited = wait_until(
@@ -265,7 +283,8 @@ def main() -> t.NoReturn:
         changed=False,
         nodes=waited.observation.state,
         servers=[{key: state[key] for key in ("server", "ready", "message")} for state in states],
-        version=str(answer["version"].get("gitVersion") or ""),
+        version=answers[0].version,
+        pending_serving_requests=answers[0].pending,
         elapsed=round(waited.elapsed, 2),
     )
 

@@ -191,3 +191,19 @@ def test_waiting_for_nodes():
     observation = cluster_state_info.judge(nodes, ["w1", "w2", "w3"])
     assert not observation.done
     assert observation.summary == "w3 does not exist; w2 is not Ready (no condition yet)"
+
+
+@pytest.mark.parametrize(
+    ("request_", "waits"),
+    [
+        ({"spec": {"signerName": "kubernetes.io/kubelet-serving"}}, True),
+        (
+            {"spec": {"signerName": "kubernetes.io/kubelet-serving"}, "status": {"conditions": [{"type": "Denied"}]}},
+            False,
+        ),
+        ({"spec": {"signerName": "kubernetes.io/kube-apiserver-client"}}, False),
+        ({}, False),
+    ],
+)
+def test_requests_that_await_approval(request_, waits):
+    assert cluster_state.awaits_approval(request_) is waits
