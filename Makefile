@@ -24,7 +24,7 @@ $(VENV)/.ready: requirements.txt
 $(TREE):
 	@mkdir -p "$(@D)" && ln -sfn "$(CURDIR)" "$@"
 
-demo: ## A real cluster on this machine, site.yml, kubectl top (about 10 minutes the first time, 2 later)
+demo: ## A real cluster on this machine, site.yml, kubectl top (10 to 20 minutes the first time, 2 later)
 	@.ci/demo
 
 demo-down: lab-down ## Remove the demo with everything that it left
