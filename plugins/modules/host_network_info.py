@@ -252,14 +252,11 @@ clock:
   sample: {offset: 0.1, uncertainty: 0.5, error: null}
 """
 
-import os
-import shutil
-import subprocess
 import typing as t
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import network, probes, procfs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils import network, packet_filter, probes, procfs
 
 SYSCTLS = (
     "net.ipv4.ip_forward",
@@ -269,99 +266,6 @@ SYSCTLS = (
     "net.ipv4.conf.all.rp_filter",
 )
 SERVICES = ("docker.service", "firewalld.service", "nftables.service", "ufw.service", "iptables.service")
-#: backend -> the program that shows it, the IP version, and where the kernel lists the legacy tables that are loaded.
-BACKENDS: t.Dict[str, t.Tuple[str, int, t.Optional[str]]] = {
-    "nft": ("iptables-nft-save", 4, None),
-    "legacy": ("iptables-legacy-save", 4, "/proc/net/ip_tables_names"),
-    "nft6": ("ip6tables-nft-save", 6, None),
-    "legacy6": ("ip6tables-legacy-save", 6, "/proc/net/ip6_tables_names"),
-}
-EXTRA_PATH = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin"
-
-
-class CommandError(Exception):
-    """A command that failed, in words."""
-
-
-def run(command: t.Sequence[str], timeout: float) -> str:
-    """The output of a command that is there. Raises CommandError."""
-    try:
-        done = subprocess.run(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as exc:
-        raise CommandError("%s did not end within %g s" % (os.path.basename(command[0]), timeout)) from exc
-    except OSError as exc:
-        raise CommandError("%s: %s" % (command[0], exc.strerror)) from exc
-    if done.returncode:
-        said = " ".join(done.stderr.decode("utf-8", "replace").split())[:300]
-        raise CommandError(said or "%s ended with %d" % (os.path.basename(command[0]), done.returncode))
-    return done.stdout.decode("utf-8", "replace")
-
-
-def find(program: str) -> t.Optional[str]:
-    return shutil.which(program, path=os.environ.get("PATH", "") + ":" + EXTRA_PATH)
-
-
-def read_backend(name: str, timeout: float) -> t.Tuple[t.Dict[str, t.Any], t.Dict[str, network.Chain]]:
-    """The FORWARD chain of a backend as it is reported, and all chains of its filter table."""
-    program, _version, loaded_tables = BACKENDS[name]
-    report: t.Dict[str, t.Any] = {"present": False, "error": None, "policy": None, "policy_packets": 0, "rules": []}
-    # Asking for a legacy table makes the kernel load it, so only those are asked for that are there.
-    if loaded_tables and "filter" not in (procfs.read_text(loaded_tables) or "").split():
-        return report, {}
-    path = find(program)
-    if path is None:
-        return report, {}
-    try:
-        chains = network.parse_save(run([path, "-c", "-t", "filter"], timeout))
-    except CommandError as exc:
-        report["error"] = str(exc)
-        return report, {}
-    forward = chains.get("FORWARD")
-    if forward:
-        report.update(present=True, policy=forward.policy, policy_packets=forward.packets, rules=forward.rules)
-    return report, chains
-
-
-def pairs(
-    pods: t.Sequence[network.Network], peers: t.Sequence[network.Network]
-) -> t.List[t.Tuple[network.Network, network.Network]]:
-    """Who talks to whom: pods to pods, pods to peers and back, within one IP version."""
-    found = [(one, other) for one in pods for other in pods]
-    for pod in pods:
-        for peer in peers:
-            found += [(pod, peer), (peer, pod)]
-    return [(source, destination) for source, destination in found if source.version == destination.version]
-
-
-def verdicts_of(
-    backend: str,
-    chains: t.Mapping[str, network.Chain],
-    connections: t.Iterable[t.Tuple[network.Network, network.Network]],
-    devices: t.Collection[str],
-) -> t.List[t.Dict[str, t.Any]]:
-    found = []
-    for source, destination in connections:
-        if source.version != BACKENDS[backend][1]:
-            continue
-        verdict = network.simulate(chains, source, destination, devices)
-        found.append(
-            {
-                "backend": backend,
-                "source": str(source),
-                "destination": str(destination),
-                "action": verdict.action,
-                "certain": verdict.certain,
-                "rule": verdict.rule,
-            }
-        )
-    return found
 
 
 def route_to(kind: str, wanted: network.Network, timeout: float) -> t.Dict[str, t.Any]:
@@ -378,15 +282,17 @@ def route_to(kind: str, wanted: network.Network, timeout: float) -> t.Dict[str, 
         "default": False,
         "error": None,
     }
-    program = find("ip")
+    program = packet_filter.find("ip")
     if program is None:
         result["error"] = "There is no ip command on this host."
         return result
     family = "-%d" % wanted.version
     try:
-        route = network.parse_route(run([program, family, "-j", "route", "get", target], timeout))
-        fib = network.parse_route(run([program, family, "-j", "route", "get", "fibmatch", target], timeout))
-    except CommandError as exc:
+        route = network.parse_route(packet_filter.run([program, family, "-j", "route", "get", target], timeout))
+        fib = network.parse_route(
+            packet_filter.run([program, family, "-j", "route", "get", "fibmatch", target], timeout)
+        )
+    except packet_filter.CommandError as exc:
         result["error"] = str(exc)
         return result
     result.update(
@@ -457,20 +363,20 @@ def main() -> t.NoReturn:
     versions = {4} | {entry.version for entry in pods + services + peers}
     backends: t.Dict[str, t.Dict[str, t.Any]] = {}
     verdicts: t.List[t.Dict[str, t.Any]] = []
-    for name, (_program, version, _tables) in BACKENDS.items():
+    for name, (_program, version, _tables) in packet_filter.BACKENDS.items():
         if version not in versions:
             continue
-        backends[name], chains = read_backend(name, timeout)
+        backends[name], chains = packet_filter.read_backend(name, timeout)
         if backends[name]["present"]:
-            verdicts += verdicts_of(name, chains, pairs(pods, peers), devices)
+            verdicts += packet_filter.verdicts_of(name, chains, packet_filter.pairs(pods, peers), devices)
 
     nft_chains: t.List[t.Dict[str, t.Any]] = []
     nft_error = None
-    nft = find("nft")
+    nft = packet_filter.find("nft")
     if nft:
         try:
-            nft_chains = network.forward_hooks(run([nft, "-j", "list", "chains"], timeout))
-        except CommandError as exc:
+            nft_chains = network.forward_hooks(packet_filter.run([nft, "-j", "list", "chains"], timeout))
+        except packet_filter.CommandError as exc:
             nft_error = str(exc)
 
     units = {name: unit for name, unit in procfs.show_units(SERVICES, timeout).items() if unit["loaded"]}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils import packet_filter
 from ansible_collections.kubemetrics.aggregation.plugins.modules import host_network_info
 
 SAVED = """\
@@ -25,7 +26,7 @@ def programs(tmp_path, monkeypatch):
     """Stands in for the programs of a host."""
     directory = tmp_path / "sbin"
     directory.mkdir()
-    monkeypatch.setattr(host_network_info, "EXTRA_PATH", str(directory))
+    monkeypatch.setattr(packet_filter, "EXTRA_PATH", str(directory))
     monkeypatch.setenv("PATH", "/nonexistent")
 
     def add(name, script):
@@ -82,8 +83,8 @@ def test_legacy_tables_are_not_loaded_by_looking(host, run_module, monkeypatch, 
     loaded = tmp_path / "ip_tables_names"
     asked = tmp_path / "asked"
     host("iptables-legacy-save", f"echo yes > {asked}\n/bin/cat <<'X'\n{SAVED}X\n")
-    backends = {**host_network_info.BACKENDS, "legacy": ("iptables-legacy-save", 4, str(loaded))}
-    monkeypatch.setattr(host_network_info, "BACKENDS", backends)
+    backends = {**packet_filter.BACKENDS, "legacy": ("iptables-legacy-save", 4, str(loaded))}
+    monkeypatch.setattr(packet_filter, "BACKENDS", backends)
     for content in (None, "nat\n"):
         if content:
             loaded.write_text(content)
@@ -96,8 +97,8 @@ def test_legacy_tables_are_not_loaded_by_looking(host, run_module, monkeypatch, 
 def test_both_backends_count(host, run_module, monkeypatch, tmp_path):
     (tmp_path / "names").write_text("filter\n")
     host("iptables-legacy-save", "echo '*filter'; echo ':FORWARD DROP [1:1]'; echo COMMIT\n")
-    backends = {**host_network_info.BACKENDS, "legacy": ("iptables-legacy-save", 4, str(tmp_path / "names"))}
-    monkeypatch.setattr(host_network_info, "BACKENDS", backends)
+    backends = {**packet_filter.BACKENDS, "legacy": ("iptables-legacy-save", 4, str(tmp_path / "names"))}
+    monkeypatch.setattr(packet_filter, "BACKENDS", backends)
     result = run_module(host_network_info, pod_cidrs=["10.233.64.0/18"])
     assert [(entry["backend"], entry["action"]) for entry in result["verdicts"]] == [
         ("nft", "ACCEPT"),
