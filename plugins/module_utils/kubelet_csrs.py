@@ -24,11 +24,30 @@ SIGNER = "kubernetes.io/kubelet-serving"
 NODE_USER_PREFIX = "system:node:"
 NODES_GROUP = "system:nodes"
 ALLOWED_USAGES = frozenset({"digital signature", "key encipherment", "server auth"})
-REQUIRED_USAGE = "server auth"
+REQUIRED_USAGES = ("server auth", "digital signature")
 
 #: Names that lead to the API server and to services inside of a cluster. A kubelet writes its own addresses into its
 #: Node, and so could ask for a certificate that passes for one of them.
 RESERVED_NAMES = frozenset({"kubernetes", "kubernetes.default", "localhost"})
+
+
+class Fault(str):
+    """Why a request must not be approved: a phrase for people, with a code that the bundled approver uses as well."""
+
+    code: str
+
+    def __new__(cls, code: str, words: str) -> "Fault":
+        fault = super().__new__(cls, words)
+        fault.code = code
+        return fault
+
+
+class RequestError(ValueError):
+    """A request that cannot be approved as it is written; the text is a phrase that follows `its request`."""
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code = code
 
 
 class Request(t.NamedTuple):
@@ -40,6 +59,8 @@ class Request(t.NamedTuple):
     addresses: t.List[str]
     #: Why it must not be approved; empty when every check passed.
     fault: str
+    #: The fault in one word.
+    code: str = ""
 
 
 def normalize(address: str) -> str:
@@ -59,19 +80,19 @@ def as_ip(address: str) -> t.Optional[t.Union[ipaddress.IPv4Address, ipaddress.I
         return None
 
 
-def reserved_reason(address: str, service_ips: t.Collection[str] = ()) -> t.Optional[str]:
+def reserved_reason(address: str, service_ips: t.Collection[str] = ()) -> t.Optional[Fault]:
     """Why an address can never be one of a node, however it got into a list, or None."""
     parsed = as_ip(address)
     if parsed is not None:
         if parsed.is_loopback or parsed.is_unspecified or parsed.is_multicast:
-            return "%s is no address of a machine" % address
+            return Fault("AddressReserved", "%s is no address of a machine" % address)
         if address in service_ips:
-            return "%s is the address of the kubernetes Service" % address
+            return Fault("AddressReserved", "%s is the address of the kubernetes Service" % address)
         return None
     if address in RESERVED_NAMES or address.endswith(".svc") or ".svc." in address:
-        return "%s is a name of services inside of the cluster" % address
+        return Fault("AddressReserved", "%s is a name of services inside of the cluster" % address)
     if "*" in address:
-        return "%s is a wildcard" % address
+        return Fault("AddressReserved", "%s is a wildcard" % address)
     return None
 
 
@@ -117,7 +138,11 @@ class Owners:
                 if is_control_plane(node):
                     self._control_planes.add(name)
 
-    def fault(self, node: str, address: str) -> t.Optional[str]:
+    def knows(self, node: str) -> bool:
+        """Whether there is such a node, as far as the caller and the Node objects say."""
+        return node in self._given or node in self._stated
+
+    def fault(self, node: str, address: str) -> t.Optional[Fault]:
         """Why a node must not have an address in its certificate, or None."""
         address = normalize(address)
         reserved = reserved_reason(address, self._service_ips)
@@ -137,14 +162,17 @@ class Owners:
         if address == normalize(node):
             return None
         if address not in self._stated.get(node, ()):
-            return "%s is no address of node %s" % (address, node)
+            return Fault("AddressUnknown", "%s is no address of node %s" % (address, node))
         if address in self._api_hosts and node not in self._control_planes:
-            return "%s is the address of the API server, and node %s is no control plane" % (address, node)
+            words = "%s is the address of the API server, and node %s is no control plane" % (address, node)
+            return Fault("AddressOfAPIServer", words)
         return None
 
     @staticmethod
-    def _also(address: str, others: t.Sequence[str]) -> t.Optional[str]:
-        return "%s also belongs to node %s" % (address, sorted(others)[0]) if others else None
+    def _also(address: str, others: t.Sequence[str]) -> t.Optional[Fault]:
+        if not others:
+            return None
+        return Fault("AddressOfOtherNode", "%s also belongs to node %s" % (address, sorted(others)[0]))
 
 
 def conditions_of(csr: t.Mapping[str, t.Any]) -> t.Set[str]:
@@ -175,72 +203,74 @@ def requesting_node(csr: t.Mapping[str, t.Any]) -> t.Optional[str]:
     return None
 
 
-def fault_of_spec(spec: t.Mapping[str, t.Any]) -> t.Optional[str]:
+def fault_of_spec(spec: t.Mapping[str, t.Any]) -> t.Optional[Fault]:
     """What is wrong with the requester, the signer or the usages, or None."""
     username = spec.get("username") or "nobody"
     if spec.get("signerName") != SIGNER:
-        return "its signer is %s and not %s" % (spec.get("signerName"), SIGNER)
+        return Fault("Signer", "its signer is %s and not %s" % (spec.get("signerName"), SIGNER))
     if not username.startswith(NODE_USER_PREFIX) or username == NODE_USER_PREFIX:
-        return "it was sent by %s, which is no node" % username
+        return Fault("Requester", "it was sent by %s, which is no node" % username)
     if NODES_GROUP not in (spec.get("groups") or ()):
-        return "its sender %s is not in group %s" % (username, NODES_GROUP)
+        return Fault("Group", "its sender %s is not in group %s" % (username, NODES_GROUP))
     usages = set(spec.get("usages") or ())
-    if REQUIRED_USAGE not in usages:
-        return "it does not ask for usage %s" % REQUIRED_USAGE
     extra = usages - ALLOWED_USAGES
     if extra:
-        return "it asks for usage %s" % sorted(extra)[0]
+        return Fault("Usages", "it asks for usage %s" % sorted(extra)[0])
+    for usage in REQUIRED_USAGES:
+        if usage not in usages:
+            return Fault("Usages", "it does not ask for usage %s" % usage)
     return None
 
 
 def parse_request(encoded: t.Any) -> "x509.CertificateSigningRequest":
-    """The certificate request in spec.request. Raises ValueError with a phrase that follows `its request`."""
+    """The certificate request in spec.request. Raises RequestError."""
     if not isinstance(encoded, str):
-        raise ValueError("is missing")
+        raise RequestError("Malformed", "is missing")
     try:
         pem = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise ValueError("is not base64") from exc
+        raise RequestError("Malformed", "is not base64") from exc
     if pem.count(b"-----BEGIN ") != 1:
-        raise ValueError("is not exactly one PEM block")
+        raise RequestError("Malformed", "is not exactly one PEM block")
     try:
         request = x509.load_pem_x509_csr(pem)
-        if not request.is_signature_valid:
-            raise ValueError("is not signed by its own key")
+        signed = request.is_signature_valid
     except (UnsupportedAlgorithm, x509.InvalidVersion) as exc:
-        raise ValueError("uses an unknown algorithm or version") from exc
+        raise RequestError("Malformed", "uses an unknown algorithm or version") from exc
     except ValueError as exc:
-        if str(exc).startswith("is not signed"):
-            raise
-        raise ValueError("does not parse") from exc
+        raise RequestError("Malformed", "does not parse") from exc
+    if not signed:
+        raise RequestError("Malformed", "is not signed by its own key")
     return request
 
 
 def addresses_of(request: "x509.CertificateSigningRequest") -> t.List[str]:
-    """The IPs and DNS names a request asks for. Raises ValueError with a phrase that follows `its request`."""
+    """The IPs and DNS names a request asks for. Raises RequestError."""
     try:
         names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound as exc:
-        raise ValueError("names no address") from exc
+        raise RequestError("NoAddress", "names no address") from exc
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
-        raise ValueError("has extensions that do not parse") from exc
+        raise RequestError("Malformed", "has extensions that do not parse") from exc
     addresses = []
     for name in names:
         if isinstance(name, (x509.DNSName, x509.IPAddress)):
             addresses.append(normalize(str(name.value)))
         else:
-            raise ValueError("asks for a name that is neither an IP nor a DNS name (%s)" % type(name).__name__)
+            kind = type(name).__name__
+            raise RequestError("NameType", "asks for a name that is neither an IP nor a DNS name (%s)" % kind)
     if not addresses:
-        raise ValueError("names no address")
+        raise RequestError("NoAddress", "names no address")
     return addresses
 
 
-def subject_fault(request: "x509.CertificateSigningRequest", username: str) -> t.Optional[str]:
+def subject_fault(request: "x509.CertificateSigningRequest", username: str) -> t.Optional[Fault]:
     """The subject has to be exactly the node and its group, nothing beside."""
     wanted = sorted([(NameOID.COMMON_NAME, username), (NameOID.ORGANIZATION_NAME, NODES_GROUP)], key=str)
     found = sorted(((attribute.oid, attribute.value) for attribute in request.subject), key=str)
     if found != wanted:
-        return "its subject is %r and not O=%s,CN=%s" % (request.subject.rfc4514_string(), NODES_GROUP, username)
+        words = "its subject is %r and not O=%s,CN=%s" % (request.subject.rfc4514_string(), NODES_GROUP, username)
+        return Fault("Subject", words)
     return None
 
 
@@ -256,8 +286,10 @@ def examine(csr: t.Mapping[str, t.Any], owners: Owners) -> Request:
             request = parse_request(spec.get("request"))
             fault = subject_fault(request, spec["username"])
             addresses = addresses_of(request)
-        except ValueError as exc:
-            fault = "its request %s" % exc
+        except RequestError as exc:
+            fault = Fault(exc.code, "its request %s" % exc)
+    if not fault and not owners.knows(node):
+        fault = Fault("NodeUnknown", "there is no node %s" % node)
     if not fault:
         fault = next(filter(None, (owners.fault(node, address) for address in addresses)), None)
     return Request(
@@ -265,7 +297,8 @@ def examine(csr: t.Mapping[str, t.Any], owners: Owners) -> Request:
         node=node,
         created=str(metadata.get("creationTimestamp") or ""),
         addresses=addresses,
-        fault=fault or "",
+        fault=str(fault or ""),
+        code=fault.code if fault else "",
     )
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import base64
+import json
+from pathlib import Path
 
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils import kubelet_csrs
@@ -280,3 +282,29 @@ def test_conditions_are_added_to_those_there_are(make_csr):
     assert [condition["type"] for condition in changed["status"]["conditions"]] == ["Odd", "Denied"]
     assert changed["kind"] == "CertificateSigningRequest"
     assert csr["status"] == {"conditions": [{"type": "Odd"}]}
+
+
+# --- the same rules as the bundled approver ------------------------------------------------------------------------
+
+
+CORPUS = json.loads(
+    (Path(__file__).parents[4] / "metrics_server" / "tests" / "corpus" / "kubelet_csrs.json").read_text(
+        encoding="utf-8"
+    )
+)
+
+
+@pytest.mark.parametrize("case", CORPUS["cases"], ids=[case["title"] for case in CORPUS["cases"]])
+def test_the_corpus_that_the_approver_is_tested_with(case):
+    owners = Owners(
+        {}, CORPUS["nodes"], service_ips=CORPUS["service_addresses"], api_hosts=CORPUS["control_plane_addresses"]
+    )
+    decision = kubelet_csrs.decide(case["csrs"], owners)
+    found = {request.name: "Approved" for request in decision.approve}
+    found.update({request.name: request.code for request in decision.refuse})
+    found.update({request.name: "Superseded" for request, unused in decision.leave})
+    assert found == case["expected"]
+
+
+def test_a_request_of_a_node_that_nobody_knows(make_csr):
+    assert "there is no node w9" in kubelet_csrs.examine(make_csr(node="w9", names=["w9"]), OWNERS).fault
