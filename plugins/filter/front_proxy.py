@@ -47,6 +47,15 @@ def front_proxy_plan(
         return {"problem": str(exc)}
 
 
+def front_proxy_rotation(hosts: t.Any, target: t.Any = None) -> dict[str, t.Any]:
+    if tls.CRYPTOGRAPHY_IMPORT_ERROR:
+        raise AnsibleFilterError("The Python library cryptography is missing on the controller; install it there.")
+    try:
+        return {"problem": "", **front_proxy.rotation(hosts, target or None)}
+    except front_proxy.FrontProxyError as exc:
+        return {"problem": str(exc)}
+
+
 class FilterModule:
     """Decisions about front proxies."""
 
@@ -55,5 +64,6 @@ class FilterModule:
             "front_proxy_flags": front_proxy_flags,
             "front_proxy_beside_kubeadm": front_proxy_beside_kubeadm,
             "front_proxy_plan": front_proxy_plan,
+            "front_proxy_rotation": front_proxy_rotation,
             "front_proxy_volumes": front_proxy_volumes,
         }

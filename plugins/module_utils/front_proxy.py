@@ -291,3 +291,61 @@ def plan(
         "update_ca": update,
         "issue": issue,
     }
+
+
+# --- a new CA -------------------------------------------------------------------------------------------------------
+
+
+def rotation(
+    hosts: t.Mapping[str, t.Mapping[str, t.Any]],
+    target: t.Optional[str] = None,
+    now: t.Optional[datetime.datetime] = None,
+) -> t.Dict[str, t.Any]:
+    """How far the control planes are from trusting one new front-proxy CA and no other. Raises FrontProxyError.
+
+    ``hosts`` is as for :func:`plan`, which has to have nothing left to do. ``target`` is the CA to arrive at, DER in
+    base64; without it, the newest one if there are several (somebody has begun), else one that has to be made.
+    """
+    now = now or datetime.datetime.now(datetime.timezone.utc)
+    trusted: t.Dict[str, Authority] = {}
+    for info in hosts.values():
+        for one in authorities(info, now):
+            trusted.setdefault(one.der, one)
+    ranked = sorted(trusted.values(), key=lambda one: tls.not_before(one.certificate), reverse=True)
+    create = len(ranked) < 2 and target is None
+    goal = trusted.get(target or "") or ranked[0]
+    signer = next((name for name in sorted(hosts) if hosts[name]["ca_key"]["signs"] == goal.der), None)
+    if create and signer is None:
+        # Interrupted between the new key and its certificate: that key is as good for a new CA.
+        signer = next((name for name in sorted(hosts) if hosts[name]["ca_key"]["exists"]), None)
+    old = [one for one in ranked if create or one is not goal]
+    reissue = [
+        name
+        for name in sorted(hosts)
+        if create or not tls.issued_by(load(hosts[name]["certificate"] or ""), [goal.certificate])
+    ]
+    if reissue and signer is None:
+        raise FrontProxyError(
+            "No control plane has the key of the front-proxy CA %s, so that the certificates of %s cannot be replaced. "
+            "For a CA of your own, first add its certificate to %s on every control plane, then put client "
+            "certificates by it in place; after that this takes the old CA out."
+            % (goal.certificate.subject.rfc4514_string(), ", ".join(reissue), hosts[reissue[0]]["ca_file"])
+        )
+    order = [goal.der] + [one.der for one in ranked if one is not goal]
+    old_ders = {one.der for one in old}
+    return {
+        "create": create,
+        "signer": signer,
+        "target": None if create else goal.der,
+        "target_pem": "" if create else pem_of([goal.der]),
+        "all": order,
+        "all_pem": pem_of(order),
+        "old": [one.certificate.subject.rfc4514_string() for one in old],
+        "reissue": reissue,
+        "extend": [name for name in sorted(hosts) if not set(order) <= set(hosts[name]["ca"])],
+        "drop": [name for name in sorted(hosts) if set(hosts[name]["ca"]) != {goal.der}],
+        # A key of a CA that nobody will trust; kubeadm would sign with it what nobody then accepts.
+        "stale_keys": {
+            name: info["ca_key"]["path"] for name, info in hosts.items() if info["ca_key"]["signs"] in old_ders
+        },
+    }

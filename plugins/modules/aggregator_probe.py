@@ -127,7 +127,9 @@ EXAMPLES = r"""
     server_name: metrics-server.kube-system.svc
     ca_data: "{{ apiservice.spec.caBundle | b64decode }}"
     cluster_ip: "{{ service.spec.clusterIP }}"
-    endpoints: "{{ aggregated.apiservices[0].endpoints | map('ansible.utils.keep_keys', target=['ip', 'port']) }}"
+    endpoints: >-
+      {{ aggregated.apiservices[0].endpoints | map('dict2items') | map('selectattr', 'key', 'in', ['ip', 'port'])
+         | map('items2dict') }}
     proxy_environment: "{{ apiserver.environ }}"
   become: true
   register: probe

@@ -31,6 +31,11 @@ options:
     type: list
     elements: str
     default: []
+  no_other_ca:
+    description:
+      - Whether O(contains_ca) are all that may be in it.
+    type: bool
+    default: false
   contains_names:
     description:
       - Allowed names that have to be in it.
@@ -153,7 +158,10 @@ def bundle_in(text: t.Optional[str]) -> t.List[t.Any]:
 
 
 def describe(
-    config_map: t.Optional[t.Mapping[str, t.Any]], wanted_ca: t.Sequence[t.Any], names: t.Sequence[str]
+    config_map: t.Optional[t.Mapping[str, t.Any]],
+    wanted_ca: t.Sequence[t.Any],
+    names: t.Sequence[str],
+    no_other_ca: bool = False,
 ) -> t.Any:
     """What the ConfigMap says, and what is missing in it."""
     data = (config_map or {}).get("data") or {}
@@ -167,6 +175,12 @@ def describe(
             "the front-proxy CA %s is not published" % certificate.subject.rfc4514_string()
             for certificate in wanted_ca
             if certificate not in front
+        ]
+        faults += [
+            "the front-proxy CA %s is published, which no control plane's file holds"
+            % certificate.subject.rfc4514_string()
+            for certificate in front
+            if no_other_ca and certificate not in wanted_ca
         ]
         # An empty list allows every name.
         faults += ["the name %s is not allowed" % name for name in names if allowed and name not in allowed]
@@ -196,6 +210,7 @@ def main() -> t.NoReturn:
             **WAIT_ARGUMENTS,
             "server": {"type": "str"},
             "contains_ca": {"type": "list", "elements": "str", "default": []},
+            "no_other_ca": {"type": "bool", "default": False},
             "contains_names": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -227,7 +242,7 @@ def main() -> t.NoReturn:
                 raise
             else:
                 return Observation(False, None, str(exc).rstrip("."))
-        found = describe(config_map, wanted, params["contains_names"])
+        found = describe(config_map, wanted, params["contains_names"], params["no_other_ca"])
         return Observation(found["ok"], found, found["message"])
 
     try:

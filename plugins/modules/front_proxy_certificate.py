@@ -14,7 +14,8 @@ author:
 description:
   - The steps by which a control plane gets a front-proxy client certificate while every key stays where it was made.
     With V(request) it makes a key beside the old one and hands out a certificate signing request, with V(sign) the
-    host of the CA answers it, and with V(install) key and certificate take the places of the old ones.
+    host of the CA answers it, and with V(install) key and certificate take the places of the old ones. In between,
+    V(stage) puts the certificate beside the new key, so that the pair can be tried before it is used.
   - With V(create_ca) a CA of its own is made, and with V(trust) a control plane gets the CA file.
   - Use the role C(front_proxy_pki), which decides what has to be done.
 options:
@@ -22,7 +23,7 @@ options:
     description:
       - The step.
     type: str
-    choices: [create_ca, trust, request, sign, install]
+    choices: [create_ca, trust, request, sign, stage, install]
     required: true
   ca_file:
     description:
@@ -38,11 +39,11 @@ options:
     type: str
   cert_file:
     description:
-      - The client certificate. For V(install).
+      - The client certificate. For V(stage) and V(install).
     type: path
   key_file:
     description:
-      - The key of the client certificate. For V(request) and V(install).
+      - The key of the client certificate. For V(request), V(stage) and V(install).
     type: path
   common_name:
     description:
@@ -54,11 +55,16 @@ options:
     type: str
   certificate:
     description:
-      - The certificate that was signed. For V(install).
+      - The certificate that was signed. For V(stage) and V(install).
     type: str
   reuse_key:
     description:
       - Whether to keep the key that is in O(ca_key_file), so that what it signed stays valid. For V(create_ca).
+    type: bool
+    default: false
+  keep_trusted:
+    description:
+      - Whether the CAs that are in O(ca_file) stay there, after the new one. For V(create_ca).
     type: bool
     default: false
   days:
@@ -134,8 +140,16 @@ request:
   description: The certificate signing request as PEM text.
   returned: O(operation=request), not in check mode
   type: str
+staged:
+  description: Where the new pair lies until it is installed.
+  returned: O(operation=stage), not in check mode
+  type: dict
+  sample:
+    cert_file: /etc/kubernetes/pki/.kubemetrics-new-front-proxy-client.crt
+    key_file: /etc/kubernetes/pki/.kubemetrics-new-front-proxy-client.key
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -148,7 +162,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils import hos
 
 TIMEOUT = 60
 KEY_BITS = "rsa:2048"
-#: A dot-file beside the key that it shall replace.
+#: Dot-files beside the key and the certificate that they shall replace.
 STAGED = ".kubemetrics-new-"
 
 # Of our own, because distributions put extensions of theirs into the default configuration.
@@ -175,6 +189,7 @@ NEEDED = {
     "trust": ["ca_file", "ca_certificate"],
     "request": ["key_file", "common_name"],
     "sign": ["request", "ca_certificate", "ca_key_file"],
+    "stage": ["cert_file", "key_file", "certificate"],
     "install": ["cert_file", "key_file", "certificate"],
 }
 
@@ -225,8 +240,8 @@ def get(path: str) -> str:
         return handle.read()
 
 
-def staged_key(key_file: str) -> str:
-    directory, name = os.path.split(os.path.realpath(key_file))
+def staged_beside(path: str) -> str:
+    directory, name = os.path.split(os.path.realpath(path))
     return os.path.join(directory, STAGED + name)
 
 
@@ -241,7 +256,10 @@ def create_ca(params: t.Mapping[str, t.Any], directory: str, configuration: str)
     # The key first: a CA file without a key would be somebody else's CA to the next run.
     if not params["reuse_key"]:
         write(params["ca_key_file"], get(key), 0o600, params["like_key"])
-    write(params["ca_file"], get(certificate), 0o644, params["like_cert"])
+    others = (
+        host_files.read_file(params["ca_file"]).content.decode("ascii", "replace") if params["keep_trusted"] else ""
+    )
+    write(params["ca_file"], get(certificate) + others, 0o644, params["like_cert"])
     return {"certificate": get(certificate)}
 
 
@@ -251,7 +269,7 @@ def request(params: t.Mapping[str, t.Any], directory: str, configuration: str) -
         *("req", "-new", "-nodes", "-newkey", KEY_BITS, "-sha256", "-config", configuration),
         *("-keyout", key, "-out", answer),
     )
-    path = staged_key(params["key_file"])
+    path = staged_beside(params["key_file"])
     host_files.rename_into_place(host_files.stage(path, get(key).encode("ascii"), 0o600, None, None), path)
     return {"request": get(answer)}
 
@@ -267,14 +285,25 @@ def sign(params: t.Mapping[str, t.Any], directory: str, configuration: str) -> t
     return {"certificate": get(certificate)}
 
 
+def stage(params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    staged = {name: staged_beside(params[name]) for name in ("cert_file", "key_file")}
+    if not os.path.exists(staged["key_file"]):
+        raise CertificateError("There is no new key for %s; ask for a certificate first." % params["key_file"])
+    path, content = staged["cert_file"], params["certificate"].encode("ascii")
+    host_files.rename_into_place(host_files.stage(path, content, 0o600, None, None), path)
+    return {"staged": staged}
+
+
 def install(params: t.Mapping[str, t.Any]) -> None:
-    staged = staged_key(params["key_file"])
+    staged = staged_beside(params["key_file"])
     key = host_files.read_file(staged)
     if not key.exists:
         raise CertificateError("There is no new key for %s; ask for a certificate first." % params["key_file"])
     write(params["key_file"], key.content.decode("ascii"), 0o600, params["like_key"])
     write(params["cert_file"], params["certificate"], 0o644, params["like_cert"])
-    os.unlink(staged)
+    for path in (staged, staged_beside(params["cert_file"])):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def run(params: t.Mapping[str, t.Any], check_mode: bool) -> t.Dict[str, t.Any]:
@@ -290,6 +319,8 @@ def run(params: t.Mapping[str, t.Any], check_mode: bool) -> t.Dict[str, t.Any]:
     if operation == "install":
         install(params)
         return {"changed": True}
+    if operation == "stage":
+        return {"changed": True, **stage(params)}
     os.umask(0o077)
     with tempfile.TemporaryDirectory(prefix="kubemetrics-") as directory:
         text = CONFIGURATION.format(common_name=params["common_name"] or "unused")
@@ -311,6 +342,7 @@ def main() -> t.NoReturn:
             "request": {"type": "str"},
             "certificate": {"type": "str"},
             "reuse_key": {"type": "bool", "default": False},
+            "keep_trusted": {"type": "bool", "default": False},
             "days": {"type": "int", "default": 365},
             "like_key": {"type": "path", "no_log": False},
             "like_cert": {"type": "path"},

@@ -32,7 +32,7 @@ def pem_key(key):
 class Authority:
     """A certificate authority for tests."""
 
-    def __init__(self, common_name):
+    def __init__(self, common_name, hours_old=1):
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         now = datetime.datetime.now(UTC)
@@ -42,7 +42,7 @@ class Authority:
             .issuer_name(self.name)
             .public_key(self.key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_before(now - datetime.timedelta(hours=hours_old))
             .not_valid_after(now + datetime.timedelta(days=3650))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)

@@ -304,3 +304,63 @@ def test_a_shared_ca_is_a_finding(look, other_authority):
 
 def test_pem_is_what_it_was(authority):
     assert front_proxy.pem_of([der(authority.certificate)]).encode() == authority.pem
+
+
+# --- a new CA -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def newer(authority):
+    return type(authority)("newer-ca", hours_old=0)
+
+
+def test_rotation_of_one_ca_makes_another_where_its_key_is(look, authority):
+    keyless = {"path": "/pki/front-proxy-ca.key", "exists": False, "signs": None}
+    found = front_proxy.rotation({"cp1": look(ca_key=keyless), "cp2": look()})
+    assert (found["create"], found["signer"], found["target"]) == (True, "cp2", None)
+    assert found["reissue"] == ["cp1", "cp2"]
+    assert found["old"] == [authority.certificate.subject.rfc4514_string()]
+
+
+def test_rotation_goes_on_to_the_newest_ca_in_steps(look, authority, newer):
+    both = [der(newer.certificate), der(authority.certificate)]
+    key = {"path": "/pki/front-proxy-ca.key", "exists": True, "signs": both[0]}
+    begun = front_proxy.rotation({"cp1": look(ca=both, ca_key=key), "cp2": look()})
+    assert (begun["create"], begun["signer"], begun["target"]) == (False, "cp1", both[0])
+    assert (begun["extend"], begun["reissue"], begun["drop"]) == (["cp2"], ["cp1", "cp2"], ["cp1", "cp2"])
+    assert begun["all"] == both
+    assert begun["stale_keys"] == {"cp2": "/pki/front-proxy-ca.key"}
+
+    signed = {"ca": both, "certificate": leaf(newer)}
+    reissued = front_proxy.rotation({"cp1": look(ca_key=key, **signed), "cp2": look(**signed)})
+    assert (reissued["extend"], reissued["reissue"], reissued["drop"]) == ([], [], ["cp1", "cp2"])
+
+    only = {"ca": both[:1], "certificate": leaf(newer)}
+    nobody = {"path": "/pki/front-proxy-ca.key", "exists": False, "signs": None}
+    done = front_proxy.rotation({"cp1": look(ca_key=key, **only), "cp2": look(ca_key=nobody, **only)}, both[0])
+    assert (done["create"], done["extend"], done["reissue"], done["drop"]) == (False, [], [], [])
+    assert (done["old"], done["stale_keys"]) == ([], {})
+
+
+def test_rotation_arrives_at_the_ca_that_was_made_whatever_the_clocks_say(look, authority, newer):
+    both = [der(newer.certificate), der(authority.certificate)]
+    found = front_proxy.rotation({"cp1": look(ca=both)}, target=both[1])
+    assert (found["target"], found["reissue"], found["all"]) == (both[1], [], both[::-1])
+
+
+def test_rotation_that_was_interrupted_between_key_and_certificate_makes_another_ca(look):
+    lost = {"path": "/pki/front-proxy-ca.key", "exists": True, "signs": None}
+    assert front_proxy.rotation({"cp1": look(ca_key=lost)})["signer"] == "cp1"
+
+
+def test_rotation_without_the_key_of_the_ca_is_refused_with_the_way_to_go(look):
+    keyless = {"path": "/pki/front-proxy-ca.key", "exists": False, "signs": None}
+    with pytest.raises(front_proxy.FrontProxyError, match="No control plane has the key .* first add its certificate"):
+        front_proxy.rotation({"cp1": look(ca_key=keyless)})
+
+
+def test_rotation_to_a_ca_of_the_users_own_ends_when_its_certificates_are_in_place(look, authority, newer):
+    both = [der(newer.certificate), der(authority.certificate)]
+    keyless = {"path": "/pki/front-proxy-ca.key", "exists": False, "signs": None}
+    found = front_proxy.rotation({"cp1": look(ca=both, certificate=leaf(newer), ca_key=keyless)})
+    assert (found["create"], found["reissue"], found["drop"]) == (False, [], ["cp1"])

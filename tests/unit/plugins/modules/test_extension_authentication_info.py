@@ -114,3 +114,14 @@ def test_a_refusal_is_an_error(api_server, kubeconfig, run_module):
     api_server.get(PATH, "no", status=403)
     result = run_module(extension_authentication_info, kubeconfig=kubeconfig, wait=True, wait_timeout=5)
     assert "403" in result["msg"]
+
+
+def test_it_names_what_should_not_be_published_any_more(
+    api_server, kubeconfig, run_module, config_map, authority, other_authority
+):
+    config_map["data"]["requestheader-client-ca-file"] += other_authority.pem.decode()
+    api_server.get(PATH, config_map)
+    arguments = {"kubeconfig": kubeconfig, "contains_ca": [der(authority)]}
+    assert run_module(extension_authentication_info, **arguments)["ok"]
+    result = run_module(extension_authentication_info, no_other_ca=True, **arguments)
+    assert result["message"] == "the front-proxy CA CN=other-ca is published, which no control plane's file holds"

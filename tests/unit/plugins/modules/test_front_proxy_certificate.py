@@ -163,3 +163,31 @@ def test_install_needs_a_request_first(step, files):
 def test_no_openssl_is_a_sentence(step, files, monkeypatch):
     monkeypatch.setattr(front_proxy_certificate.shutil, "which", lambda *unused, **also_unused: None)
     assert "install its package" in step("request", key_file=files["key_file"], common_name="x")["msg"]
+
+
+def test_a_pair_can_be_tried_before_it_is_used(made, files, step, run_module, tmp_path):
+    before = Path(files["cert_file"]).read_text()
+    asked = step("request", key_file=files["key_file"], common_name="front-proxy-client")
+    key = str(tmp_path / "front-proxy-ca.key")
+    signed = step("sign", request=asked["request"], ca_certificate=made, ca_key_file=key, days=100)
+    pair = {"cert_file": files["cert_file"], "key_file": files["key_file"], "certificate": signed["certificate"]}
+    staged = step("stage", **pair)["staged"]
+    assert Path(files["cert_file"]).read_text() == before
+    assert run_module(front_proxy_info, ca_file=files["ca_file"], **staged)["pair"]["usable"]
+    step("install", **pair)
+    assert Path(files["cert_file"]).read_text() == signed["certificate"]
+    assert run_module(front_proxy_info, **files)["pair"]["usable"]
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_certificate_is_not_staged_without_its_key(files, step):
+    pair = {"cert_file": files["cert_file"], "key_file": files["key_file"], "certificate": "x"}
+    assert "There is no new key" in step("stage", **pair)["msg"]
+
+
+def test_a_new_ca_comes_before_those_that_stay_trusted(made, files, step, tmp_path):
+    key = str(tmp_path / "front-proxy-ca.key")
+    new = step(
+        "create_ca", ca_file=files["ca_file"], ca_key_file=key, common_name="front-proxy-ca", days=9, keep_trusted=True
+    )
+    assert Path(files["ca_file"]).read_text() == new["certificate"] + made
