@@ -1,79 +1,34 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The program: command line, log, one run of the server, exit code.
+"""The program: the metrics server, or one of the small programs in the same image when its name comes first.
 
-Exit codes: 0 after a signal, 1 when the server cannot start or cannot go on, 2 for a command line that makes no sense.
+Exit codes: 0 after a signal, 1 when the program cannot start or cannot go on, 2 for a command line that makes no sense.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
-from prometheus_client import CollectorRegistry, disable_created_metrics
-
-from metrics_server import __version__, logs
-from metrics_server.engine import Engine, EngineConfig, EngineError
-from metrics_server.flags import FLAGS
 from metrics_server.flagset import FlagError
-from metrics_server.kube import KubeClient, KubeError
-from metrics_server.options import Options, parse_options
-from metrics_server.server import USER_AGENT, StartError, serve
-from metrics_server.telemetry import EngineTelemetry
 
-_log = logging.getLogger(__name__)
-
-
-def _engine(
-    options: Options, client: KubeClient, registry: CollectorRegistry
-) -> tuple[Engine, Callable[[float], None]]:
-    config = EngineConfig(
-        metric_resolution=options.metric_resolution,
-        kubelet_request_timeout=options.kubelet_request_timeout,
-        kubelet_port=options.kubelet_port,
-        kubelet_use_node_status_port=options.kubelet_use_node_status_port,
-        kubelet_preferred_address_types=options.kubelet_preferred_address_types,
-        kubelet_certificate_authority=options.kubelet_certificate_authority or None,
-        kubelet_client_certificate=options.kubelet_client_certificate or None,
-        kubelet_client_key=options.kubelet_client_key or None,
-        kubelet_insecure_tls=options.kubelet_insecure_tls,
-        kubelet_completely_insecure=options.deprecated_kubelet_completely_insecure,
-        node_selector=options.node_selector.strip(),
-        user_agent=USER_AGENT,
-    )
-    telemetry = EngineTelemetry(registry)
-    return Engine(config, client, telemetry), telemetry.freshness.observe
+#: Each is imported only when it is asked for: what the others need would be a third of its memory.
+_COMMANDS = {"csr-approver": "metrics_server.approver.command"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name, module = "metrics-server", "metrics_server.command"
+    if words and words[0] in _COMMANDS:
+        module = _COMMANDS[words[0]]
+        name = f"metrics-server {words.pop(0)}"
     try:
-        options = parse_options(sys.argv[1:] if arguments is None else arguments)
+        code: int = import_module(module).main(words)
     except FlagError as error:
-        print(f"metrics-server: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
-    if options.help:
-        print("Serve the resource metrics API of a Kubernetes cluster.\n\nUsage:\n  metrics-server [flags]\n")
-        print(FLAGS.usage(shutil.get_terminal_size((120, 24)).columns))
-        return 0
-    if options.version:
-        print(f"v{__version__}")
-        return 0
-    # A second series for every counter, with the time of its first use: of no use here.
-    disable_created_metrics()  # type: ignore[no-untyped-call]
-    logs.set_up(form=options.logging_format, verbosity=options.v, vmodule=options.vmodule)
-    for warning in options.warnings:
-        _log.warning("%s", warning)
-    try:
-        asyncio.run(serve(options, _engine))
-    except (StartError, EngineError, KubeError) as error:
-        _log.error("%s", error)
-        return 1
-    except KeyboardInterrupt:
-        return 0
-    return 0
+    return code
 
 
 if __name__ == "__main__":

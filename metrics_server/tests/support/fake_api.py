@@ -88,6 +88,8 @@ class FakeApi:
     orders: dict[str, list[Handler]] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     port: int = 0
+    #: What /metrics says.
+    metrics: str = ""
     _authority: Authority = field(default_factory=Authority)
     _runner: web.AppRunner | None = None
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -104,6 +106,14 @@ class FakeApi:
         """Start, on the same port as before if there was one."""
         application = web.Application()
         application.router.add_get("/api/v1/{resource}", self._serve)
+        requests = "/apis/certificates.k8s.io/v1/{resource:certificatesigningrequests}"
+        application.router.add_get(requests, self._serve)
+        deployments = "/apis/apps/v1/namespaces/{namespace}/{resource:deployments}"
+        for path in (requests, deployments):
+            application.router.add_get(path + "/{name}", self._get)
+        application.router.add_put(requests + "/{name}/approval", self._approve)
+        application.router.add_patch(deployments + "/{name}", self._patch_container)
+        application.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -189,13 +199,69 @@ class FakeApi:
             return await self.orders[kind].pop(0)(request)
         return await (self._watch(request, resource) if kind.startswith("watch") else self._list(request, resource))
 
+    async def _ordered(self, request: web.Request, kind: str) -> web.StreamResponse | None:
+        self.requests.append((kind, dict(request.query)))
+        if self.orders.get(kind):
+            return await self.orders[kind].pop(0)(request)
+        return None
+
+    def _stored(self, request: web.Request) -> dict[str, Any] | None:
+        match = request.match_info
+        return self.objects.get((match["resource"], match.get("namespace", ""), match["name"]))
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        ordered = await self._ordered(request, f"get {request.match_info['resource']}")
+        if ordered is not None:
+            return ordered
+        stored = self._stored(request)
+        if stored is None:
+            return web.json_response(failure(404, "NotFound"), status=404)
+        return web.json_response(stored)
+
+    async def _change(
+        self, request: web.Request, kind: str, change: Callable[[dict[str, Any], dict[str, Any]], None]
+    ) -> web.StreamResponse:
+        ordered = await self._ordered(request, kind)
+        if ordered is not None:
+            return ordered
+        stored, sent = self._stored(request), await request.json()
+        if stored is None:
+            return web.json_response(failure(404, "NotFound"), status=404)
+        version = sent["metadata"].get("resourceVersion")
+        if version and version != stored["metadata"]["resourceVersion"]:
+            return web.json_response(failure(409, "Conflict", "the object has been modified"), status=409)
+        stored = deepcopy(stored)
+        change(stored, sent)
+        await self.put(stored)
+        return web.json_response(stored)
+
+    async def _approve(self, request: web.Request) -> web.StreamResponse:
+        def change(stored: dict[str, Any], sent: dict[str, Any]) -> None:
+            stored.setdefault("status", {})["conditions"] = sent["status"]["conditions"]
+
+        return await self._change(request, "approve", change)
+
+    async def _patch_container(self, request: web.Request) -> web.StreamResponse:
+        def change(stored: dict[str, Any], sent: dict[str, Any]) -> None:
+            containers = {one["name"]: one for one in stored["spec"]["template"]["spec"]["containers"]}
+            for one in sent["spec"]["template"]["spec"]["containers"]:
+                for section, amounts in one["resources"].items():
+                    containers[one["name"]].setdefault("resources", {}).setdefault(section, {}).update(amounts)
+
+        assert request.content_type == "application/strategic-merge-patch+json"
+        return await self._change(request, "patch deployments", change)
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        ordered = await self._ordered(request, "metrics")
+        return ordered or web.Response(text=self.metrics)
+
     async def _list(self, request: web.Request, resource: str) -> web.StreamResponse:
         keys = sorted(key for key in self.objects if key[0] == resource)
         start = int(request.query.get("continue", "0"))
         limit = int(request.query.get("limit", "0")) or len(keys)
-        metadata = {"resourceVersion": str(self.version)}
+        metadata: dict[str, Any] = {"resourceVersion": str(self.version)}
         if start + limit < len(keys):
-            metadata["continue"] = str(start + limit)
+            metadata |= {"continue": str(start + limit), "remainingItemCount": len(keys) - start - limit}
         items = [self.objects[key] for key in keys[start : start + limit]]
         return web.json_response({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items})
 
@@ -226,7 +292,12 @@ class FakeApi:
 
 
 def _key(one: dict[str, Any]) -> tuple[str, Key]:
-    resource = {"Node": "nodes", "Pod": "pods"}[one["kind"]]
+    resource = {
+        "Node": "nodes",
+        "Pod": "pods",
+        "CertificateSigningRequest": "certificatesigningrequests",
+        "Deployment": "deployments",
+    }[one["kind"]]
     metadata = one["metadata"]
     return resource, (resource, metadata.get("namespace", ""), metadata["name"])
 

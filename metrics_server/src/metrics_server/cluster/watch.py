@@ -165,13 +165,14 @@ class Watcher(Generic[Entry]):
         resource: str,
         sink: Sink[Entry],
         *,
+        path: str = "",
         query: Mapping[str, str] | None = None,
         page: int = PAGE,
         backoff: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.resource = resource
-        self._path = f"/api/v1/{resource}"
+        self._path = path or f"/api/v1/{resource}"
         self._client = client
         self._sink = sink
         self._query = dict(query or {})

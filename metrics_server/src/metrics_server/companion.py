@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the small programs beside the server have in common: their flags, their health and metrics, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import signal
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from metrics_server import __version__, logs
+from metrics_server.flagset import Flag, FlagError, FlagSet
+from metrics_server.health import Health
+from metrics_server.kube import KubeClient, KubeError
+
+log = logging.getLogger(__name__)
+
+
+class CompanionError(Exception):
+    """The program cannot start or go on; the text is one sentence for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The settings that all of them have."""
+
+    kubeconfig: str
+    bind_address: str
+    port: int
+
+
+def common_flags(port: int) -> tuple[Flag, ...]:
+    """Return the flags that all of them have; `port` is the default of --port."""
+    group, logging_group = "Common", "Logging"
+    return (
+        Flag("kubeconfig", "string", "", group, "Kubeconfig file; without it the pod's service account is used."),
+        Flag("bind-address", "ip", "0.0.0.0", group, "Address for health and metrics; 0.0.0.0 and :: mean all."),
+        Flag("port", "int", port, group, "Port for /healthz, /livez, /readyz and /metrics, in plain HTTP. 0 for none."),
+        Flag("version", "bool", False, group, "Print the version and exit."),
+        Flag("help", "bool", False, group, "Print this help and exit.", shorthand="h"),
+        Flag("logging-format", "string", "text", logging_group, "Form of the log: text or json."),
+        Flag("v", "int", 0, logging_group, "Verbosity of the log: 4 and more show every step.", shorthand="v"),
+    )
+
+
+def start(flags: FlagSet, name: str, purpose: str, arguments: list[str]) -> dict[str, Any] | None:
+    """Parse a command line and set up the log; return None when --help or --version was all that was asked."""
+    values = flags.parse(arguments).values
+    if values["help"]:
+        print(f"{purpose}\n\nUsage:\n  metrics-server {name} [flags]\n")
+        print(flags.usage(shutil.get_terminal_size((120, 24)).columns))
+        return None
+    if values["version"]:
+        print(f"v{__version__}")
+        return None
+    if values["logging_format"] not in ("text", "json"):
+        raise FlagError(f'--logging-format: "{values["logging_format"]}" is not known, must be text or json')
+    if values["v"] < 0:
+        raise FlagError("-v must not be negative")
+    if not 0 <= values["port"] <= 65535:
+        raise FlagError(f"--port {values['port']} must be between 0 and 65535, inclusive")
+    # A second series for every counter, with the time of its first use: of no use here.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    logs.set_up(form=values["logging_format"], verbosity=values["v"])
+    return values
+
+
+def common(values: Mapping[str, Any]) -> Common:
+    """Return the settings that all of them have."""
+    return Common(values["kubeconfig"], values["bind_address"], values["port"])
+
+
+class Companion:
+    """One program: background tasks, a page for health and one for metrics, and an end by signal."""
+
+    def __init__(self, health: Health, registry: CollectorRegistry) -> None:
+        self._health = health
+        self._registry = registry
+        self._stopping = asyncio.Event()
+        ProcessCollector(registry=registry)
+
+    def stop(self) -> None:
+        """Begin to end."""
+        self._stopping.set()
+
+    async def run(
+        self,
+        settings: Common,
+        tasks: Iterable[Coroutine[Any, Any, None]],
+        started: Callable[[int], None] | None = None,
+    ) -> None:
+        """Run the tasks until `stop` is called. They never end by themselves; the first error ends everything."""
+        running: list[asyncio.Future[Any]] = [asyncio.ensure_future(task) for task in tasks]
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(self._stopping.wait())
+        runner = await self._listen(settings, started)
+        try:
+            await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
+            for task in running:
+                if task.done():
+                    task.result()
+        finally:
+            for task in (stopping, *running):
+                task.cancel()
+            await asyncio.gather(stopping, *running, return_exceptions=True)
+            if runner is not None:
+                await runner.cleanup()
+
+    async def _listen(self, settings: Common, started: Callable[[int], None] | None) -> web.AppRunner | None:
+        if settings.port == 0 and started is None:
+            return None
+        application = web.Application()
+        for path in self._health.paths():
+            application.router.add_get(path, self._report)
+        application.router.add_get("/metrics", self._expose)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        everywhere = settings.bind_address in ("0.0.0.0", "::")
+        try:
+            await web.TCPSite(runner, None if everywhere else settings.bind_address, settings.port).start()
+        except OSError as error:
+            await runner.cleanup()
+            raise CompanionError(
+                f"cannot listen on {settings.bind_address}:{settings.port}: {(error.strerror or str(error)).lower()}; "
+                "choose another one with --port"
+            ) from error
+        if started is not None:
+            started(runner.addresses[0][1])
+        return runner
+
+    async def _report(self, request: web.Request) -> web.Response:
+        report = self._health.report(
+            request.path, verbose="verbose" in request.query, excluded=request.query.getall("exclude", ())
+        )
+        assert report is not None
+        return web.Response(text=report.text, status=200 if report.healthy else 500)
+
+    async def _expose(self, _request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def until_signal(companion: Companion) -> None:
+    """End the program on SIGTERM and SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, companion.stop)
+
+
+def connect(settings: Common, name: str) -> KubeClient:
+    """Return a client for the API server."""
+    return KubeClient.from_kubeconfig(settings.kubeconfig or None, user_agent=f"kubemetrics-{name}/{__version__}")
+
+
+def exit_code(run: Coroutine[Any, Any, None]) -> int:
+    """Run a program to its end and return its exit code."""
+    try:
+        asyncio.run(run)
+    except (CompanionError, KubeError) as error:
+        log.error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
