@@ -13,7 +13,7 @@ from importlib import import_module
 from metrics_server.flagset import FlagError
 
 #: Each is imported only when it is asked for: what the others need would be a third of its memory.
-_COMMANDS = {"csr-approver": "metrics_server.approver.command"}
+_COMMANDS = {"csr-approver": "metrics_server.approver.command", "nanny": "metrics_server.nanny.command"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

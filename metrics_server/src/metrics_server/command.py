@@ -47,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_options(arguments)
     if options.help:
         print("Serve the resource metrics API of a Kubernetes cluster.\n\nUsage:\n  metrics-server [flags]")
-        print("  metrics-server csr-approver [flags]   approve serving certificates of kubelets\n")
+        print("  metrics-server csr-approver [flags]   approve serving certificates of kubelets")
+        print("  metrics-server nanny [flags]          size a container by the number of nodes\n")
         print(FLAGS.usage(shutil.get_terminal_size((120, 24)).columns))
         return 0
     if options.version:

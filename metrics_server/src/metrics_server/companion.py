@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, disable_creat
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from metrics_server import __version__, logs
-from metrics_server.flagset import Flag, FlagError, FlagSet
+from metrics_server.flagset import Flag, FlagError, FlagSet, Parsed
 from metrics_server.health import Health
 from metrics_server.kube import KubeClient, KubeError
 
@@ -50,9 +50,10 @@ def common_flags(port: int) -> tuple[Flag, ...]:
     )
 
 
-def start(flags: FlagSet, name: str, purpose: str, arguments: list[str]) -> dict[str, Any] | None:
+def start(flags: FlagSet, name: str, purpose: str, arguments: list[str]) -> Parsed | None:
     """Parse a command line and set up the log; return None when --help or --version was all that was asked."""
-    values = flags.parse(arguments).values
+    parsed = flags.parse(arguments)
+    values = parsed.values
     if values["help"]:
         print(f"{purpose}\n\nUsage:\n  metrics-server {name} [flags]\n")
         print(flags.usage(shutil.get_terminal_size((120, 24)).columns))
@@ -66,10 +67,13 @@ def start(flags: FlagSet, name: str, purpose: str, arguments: list[str]) -> dict
         raise FlagError("-v must not be negative")
     if not 0 <= values["port"] <= 65535:
         raise FlagError(f"--port {values['port']} must be between 0 and 65535, inclusive")
+    warnings = flags.warnings(parsed)
     # A second series for every counter, with the time of its first use: of no use here.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     logs.set_up(form=values["logging_format"], verbosity=values["v"])
-    return values
+    for warning in warnings:
+        log.warning("%s", warning)
+    return parsed
 
 
 def common(values: Mapping[str, Any]) -> Common:

@@ -172,6 +172,17 @@ class FlagSet:
                 self._short(argument, pending, values, given)
         return Parsed(values, tuple(given))
 
+    def warnings(self, parsed: Parsed) -> list[str]:
+        """Return a sentence for each given flag without effect; raise `FlagError` for one that is refused."""
+        sentences = []
+        for name in parsed.given:
+            flag = self[name]
+            if flag.status == "ignored":
+                sentences.append(f"--{name} has no effect: {flag.note}")
+            elif flag.status == "refused" and parsed.values[flag.option] != flag.default:
+                raise FlagError(f"--{name} cannot be used: {flag.note}")
+        return sentences
+
     def _long(self, argument: str, pending: list[str], values: dict[str, Any], given: dict[str, None]) -> None:
         name, equals, value = argument[2:].partition("=")
         if not name or name.startswith("-"):

@@ -87,13 +87,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     values = parsed.values
     if values["help"] or values["version"]:
         return _options(values, ())
-    warnings: list[str] = []
-    for name in parsed.given:
-        flag = FLAGS[name]
-        if flag.status == "ignored":
-            warnings.append(f"--{name} has no effect: {flag.note}")
-        elif flag.status == "refused" and values[flag.option] != flag.default:
-            raise FlagError(f"--{name} cannot be used: {flag.note}")
+    warnings = FLAGS.warnings(parsed)
     if values["source"]:
         raise FlagError(_replacement_of_source(values["source"]))
     _validate_kubelet(values, warnings)

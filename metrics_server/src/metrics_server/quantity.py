@@ -3,11 +3,26 @@
 
 from __future__ import annotations
 
+import re
 import time
+from fractions import Fraction
 from functools import lru_cache
 
 _DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+_QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:([eE][+-]?[0-9]{1,2})|([KMGTPE]i|[numkMGTPE]?))")
+_UNITS = {unit: Fraction(1000) ** (index - 3) for index, unit in enumerate(_DECIMAL)} | {
+    unit: Fraction(1024) ** index for index, unit in enumerate(_BINARY)
+}
+
+
+def parse_quantity(text: str) -> Fraction:
+    """Return the number that a quantity such as `100m`, `1.5Gi` or `2e3` stands for. Raises ValueError."""
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        raise ValueError(f'"{text}" is no quantity such as 100m or 200Mi')
+    number, exponent, unit = match.groups()
+    return Fraction(number) * (Fraction(10) ** int(exponent[1:]) if exponent else _UNITS[unit])
 
 
 def cpu_quantity(nanocores: int) -> str:

@@ -218,6 +218,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--kubeconfig=/nonexistent"], 1, "kubeconfig /nonexistent: cannot be read"),
         (["--version"], 0, "v0."),
         (["--help"], 0, "Metrics server flags:"),
+        (["csr-approver", "--allowed-cidrs=x"], 2, 'metrics-server csr-approver: --allowed-cidrs: "x" is no CIDR'),
+        (["csr-approver"], 1, "name a kubeconfig file with --kubeconfig"),
+        (["csr-approver", "--help"], 0, "Approver flags:"),
+        (["nanny"], 2, "metrics-server nanny: --deployment is needed"),
+        (["nanny", "--version"], 0, "v0."),
+        (["--kubeconfig=/nonexistent", "nanny"], 2, 'unexpected argument "nanny"'),
     ],
 )
 def test_the_program_says_one_sentence(arguments: list[str], code: int, text: str) -> None:

@@ -36,5 +36,5 @@ async def approve(options: Options, started: Callable[[int], None] | None = None
 
 def main(arguments: list[str]) -> int:
     """Run the program and return its exit code. Raises FlagError."""
-    values = start(FLAGS, NAME, "Approve serving certificates of kubelets that pass every check.", arguments)
-    return 0 if values is None else exit_code(approve(read_options(values)))
+    parsed = start(FLAGS, NAME, "Approve serving certificates of kubelets that pass every check.", arguments)
+    return 0 if parsed is None else exit_code(approve(read_options(parsed.values)))
