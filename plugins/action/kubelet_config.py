@@ -19,6 +19,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_defin
     EditorAction,
     HostFile,
 )
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_effective import FLAG_DEFAULTS
 
 DROP_IN = "90-kubemetrics.conf"
 HEADER = f"apiVersion: {settings.API_VERSION}\nkind: {settings.KIND}\n"
@@ -163,7 +164,8 @@ def plan(
     documents = {path: load(files[path]) for path in order}
 
     effective = effective_config(order, documents)
-    outstanding = settings.outstanding(config, effective)
+    # Without a main file, the kubelet merges its drop-ins into the old defaults of its flags.
+    outstanding = settings.outstanding(config, effective if sources.main else merged(FLAG_DEFAULTS, effective))
     if not outstanding:
         return files[target].text, []
 

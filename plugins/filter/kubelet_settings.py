@@ -32,9 +32,11 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_definitions import native
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_effective import (
     SettingsError,
     effective_settings,
+    planned_changes,
 )
 
 
@@ -42,7 +44,16 @@ def kubelet_settings(kubelet_config):
     if not isinstance(kubelet_config, dict):
         raise AnsibleFilterError("kubelet_settings wants the kubelet_config that component_info returns.")
     try:
-        return effective_settings(kubelet_config)
+        return effective_settings(native(kubelet_config))
+    except SettingsError as exc:
+        raise AnsibleFilterError(str(exc)) from exc
+
+
+def kubelet_changes(kubelet_config, wanted):
+    if not isinstance(kubelet_config, dict) or not isinstance(wanted, dict):
+        raise AnsibleFilterError("kubelet_changes wants the kubelet_config that component_info returns, and settings.")
+    try:
+        return planned_changes(native(kubelet_config), native(wanted))
     except SettingsError as exc:
         raise AnsibleFilterError(str(exc)) from exc
 
@@ -51,4 +62,4 @@ class FilterModule:
     """The collection's view of kubelets."""
 
     def filters(self):
-        return {"kubelet_settings": kubelet_settings}
+        return {"kubelet_changes": kubelet_changes, "kubelet_settings": kubelet_settings}

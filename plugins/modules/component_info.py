@@ -235,6 +235,11 @@ kubelet_config:
     overriding_flags:
       description: The flags of the running kubelet that win over the same setting in the file.
       type: dict
+    changed_since_start:
+      description:
+        - Whether one of its files was written after the kubelet started, which reads them only then. False when none
+          runs.
+      type: bool
   sample:
     path: /var/lib/kubelet/config.yaml
     exists: true
@@ -244,6 +249,7 @@ kubelet_config:
     drop_ins: []
     static_pod_path: /etc/kubernetes/manifests
     overriding_flags: {}
+    changed_since_start: false
 kubernetes_dir:
   description: Where the installer keeps its files.
   returned: success
@@ -292,6 +298,7 @@ PKI_DIRS = (
     "/var/lib/rancher/rke2/server/tls",
     "/var/lib/minikube/certs",
 )
+START_TIME_GRAIN = 2.0
 KUBEADM_FLAGS_FILE = "/var/lib/kubelet/kubeadm-flags.env"
 KUBEADM_ANNOTATION = "kubeadm.kubernetes.io/"
 
@@ -318,6 +325,17 @@ def list_files(directory: str, suffix: str = "") -> t.List[str]:
         return []
     paths = [os.path.join(directory, name) for name in names if not name.startswith(".") and name.endswith(suffix)]
     return [path for path in paths if os.path.isfile(path)]
+
+
+def written_after(paths: t.Iterable[str], moment: float) -> bool:
+    """Whether one of the files is younger than ``moment``, which the kernel tells to the second only."""
+    for path in paths:
+        try:
+            if os.stat(path).st_mtime > moment + START_TIME_GRAIN:
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def distribution_files(name: str) -> t.List[str]:
@@ -407,6 +425,11 @@ class Host:
             "drop_ins": drop_ins,
             "static_pod_path": static_pod_path,
             "overriding_flags": {name: value for name, value in sorted(flags.items()) if name in CONFIG_FLAGS},
+            "changed_since_start": kubelet is not None
+            and written_after(
+                [prefix + name for name in [path, drop_in_dir, *(entry["path"] for entry in drop_ins)] if name],
+                self.boot_time + kubelet.start_ticks / os.sysconf("SC_CLK_TCK"),
+            ),
         }
 
     def remaining(self) -> float:

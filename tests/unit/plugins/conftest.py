@@ -115,7 +115,7 @@ class FakeServer:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_PUT = do_POST = do_PATCH = answer
+            do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = answer
 
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = True

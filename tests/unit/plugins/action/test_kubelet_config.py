@@ -100,6 +100,15 @@ def test_a_drop_in_directory_gets_a_file_of_our_own(main_file, tmp_path, run_edi
         run_editor(kubelet_config, here, config={"rotateCertificates": None})
 
 
+def test_drop_ins_without_a_main_file_stand_on_the_open_defaults(tmp_path, run_editor):
+    config = {"readOnlyPort": 0, "authorization": {"mode": "Webhook"}}
+    assert run_editor(kubelet_config, host(None, tmp_path), config=config)["changed"]
+    own = tmp_path / "90-kubemetrics.conf"
+    assert yaml.safe_load(own.read_text())["readOnlyPort"] == 0
+    assert not run_editor(kubelet_config, host(None, tmp_path, [own]), config=config)["changed"]
+    assert run_editor(kubelet_config, host(None, tmp_path, [own]), config={"readOnlyPort": None})["changed"]
+
+
 def test_a_later_drop_in_that_wins_is_named(main_file, tmp_path, run_editor):
     drop_ins = tmp_path / "kubelet.conf.d"
     drop_ins.mkdir()

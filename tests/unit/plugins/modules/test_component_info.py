@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -76,6 +77,9 @@ def test_a_kubelet_as_it_really_runs(start, tmp_path, run_module):
     assert abs(started - before) < 30
 
     config = result["kubelet_config"]
+    assert not config["changed_since_start"]
+    os.utime(drop_ins / "20-b.conf", times=(time.time() + 60,) * 2)
+    assert run_module(component_info)["kubelet_config"]["changed_since_start"]
     assert config["path"] == str(tmp_path / "kubelet.yaml")
     assert (config["source"], config["exists"]) == ("flag", True)
     assert "secret" not in config["text"]

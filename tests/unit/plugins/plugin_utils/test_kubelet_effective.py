@@ -7,7 +7,19 @@ import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_effective import (
     SettingsError,
     effective_settings,
+    planned_changes,
 )
+
+WANTED = {
+    "authentication": {
+        "anonymous": {"enabled": False},
+        "webhook": {"enabled": True, "cacheTTL": "2m"},
+        "x509": {"clientCAFile": "/pki/ca.crt"},
+    },
+    "authorization": {"mode": "Webhook"},
+    "readOnlyPort": 0,
+    "serverTLSBootstrap": True,
+}
 
 
 def config(text=None, *, source="flag", drop_ins=(), **flags):
@@ -35,9 +47,9 @@ def test_without_a_file_it_is_open():
     assert (settings["authorization"]["mode"], settings["readOnlyPort"]) == ("AlwaysAllow", 10255)
 
 
-def test_drop_ins_alone_are_a_configuration():
+def test_drop_ins_alone_stand_on_the_open_defaults():
     settings = effective_settings(config(source="none", drop_ins=["serverTLSBootstrap: true\n"]))
-    assert (settings["authorization"]["mode"], settings["serverTLSBootstrap"]) == ("Webhook", True)
+    assert (settings["authorization"]["mode"], settings["serverTLSBootstrap"]) == ("AlwaysAllow", True)
 
 
 def test_the_later_one_wins():
@@ -72,3 +84,86 @@ def test_null_is_the_default():
 def test_what_cannot_be_understood(text, words):
     with pytest.raises(SettingsError, match=words):
         effective_settings(config(text))
+
+
+def test_what_holds_needs_no_change():
+    given = config(
+        "authentication: {x509: {clientCAFile: /pki/ca.crt}, webhook: {cacheTTL: 0s}}\nserverTLSBootstrap: true\n"
+    )
+    assert planned_changes(given, WANTED) == {"config": {}, "flags": {}, "settings": []}
+
+
+def test_what_a_flag_says_alike_is_left_alone():
+    given = config(
+        "serverTLSBootstrap: true\nreadOnlyPort: 10255\n",
+        read_only_port="0",
+        client_ca_file="/pki/ca.crt",
+    )
+    assert planned_changes(given, WANTED)["settings"] == []
+
+
+def test_the_file_is_corrected_where_the_file_says_so():
+    given = config("authorization: {mode: AlwaysAllow}\nauthentication: {anonymous: {enabled: true}}\n")
+    assert planned_changes(given, WANTED) == {
+        "config": {
+            "authentication": {"anonymous": {"enabled": False}, "x509": {"clientCAFile": "/pki/ca.crt"}},
+            "authorization": {"mode": "Webhook"},
+            "serverTLSBootstrap": True,
+        },
+        "flags": {},
+        "settings": [
+            "authentication.anonymous.enabled",
+            "authentication.x509.clientCAFile",
+            "authorization.mode",
+            "serverTLSBootstrap",
+        ],
+    }
+
+
+def test_flags_that_win_over_the_file_go_and_the_file_says_it_right():
+    given = config(
+        "authentication: {x509: {clientCAFile: /pki/ca.crt}}\nserverTLSBootstrap: true\nreadOnlyPort: 10255\n",
+        anonymous_auth="true",
+        read_only_port="10255",
+        fail_swap_on="false",
+    )
+    assert planned_changes(given, WANTED) == {
+        "config": {"readOnlyPort": 0},
+        "flags": {"anonymous-auth": None, "read-only-port": None},
+        "settings": ["authentication.anonymous.enabled", "readOnlyPort"],
+    }
+
+
+def test_a_kubelet_with_flags_only_keeps_flags_only():
+    given = config(source="none", client_ca_file="/pki/ca.crt", authorization_mode="Webhook")
+    assert planned_changes({**given, "path": None}, WANTED) == {
+        "config": {},
+        "flags": {
+            "anonymous-auth": False,
+            "authentication-token-webhook": True,
+            "read-only-port": 0,
+            "rotate-server-certificates": True,
+        },
+        "settings": [
+            "authentication.anonymous.enabled",
+            "authentication.webhook.enabled",
+            "readOnlyPort",
+            "serverTLSBootstrap",
+        ],
+    }
+
+
+def test_a_kubelet_with_a_drop_in_directory_only_gets_a_drop_in():
+    given = {**config(source="none"), "path": None, "drop_in_dir": "/etc/k"}
+    changes = planned_changes(given, {"readOnlyPort": 0})
+    assert (changes["config"], changes["flags"]) == ({"readOnlyPort": 0}, {})
+
+
+def test_what_no_flag_can_say_needs_a_file():
+    with pytest.raises(SettingsError, match="shutdownGracePeriod has no flag"):
+        planned_changes(config(source="none"), {"shutdownGracePeriod": "30s"})
+
+
+def test_settings_of_the_wrong_type_are_refused():
+    with pytest.raises(SettingsError, match="cacheTTL is 'soon', and has to be a duration"):
+        planned_changes(config(""), {"authentication": {"webhook": {"cacheTTL": "soon"}}})
