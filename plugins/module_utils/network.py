@@ -10,6 +10,7 @@ import ipaddress
 import json
 import re
 import shlex
+import sys
 import typing as t
 
 Network = t.Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -17,9 +18,11 @@ Network = t.Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 FINAL_TARGETS = ("ACCEPT", "DROP", "REJECT")
 _CHAIN = re.compile(r"^:(?P<name>\S+) (?P<policy>\S+)(?: \[(?P<packets>\d+):(?P<bytes>\d+)\])?$")
 _COUNTERS = re.compile(r"^\[(\d+):(\d+)\] ")
+_SET_MARK = re.compile(r"--(?:set-x?mark|or-mark) (0x[0-9a-fA-F]+|\d+)(?:/(0x[0-9a-fA-F]+|\d+))?")
 _MAX_DEPTH = 32
-#: Bridges that other software makes for its own guests. Pods are not behind them, unless a route says so.
-_FOREIGN_BRIDGE = re.compile(r"^(docker0|br-[0-9a-f]{12}|virbr\d+|podman\d+|lxcbr\d+|lxdbr\d+)$")
+#: Bridges that other software makes for its own guests. Pods are not behind them, unless a route says so. And nothing
+#: that is forwarded comes through loopback.
+_FOREIGN_BRIDGE = re.compile(r"^(lo|docker0|br-[0-9a-f]{12}|virbr\d+|podman\d+|lxcbr\d+|lxdbr\d+)$")
 
 
 class Chain(t.NamedTuple):
@@ -69,8 +72,13 @@ class Rule(t.NamedTuple):
     goto: bool
 
 
-def read_rule(text: str, source: Network, destination: Network, devices: t.Collection[str] = ()) -> Rule:
-    """A rule against the first packet of a connection from one network to another; devices are those of its routes."""
+def read_rule(
+    text: str, source: Network, destination: Network, devices: t.Collection[str] = (), marks: int = 0
+) -> Rule:
+    """A rule against the first packet of a connection from one network to another.
+
+    The devices are those of its routes; marks are the bits that rules of the same table may have set.
+    """
     try:
         words = shlex.split(text)
     except ValueError:
@@ -98,6 +106,10 @@ def read_rule(text: str, source: Network, destination: Network, devices: t.Colle
         elif word in ("-i", "-o"):
             verdict = False if _FOREIGN_BRIDGE.match(following) and following not in devices else None
             position += 2
+        elif word == "-p":
+            # What connects is TCP or UDP.
+            verdict = None if following in ("tcp", "udp", "all") else False
+            position += 2
         elif word in ("-m", "--comment"):
             position += 2
             negated = False
@@ -106,12 +118,20 @@ def read_rule(text: str, source: Network, destination: Network, devices: t.Colle
             verdict = "NEW" in following.split(",")
             position += 2
         elif word == "--mark":
-            # Marks are set in the nat table for masquerading; the packet here is a plain one.
+            # Marks are set in the nat table for masquerading; the packet here is a plain one, except for what CNI
+            # plugins mark in this table.
             value, unused, mask = following.partition("/")
-            verdict = None if not _is_number(value) else int(value, 0) == 0 or (bool(mask) and int(mask, 0) == 0)
+            if (
+                not _is_number(value)
+                or (mask and not _is_number(mask))
+                or marks & (int(mask, 0) if mask else 0xFFFFFFFF)
+            ):
+                verdict = None
+            else:
+                verdict = int(value, 0) == 0 or (bool(mask) and int(mask, 0) == 0)
             position += 2
         else:
-            # An interface, a protocol, a port, a set: known only for a real packet.
+            # A port, a set: known only for a real packet.
             verdict = None
             position += 1
             while position < len(words) and not words[position].startswith("-") and words[position] != "!":
@@ -124,6 +144,16 @@ def read_rule(text: str, source: Network, destination: Network, devices: t.Colle
         elif verdict is None and matches:
             matches = None
     return Rule(target, matches, goto)
+
+
+def marks_set(chains: t.Mapping[str, Chain]) -> int:
+    """The bits of the packet mark that some rule of a table sets."""
+    bits = 0
+    for chain in chains.values():
+        for rule in chain.rules:
+            for value, mask in _SET_MARK.findall(rule):
+                bits |= int(value, 0) & (int(mask, 0) if mask else 0xFFFFFFFF)
+    return bits
 
 
 def _is_number(text: str) -> bool:
@@ -155,9 +185,10 @@ def simulate(
     if chain is None:
         return Verdict("ACCEPT", True, "no rules")
     doubts: t.List[t.Tuple[str, str]] = []
+    marks = marks_set(chains)
 
     def read(text: str) -> Rule:
-        return read_rule(text, source, destination, devices)
+        return read_rule(text, source, destination, devices, marks)
 
     decided = _walk(chains, "FORWARD", read, doubts, 0)
     action, rule = decided or (chain.policy or "ACCEPT", "policy of FORWARD")
@@ -247,6 +278,22 @@ def parse_route(text: str) -> t.Dict[str, t.Any]:
         "local": entry.get("type") == "local",
         "blocked": entry.get("type") in ("unreachable", "blackhole", "prohibit"),
     }
+
+
+def devices_within(text: str, networks: t.Iterable[Network]) -> t.Set[str]:
+    """The interfaces behind which parts of the networks are, by /proc/net/route."""
+    networks = [network for network in networks if network.version == 4]
+    found = set()
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        try:
+            numbers = [int.from_bytes(bytes.fromhex(fields[at]), sys.byteorder) for at in (1, 7)]
+            route = ipaddress.IPv4Network((numbers[0], bin(numbers[1]).count("1")))
+        except (IndexError, ValueError):
+            continue
+        if any(route.subnet_of(network) for network in networks):  # type: ignore[arg-type]
+            found.add(fields[0])
+    return found
 
 
 def docker_leaves_iptables_alone(text: t.Optional[str]) -> t.Optional[bool]:

@@ -52,14 +52,33 @@ def find(program: str) -> t.Optional[str]:
     return shutil.which(program, path=os.environ.get("PATH", "") + ":" + EXTRA_PATH)
 
 
+def program_of(backend: str, suffix: str, timeout: float) -> t.Optional[str]:
+    """The program of a backend: iptables itself, or with the suffix -save.
+
+    Some systems have a single backend, whose programs do not carry its name.
+    """
+    named = BACKENDS[backend][0]
+    named = named[: -len("-save")] + suffix
+    path = find(named)
+    if path is None:
+        path = find(named.replace("-nft", "").replace("-legacy", ""))
+        if path is not None:
+            try:
+                version = run([path, "-V"], timeout)
+            except CommandError:
+                return None
+            path = path if ("nf_tables" in version) == ("-nft" in named) else None
+    return path
+
+
 def read_backend(name: str, timeout: float) -> t.Tuple[t.Dict[str, t.Any], t.Dict[str, network.Chain]]:
     """The FORWARD chain of a backend as it is reported, and all chains of its filter table."""
-    program, _version, loaded_tables = BACKENDS[name]
+    _program, _version, loaded_tables = BACKENDS[name]
     report: t.Dict[str, t.Any] = {"present": False, "error": None, "policy": None, "policy_packets": 0, "rules": []}
     # Asking for a legacy table makes the kernel load it, so only those are asked for that are there.
     if loaded_tables and "filter" not in (procfs.read_text(loaded_tables) or "").split():
         return report, {}
-    path = find(program)
+    path = program_of(name, "-save", timeout)
     if path is None:
         return report, {}
     try:

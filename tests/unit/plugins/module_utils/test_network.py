@@ -87,6 +87,12 @@ def test_accepting_pod_networks_heals_it():
         (["-s fd00::/8 -j ACCEPT"], "DROP", True),
         (["-p tcp -j ACCEPT"], "DROP", False),
         (["-p icmp -j DROP"], "DROP", True),
+        (["-p icmp -j ACCEPT"], "DROP", True),
+        (["! -p tcp -j ACCEPT"], "DROP", False),
+        (["-i lo -j ACCEPT"], "DROP", True),
+        (["-j MARK --set-xmark 0x10000/0x10000", "-m mark --mark 0x10000/0x10000 -j ACCEPT"], "DROP", False),
+        (["-j MARK --or-mark 4", "-m mark --mark 0x4 -j ACCEPT"], "DROP", False),
+        (["-j MARK --set-xmark 0x0/0xe0000", "-m mark --mark 0x4000/0x4000 -j ACCEPT"], "DROP", True),
         (["-i cni0 -j ACCEPT"], "DROP", False),
         (["-i br-0123456789ab -j ACCEPT"], "DROP", True),
         (["! -o virbr0 -j ACCEPT"], "ACCEPT", True),
@@ -200,3 +206,18 @@ def test_parse_networks():
     assert network.parse_networks([" 10.0.0.1/8", "fd00::1"])[0] == ipaddress.ip_network("10.0.0.0/8")
     with pytest.raises(ValueError, match="'10.0.0.0/33' is no CIDR"):
         network.parse_networks(["10.0.0.0/33"])
+
+
+def test_devices_within():
+    text = (
+        "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
+        "eth0 00000000 0102000A 0003 0 0 0 00000000 0 0 0\n"
+        "cni0 0041E90A 00000000 0001 0 0 0 00FFFFFF 0 0 0\n"
+        "eth0 0042E90A 0102000A 0003 0 0 0 00FFFFFF 0 0 0\n"
+        "docker0 000011AC 00000000 0001 0 0 0 0000FFFF 0 0 0\n"
+        "broken x\n"
+    )
+    # The table is in the byte order of the machine; both that are in use are little-endian.
+    assert network.devices_within(text, [PODS]) == {"cni0", "eth0"}
+    assert network.devices_within(text, [ipaddress.ip_network("fd00::/64")]) == set()
+    assert network.devices_within("", [PODS]) == set()
