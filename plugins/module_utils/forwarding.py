@@ -310,7 +310,7 @@ def revert_script(
             lines.append("printf %%s %s > %s" % (shlex.quote(content), shlex.quote(path)))
     if files.get(UNIT_FILE) is None:
         links = " ".join(shlex.quote(link) for link in link_paths())
-        lines.append("rm -f " + links)
+        lines += ["systemctl stop " + UNIT, "rm -f " + links]
     lines.append("systemctl daemon-reload")
     if files.get(UNIT_FILE) is not None:
         lines.append("systemctl enable " + UNIT)

@@ -442,6 +442,9 @@ def settle(change: Change, host: Host, params: t.Mapping[str, t.Any]) -> None:
     """Brings systemd and the kernel in line with the files."""
     unit = change.files_after[forwarding.UNIT_FILE] is not None
     if not unit:
+        # It may be there no more, and stopping it removes no rule.
+        with contextlib.suppress(ForwardError):
+            host.systemctl("stop", forwarding.UNIT)
         host.remove_links()
     host.systemctl("daemon-reload")
     # What is accepted anew comes first, so that a switch from one mode to another leaves no gap.
@@ -457,9 +460,6 @@ def settle(change: Change, host: Host, params: t.Mapping[str, t.Any]) -> None:
                 host.iptables(operation)
     for operation in change.remove:
         host.iptables(operation)
-    if not unit and change.files_before[forwarding.UNIT_FILE] is not None:
-        with contextlib.suppress(ForwardError):
-            host.systemctl("reset-failed", forwarding.UNIT)
 
 
 def main() -> t.NoReturn:

@@ -247,6 +247,7 @@ def test_the_way_back(tmp_path):
         "-w 10 -A FORWARD -j OTHER",
         "-w 10 -D FORWARD -j KUBEMETRICS-FORWARD",
         "-w 10 -X KUBEMETRICS-FORWARD",
+        "systemctl stop kubemetrics-forward.service",
         "systemctl daemon-reload",
     ]
     assert old.read_text() == text
