@@ -101,6 +101,10 @@ service:
   description: The Service of that name, or null.
   returned: success
   type: dict
+csr_approver:
+  description: The Deployment of the approver that belongs to it, or null.
+  returned: success
+  type: dict
 foreign:
   description: One sentence for each of these objects that is not this collection's.
   returned: success
@@ -184,10 +188,12 @@ def look(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
         get_or_none(api, "/apis/apps/v1/namespaces/%s/deployments/%s" % (namespace, name))
     )
     service = cluster_state.object_view(get_or_none(api, "/api/v1/namespaces/%s/services/%s" % (namespace, name)))
+    approver = get_or_none(api, "/apis/apps/v1/namespaces/%s/deployments/%s-csr-approver" % (namespace, name))
     result = {
         "apiservices": apiservices,
         "deployment": deployment,
         "service": service,
+        "csr_approver": cluster_state.object_view(approver),
         "foreign": foreign_sentences(apiservices, deployment, service),
     }
     if params["pods"]:

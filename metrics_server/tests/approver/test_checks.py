@@ -56,6 +56,11 @@ def test_allowed_networks(cidrs: list[str], expected: str) -> None:
     assert outcome(SOUND, policy) == {"a": expected}
 
 
+def test_no_node_has_an_address_of_services() -> None:
+    policy = Policy(service_cidrs=(ipaddress.ip_network("192.0.2.16/28"),))
+    assert outcome(SOUND, policy) == {"a": "AddressReserved"}
+
+
 @pytest.mark.parametrize(
     ("domain", "expected"),
     [

@@ -201,6 +201,7 @@ async def test_the_program_serves_health_and_metrics_and_ends(tmp_path: Path) ->
     [
         ("--allowed-cidrs=192.0.2.0/33", "is no CIDR"),
         ("--allowed-cidrs=192.0.2.1/24", "write 192.0.2.0/24"),
+        ("--service-cidrs=10.233.0.1/18", "write 10.233.0.0/18"),
         ("--allowed-domains=example.com,.", "an entry of the list is empty"),
         ("--control-plane-addresses=192.0.2.1,", "an entry of the list is empty"),
         ("--resync-period=0", "at least 1s"),

@@ -125,6 +125,8 @@ class Policy:
     allowed_domains: tuple[str, ...] = ()
     #: Addresses of the kubernetes Service.
     service_addresses: frozenset[str] = frozenset()
+    #: Networks of Services, which no node has an address in.
+    service_cidrs: tuple[Network, ...] = ()
     #: Addresses of API servers, which only control planes may have.
     control_plane_addresses: frozenset[str] = frozenset()
 
@@ -208,6 +210,8 @@ def _check_reserved(address: str, policy: Policy) -> None:
         raise FaultError("AddressReserved", f"{address} is no address of a machine")
     if address in policy.service_addresses:
         raise FaultError("AddressReserved", f"{address} is the address of the kubernetes Service")
+    if any(parsed in network for network in policy.service_cidrs):
+        raise FaultError("AddressReserved", f"{address} is an address of Services")
 
 
 def _check_allowed(node: str, address: str, policy: Policy) -> None:

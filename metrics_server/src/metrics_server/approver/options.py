@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -39,6 +39,7 @@ FLAGS = FlagSet(
             _GROUP,
             "Addresses of API servers and of load balancers before them, which only control planes may have.",
         ),
+        Flag("service-cidrs", "strings", (), _GROUP, "Networks of Services, which no node has an address in."),
         Flag("resync-period", "duration", 300.0, _GROUP, "How often everything pending is looked at again."),
         *common_flags(8081),
     )
@@ -62,9 +63,10 @@ def read_options(values: Mapping[str, Any]) -> Options:
         if not all(entry.strip(" .") for entry in values[name]):
             raise FlagError(f"--{name.replace('_', '-')}: an entry of the list is empty")
     policy = Policy(
-        allowed_cidrs=tuple(_network(text) for text in values["allowed_cidrs"]),
+        allowed_cidrs=_networks("allowed-cidrs", values),
         allowed_domains=tuple(normalize(text).lstrip(".") for text in values["allowed_domains"]),
         service_addresses=frozenset(_service_address()),
+        service_cidrs=_networks("service-cidrs", values),
         control_plane_addresses=frozenset(normalize(text) for text in values["control_plane_addresses"]),
     )
     return Options(common(values), policy, values["resync_period"])
@@ -75,15 +77,14 @@ def with_api_server(policy: Policy, server: str) -> Policy:
     host = normalize(urlsplit(server).hostname or "")
     if not host or host in policy.service_addresses:
         return policy
-    return Policy(
-        policy.allowed_cidrs,
-        policy.allowed_domains,
-        policy.service_addresses,
-        policy.control_plane_addresses | {host},
-    )
+    return replace(policy, control_plane_addresses=policy.control_plane_addresses | {host})
 
 
-def _network(text: str) -> Network:
+def _networks(name: str, values: Mapping[str, Any]) -> tuple[Network, ...]:
+    return tuple(_network(name, text) for text in values[name.replace("-", "_")])
+
+
+def _network(name: str, text: str) -> Network:
     try:
         return ipaddress.ip_network(text.strip())
     except ValueError:
@@ -91,8 +92,8 @@ def _network(text: str) -> Network:
     try:
         meant = ipaddress.ip_network(text.strip(), strict=False)
     except ValueError:
-        raise FlagError(f'--allowed-cidrs: "{text}" is no CIDR such as 192.0.2.0/24') from None
-    raise FlagError(f'--allowed-cidrs: "{text}" has bits beyond its prefix, write {meant}')
+        raise FlagError(f'--{name}: "{text}" is no CIDR such as 192.0.2.0/24') from None
+    raise FlagError(f'--{name}: "{text}" has bits beyond its prefix, write {meant}')
 
 
 def _service_address() -> list[str]:
