@@ -91,7 +91,8 @@ async def test_each_node_keeps_its_own_moment() -> None:
     for name, (_first, *regular) in recorder.times.items():
         assert 9 <= len(regular) <= 10, name
         for time in regular:
-            assert off_its_moment(name, time) < 0.02, name
+            # A quarter of a second may be spent on waiting for neighbours.
+            assert off_its_moment(name, time) < 0.27, name
 
 
 @virtual
@@ -104,7 +105,22 @@ async def test_load_is_even() -> None:
     seconds = Counter(int(time) for times in recorder.times.values() for time in times[1:])
     busiest = max(count for second, count in seconds.items())
     assert busiest < 1.5 * 1500 / 15
-    assert recorder.most < 20
+    # A wake-up finds 16 on average; a node's answer takes no longer than to the next one.
+    assert recorder.most < 40
+
+
+@virtual
+async def test_neighbours_are_scraped_together() -> None:
+    recorder = Recorder()
+    async with scheduling(recorder) as scheduler:
+        for number in range(1500):
+            scheduler.add(f"node-{number}")
+        await asyncio.sleep(30)
+        recorder.times.clear()
+        await asyncio.sleep(15)
+    wake_ups = len({time for times in recorder.times.values() for time in times})
+    # 1500 nodes in 15 s, each 0.16 s those that are due.
+    assert 80 <= wake_ups <= 110
 
 
 @virtual
@@ -202,9 +218,9 @@ async def test_hanging_nodes_do_not_hold_up_healthy_ones() -> None:
         assert len(good) == 300
         for name, times in good.items():
             # Once the bad ones are known, each good one comes at its moment.
-            late = [time for time in times if time > 1150 and off_its_moment(name, time) > 0.05]
+            late = [time for time in times if time > 1150 and off_its_moment(name, time) > 0.27]
             assert late == []
-            assert len([time for time in times if time > 1150]) == 10
+            assert 9 <= len([time for time in times if time > 1150]) <= 10
         # The bad ones use their quarter of the places, and each is still asked.
         assert all(len(times) >= 2 for name, times in recorder.times.items() if name.startswith("bad"))
 

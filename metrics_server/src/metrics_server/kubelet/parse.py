@@ -35,6 +35,9 @@ _NODE_CPU = b"node_cpu_usage_seconds_total"
 _NODE_MEMORY = b"node_memory_working_set_bytes"
 _NODE_SWAP = b"node_swap_usage_bytes"
 _FAMILIES = (_CPU, _MEMORY, _START)
+#: The node's families without what they begin with, so that one search finds them all.
+_NODE_OPENER = b"\nnode_"
+_NODE_FAMILIES = tuple(name.removeprefix(b"node_") for name in (_NODE_CPU, _NODE_MEMORY, _NODE_SWAP))
 _LIMITS = (MAX_SECONDS, MAX_BYTES, MAX_SECONDS)
 _OPENERS = tuple(b"\n" + family + b"{" for family in _FAMILIES)
 _SCRAPE_ERRORS = frozenset({b"scrape_error", b"resource_scrape_error"})
@@ -119,29 +122,34 @@ def _fast(body: bytes, layout: Layout, shapes: tuple[FamilyShape, FamilyShape, F
     others = b"".join(rest)
     if b"\ncontainer_" in others and any(opener in others for opener in _OPENERS):
         return None
-    node_cpu = _node_value(others, b"\n" + _NODE_CPU + b" ")
-    node_memory = _node_value(others, b"\n" + _NODE_MEMORY + b" ")
-    if node_cpu is None or node_memory is None:
+    node = _fast_node(others)
+    if node is None:
         return None
-    node_swap = _node_value(others, b"\n" + _NODE_SWAP + b" ")
-    node = NodePoint(node_cpu[1], node_cpu[0], node_memory[0], None if node_swap is None else node_swap[0])
     return Batch(layout, node, times, columns[0], columns[1], columns[2], oldest, newest)
 
 
-def _node_value(body: bytes, opener: bytes) -> tuple[float, int] | None:
-    start = body.find(opener)
-    if start < 0 or body.find(opener, start + 1) >= 0:
-        return None
-    start += len(opener)
-    end = body.find(b"\n", start)
+def _fast_node(text: bytes) -> NodePoint | None:
+    """Return the node's own point, or None when its lines are not as every kubelet prints them."""
+    values: dict[bytes, tuple[float, int]] = {}
+    for part in text.split(_NODE_OPENER)[1:]:
+        name, _, rest = part.partition(b" ")
+        if name in _NODE_FAMILIES:
+            try:
+                value, time = rest.partition(b"\n")[0].split()
+                number, stamp = float(value), int(time)
+            except ValueError:
+                return None
+            if name in values or not 0 <= number <= MAX_BYTES or not _FIRST_TIME <= stamp <= _LAST_TIME:
+                return None
+            values[name] = number, stamp
+        elif name.startswith(_NODE_FAMILIES):
+            return None
     try:
-        value, time = body[start : end if end >= 0 else len(body)].split()
-        number, stamp = float(value), int(time)
-    except ValueError:
+        cpu, memory = values[b"cpu_usage_seconds_total"], values[b"memory_working_set_bytes"]
+    except KeyError:
         return None
-    if not 0 <= number <= MAX_BYTES or not _FIRST_TIME <= stamp <= _LAST_TIME:
-        return None
-    return number, stamp
+    swap = values.get(b"swap_usage_bytes")
+    return NodePoint(cpu[1], cpu[0], memory[0], None if swap is None else swap[0])
 
 
 @dataclass(slots=True)
