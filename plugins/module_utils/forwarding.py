@@ -313,7 +313,7 @@ def revert_script(
         lines += ["systemctl stop " + UNIT, "rm -f " + links]
     lines.append("systemctl daemon-reload")
     if files.get(UNIT_FILE) is not None:
-        lines.append("systemctl enable " + UNIT)
+        lines.append("systemctl enable --now " + UNIT)
     return "\n".join(lines)
 
 
