@@ -11,7 +11,8 @@ from functools import cached_property
 _FIRST_ADDRESS = int(ipaddress.ip_address("127.1.0.1"))
 #: The fleet's one certificate covers `*.DOMAIN`; a client that compares names needs each node's Hostname below it.
 DOMAIN = "fleet.test"
-_NAMESPACES = 20
+#: So many nodes share as many namespaces, so that with 30 pods a node a namespace has 30 pods, each on another node.
+_GROUP = 30
 #: Seconds since the Unix epoch at which all containers are said to have started.
 STARTED = 1_700_000_000
 
@@ -53,7 +54,7 @@ class Node:
         found = []
         for number in range(self.pods):
             serial = self.number * self.pods + number
-            namespace = f"team-{serial % _NAMESPACES:02}"
+            namespace = f"team-{self.number // _GROUP * _GROUP + number % _GROUP:04}"
             cores = 0.001 * (1 + serial % 200)
             memory = 4096 * (1000 + serial % 50_000)
             found.append(Container(namespace, f"load-{serial:06}-7d9f8b6c5d-abcde", "app", cores, memory))

@@ -90,7 +90,9 @@ def main() -> None:
     application = web.Application()
     api = StaticApi(arguments.nodes, arguments.pods, arguments.kubelet_port)
     application.router.add_get("/api/v1/{resource}", api.handle)
-    web.run_app(application, host="127.0.0.1", port=arguments.port, ssl_context=context, print=None)
+    web.run_app(
+        application, host="127.0.0.1", port=arguments.port, ssl_context=context, print=None, shutdown_timeout=0.1
+    )
 
 
 if __name__ == "__main__":
