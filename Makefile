@@ -2,10 +2,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down lab-up lab-down site test test-unit lint build
+.PHONY: help setup demo demo-down lab-up lab-down site test test-unit lint build bench
 
 PYTHON ?= python3
 LAB_NAME ?= kubemetrics
+# Documents show the run of the usual sizes only.
+BENCH_FLAGS ?= $(if $(BENCH_SIZES),,--docs)
 VENV := $(CURDIR)/.venv
 STATE := $(CURDIR)/.lab/$(LAB_NAME)
 # Ansible finds a collection by its name only: this link makes any checkout, whatever its folder is called, the collection.
@@ -46,6 +48,9 @@ test-unit: setup ## Unit tests only
 
 lint: setup ## ansible-lint, yamllint, ruff, mypy, role documentation
 	@.ci/test lint
+
+bench: setup ## The bundled server against upstream's, side by side; writes docs/bench.md (17 minutes, nothing else running)
+	@. .ci/env && PYTHONPATH=metrics_server/src:metrics_server/tests python bench/run.py $(BENCH_SIZES) $(BENCH_FLAGS)
 
 build: setup ## Build the collection archive into dist/
 	@. .ci/env && ansible-galaxy collection build --force --output-path dist .
