@@ -234,6 +234,27 @@ class Host:
         except packet_filter.CommandError as exc:
             raise ForwardError("%s failed (%s)" % (" ".join([program, *arguments[:2]]), str(exc).rstrip("."))) from exc
 
+    def start_unit(self) -> None:
+        try:
+            self.systemctl("restart", forwarding.UNIT)
+        except ForwardError as exc:
+            said = self.last_words()
+            if not said:
+                raise
+            raise ForwardError("%s failed (%s)" % (forwarding.UNIT, said)) from exc
+
+    def last_words(self) -> str:
+        """What the unit's own processes wrote in the end."""
+        path = packet_filter.find("journalctl")
+        if path is None:
+            return ""
+        mine = "_SYSTEMD_UNIT=" + forwarding.UNIT
+        try:
+            text = packet_filter.run([path, "--no-pager", "--output=cat", "--lines=3", mine], self.timeout)
+        except packet_filter.CommandError:
+            return ""
+        return " ".join(text.split())[-300:].rstrip(".")
+
     def save(self, directory: str, tables: t.Collection[str]) -> t.List[str]:
         """Keeps all rules of all tables as they are now."""
         host_files.make_private_dir(directory)
@@ -451,7 +472,7 @@ def settle(change: Change, host: Host, params: t.Mapping[str, t.Any]) -> None:
     if unit:
         host.systemctl("enable", "--quiet", forwarding.UNIT)
         # The unit itself does it, which proves that it will do so after a restart.
-        host.systemctl("restart", forwarding.UNIT)
+        host.start_unit()
     elif change.after:
         if params["restart_docker"]:
             host.systemctl("restart", "docker.service")

@@ -177,6 +177,16 @@ def test_a_lock_that_is_held(host, run_module):
     assert not os.path.exists(forwarding.DROPIN_FILE)
 
 
+def test_a_unit_that_fails_says_why(host, run_module):
+    host.rules("nft", "docker20")
+    host.program("systemctl", '[ "$1" != restart ] || { echo "Job failed. See journalctl." >&2; exit 1; }')
+    assert "(Job failed. See journalctl)" in run(run_module, host)["msg"]
+    host.program("journalctl", "echo 'Another app is currently holding the xtables lock.'")
+    message = run(run_module, host)["msg"]
+    assert "kubemetrics-forward.service failed (Another app is currently holding the xtables lock)" in message
+    assert not os.path.exists(forwarding.UNIT_FILE)
+
+
 def test_a_host_without_systemd(host, run_module, tmp_path):
     host.rules("nft", "docker20")
     (tmp_path / "sbin" / "systemd-run").unlink()
