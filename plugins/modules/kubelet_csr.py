@@ -17,8 +17,9 @@ description:
     or denies the rest with the reason.
   - A request is approved only if its signer is C(kubernetes.io/kubelet-serving); it was sent by C(system:node:NAME)
     in group C(system:nodes); its subject is exactly C(O=system:nodes,CN=system:node:NAME); its usages are C(server
-    auth) and at most C(digital signature) and C(key encipherment) beside; and it names IPs and DNS names only, at
-    least one, each of which belongs to that node and to no other.
+    auth), C(digital signature) and at most C(key encipherment) beside; it names IPs and DNS names only, at least one,
+    each of which belongs to that node and to no other; and there is such a node, by O(nodes) or by its Node object.
+  - The approver that the role C(metrics_server) can run in the cluster has the same rules, without an inventory.
   - Addresses that can never be a node's are refused whoever lists them - loopback, the C(kubernetes) Service, names of
     services, wildcards.
   - Of several pending requests of one node only the newest is approved, because a kubelet that asks again makes a new

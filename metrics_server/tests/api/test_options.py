@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metrics_server.approver import options as approver_options
 from metrics_server.flags import FLAGS
 from metrics_server.flagset import FlagError, format_duration, parse_duration
+from metrics_server.nanny import options as nanny_options
 from metrics_server.options import parse_options
 
 #: The arguments of upstream's own manifest, and of the collection's.
@@ -247,3 +249,12 @@ def test_the_guide_lists_every_flag_with_its_default() -> None:
         assert f"--{flag.name}`" in guide or f"`-{flag.name}`" in guide, flag.name
         if flag.status == "used" and flag.kind == "duration":
             assert f"| `{format_duration(flag.default)}` | {flag.help} |" in guide
+
+
+def test_the_guide_lists_the_flags_of_the_other_programs() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "server-flags.md").read_text()
+    for flags in (approver_options.FLAGS, nanny_options.FLAGS):
+        for flag in flags.flags:
+            assert f"--{flag.name}" in guide or flag.group == "Retired" or flag.shorthand, flag.name
+    for flag in approver_options.FLAGS.flags:
+        assert flag.group != "Approver" or f"| {flag.help} |" in guide, flag.name
