@@ -288,6 +288,14 @@ def show(tables: t.Mapping[str, Chains], versions: t.Mapping[str, int]) -> str:
     return "".join(line + "\n" for line in lines)
 
 
+def own_part(chains: Chains) -> t.Tuple[t.Optional[str], t.List[str], t.Optional[t.List[str]]]:
+    """What we may have changed in a table: the policy, jumps to our chain, and that chain."""
+    forward = chains.get("FORWARD")
+    jumps = [rule for rule in forward.rules if rule.endswith(JUMP)] if forward else []
+    own = chains.get(CHAIN)
+    return forward.policy if forward else None, jumps, sorted(own.rules) if own else None
+
+
 def revert_script(
     operations: t.Sequence[Operation], files: t.Mapping[str, t.Optional[str]], programs: t.Mapping[str, str]
 ) -> str:

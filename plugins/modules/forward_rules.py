@@ -422,21 +422,32 @@ def carry_out(
         if remaining:
             raise ForwardError("afterwards the rules still lack %s" % " ".join(remaining[0][1]))
     except (ForwardError, host_files.HostFileError) as exc:
-        take_back(host, script, timer)
+        reason = str(exc).rstrip(".")
+        if not take_back(change, host, script, tables):
+            raise ForwardError(
+                "The way of pod traffic could not be changed wholly, nor all of it be taken back (%s); %srun the task "
+                "with state: absent when that is mended"
+                % (reason, "%s tries that once more in a while, or " % timer if timer else "")
+            ) from exc
+        if timer:
+            host.systemctl("stop", timer)
         raise ForwardError(
             "The way of pod traffic was not changed, and all is as it was before: %s; run the task again when that is "
-            "mended" % str(exc).rstrip(".")
+            "mended" % reason
         ) from exc
     return {"saved": saved, "revert_timer": timer, "change_id": record["id"] if record else None}
 
 
-def take_back(host: Host, script: str, timer: t.Optional[str]) -> None:
-    # Each line is tried, and those that take back what was never done fail.
-    with contextlib.suppress(ForwardError):
-        host.command("sh", "-c", script)
-    if timer:
-        with contextlib.suppress(ForwardError):
-            host.systemctl("stop", timer)
+def take_back(change: Change, host: Host, script: str, tables: Tables) -> bool:
+    """Whether all is as it was before. Only then is the timer needed no more."""
+    shell = packet_filter.find("sh")
+    # Each line is tried, those that take back what was never done fail, and each may wait for the lock.
+    with contextlib.suppress(packet_filter.CommandError):
+        packet_filter.run([shell or "/bin/sh", "-c", script], host.timeout * (2 + len(change.operations)))
+    after = host.read_tables(set(VERSIONS.values()))
+    return host.read_files() == change.files_before and all(
+        forwarding.own_part(after.get(backend, {})) == forwarding.own_part(chains) for backend, chains in tables.items()
+    )
 
 
 def replace(change: Change, journal: host_files.Journal) -> t.Optional[t.Dict[str, t.Any]]:

@@ -177,6 +177,16 @@ def test_a_lock_that_is_held(host, run_module):
     assert not os.path.exists(forwarding.DROPIN_FILE)
 
 
+def test_the_timer_stays_when_not_all_could_be_taken_back(host, run_module):
+    host.rules("nft", "docker20")
+    host.program("rm", "exit 1")
+    result = run(run_module, host, revert_after=60)
+    assert "kubemetrics-forward-revert.timer tries that once more" in result["msg"]
+    said = host.said()
+    armed = next(at for at, line in enumerate(said) if line.startswith("systemd-run"))
+    assert "systemctl stop kubemetrics-forward-revert.timer" not in said[armed:]
+
+
 def test_a_unit_that_fails_says_why(host, run_module):
     host.rules("nft", "docker20")
     host.program("systemctl", '[ "$1" != restart ] || { echo "Job failed. See journalctl." >&2; exit 1; }')
