@@ -260,6 +260,7 @@ class Engine:
         log.log(logging.WARNING if node.ready else logging.INFO, "%s [%s]", error.message, error.reason.value)
 
     def _collect(self) -> Iterator[Metric]:
+        # Runs in a thread: only what can be read there while the event loop goes on.
         counts = self._store.counts()
         points = GaugeMetricFamily("metrics_server_storage_points", "Points with a rate, by type", labels=["type"])
         points.add_metric(["node"], counts.nodes)
@@ -288,10 +289,8 @@ class Engine:
             value=self._kubelets.opened,
         )
         swap = GaugeMetricFamily("metrics_server_node_swap_usage_bytes", "Swap in use on the node", labels=["node"])
-        for node in self._index.nodes():
-            used = self._store.node_swap(node.name)
-            if used is not None:
-                swap.add_metric([node.name], used)
+        for name, used in self._store.node_swaps():
+            swap.add_metric([name], used)
         yield swap
 
 

@@ -108,7 +108,7 @@ class EngineTelemetry:
         known.last = self._clock()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics that are kept here."""
+        """Yield the metrics that are kept here. May run in a thread, so it goes through copies."""
         duration = HistogramMetricFamily(
             "metrics_server_kubelet_request_duration_seconds", "Duration of requests to kubelets", labels=["node"]
         )
@@ -117,7 +117,7 @@ class EngineTelemetry:
             "Time of the last request to the kubelet in seconds since the Unix epoch",
             labels=["node"],
         )
-        for node, known in self._nodes.items():
+        for node, known in list(self._nodes.items()):
             buckets: list[tuple[str, float]] = []
             total = 0
             for bound, count in zip((*map(_bound, _REQUEST_BUCKETS), "+Inf"), known.counts, strict=True):
@@ -139,7 +139,7 @@ class EngineTelemetry:
             "metrics_server_kubelet_failing_nodes", "Nodes whose last scrape failed, by reason", labels=["reason"]
         )
         by_reason = dict.fromkeys(Reason, 0)
-        for reason in self._failing.values():
+        for reason in list(self._failing.values()):
             by_reason[reason] += 1
         for reason, count in by_reason.items():
             failing.add_metric([reason.value], count)

@@ -34,7 +34,7 @@ from metrics_server.api.selectors import (
 from metrics_server.api.status import ApiError
 from metrics_server.api.table import INCLUDE
 from metrics_server.auth.authorize import Attributes, Authorizer
-from metrics_server.auth.identity import Rejected, Undecided, User
+from metrics_server.auth.identity import ANONYMOUS, Rejected, Undecided, User
 from metrics_server.auth.requestheader import Authenticator
 from metrics_server.health import Health
 from metrics_server.tls import TlsConnection
@@ -47,6 +47,8 @@ _GZIP_THRESHOLD = 128 * 1024
 #: Handed to the compressor at once, in a thread of its own.
 _GZIP_SLICE = 1024 * 1024
 _MAX_PATH = 8 * 1024
+#: One in so many places is for callers that no authority vouches for.
+_STRANGERS_SHARE = 4
 _READ_METHODS = ("GET", "HEAD")
 _IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
 
@@ -171,8 +173,11 @@ class Application:
     async def _admit(self, request: web.BaseRequest, attributes: Attributes, connection: object) -> web.StreamResponse:
         if self._authorizer.open_to_all(attributes):
             # Health checks of the kubelet: no credential, no place.
-            return await self._dispatch(request, attributes)
+            return await self._dispatch(request, attributes, None)
         limit = self._config.max_requests_inflight
+        if limit and not self._vouched(connection):
+            # Strangers can make each request wait for a review by the API server; the others keep places to themselves.
+            limit = max(1, limit // _STRANGERS_SHARE)
         if self.refusing or (limit and self._inflight >= limit):
             raise status.too_many_requests()
         self._inflight += 1
@@ -180,11 +185,17 @@ class Application:
         try:
             user = await self._identify(request, connection)
             await self._authorize(user, attributes)
-            return await self._dispatch(request, attributes)
+            return await self._dispatch(request, attributes, user)
         finally:
             self._inflight -= 1
             if not self._inflight:
                 self._idle.set()
+
+    def _vouched(self, connection: object) -> bool:
+        """Whether an authority vouches for the certificate of the connection, or a request on it was authenticated."""
+        return isinstance(connection, TlsConnection) and (
+            connection.proven or self._authenticator.vouched(connection)
+        )
 
     async def _identify(self, request: web.BaseRequest, connection: object) -> User:
         tls = connection if isinstance(connection, TlsConnection) else None
@@ -195,7 +206,7 @@ class Application:
         except Undecided as error:
             _log.warning("Cannot authenticate now", extra={"kv": {"err": str(error)}})
             raise status.unavailable("authentication is not possible at the moment, please try again") from None
-        if tls is not None and user.name != "system:anonymous":
+        if tls is not None and user.name != ANONYMOUS:
             tls.authenticated()
         if any(header in request.headers for header in _IMPERSONATION):
             # Ignoring the header would answer for the wrong user.
@@ -217,7 +228,9 @@ class Application:
 
     # Dispatch.
 
-    async def _dispatch(self, request: web.BaseRequest, attributes: Attributes) -> web.StreamResponse:
+    async def _dispatch(
+        self, request: web.BaseRequest, attributes: Attributes, user: User | None
+    ) -> web.StreamResponse:
         path = request.path.rstrip("/")
         if attributes.resource_request and attributes.group == status.GROUP:
             return await self._resource(request, attributes, path)
@@ -230,7 +243,7 @@ class Application:
             content_type, body = await self._paths[path](request)
             return await self._send(request, Answer(content_type, [body]))
         if path in self._health.paths():
-            return self._send_health(request, path)
+            return self._send_health(request, path, reasons=user is not None and user.name != ANONYMOUS)
         if path == "/apis":
             document = discovery.groups(request.headers.get("Accept", ""))
             if document is None:
@@ -282,9 +295,9 @@ class Application:
 
     # Sending.
 
-    def _send_health(self, request: web.BaseRequest, path: str) -> web.Response:
+    def _send_health(self, request: web.BaseRequest, path: str, *, reasons: bool) -> web.Response:
         report = self._health.report(
-            path, verbose="verbose" in request.query, excluded=request.query.getall("exclude", ())
+            path, verbose="verbose" in request.query, excluded=request.query.getall("exclude", ()), reasons=reasons
         )
         if report is None:
             raise status.unknown_path()
@@ -324,25 +337,33 @@ class Application:
             and request.version >= (1, 1)
             and accepts_gzip(request.headers.get("Accept-Encoding", ""))
         )
-        response = web.StreamResponse(status=code, headers={**self._common, **(headers or {})})
-        response.headers["Content-Type"] = answer.content_type
+        small = not zipped and size <= _SLICE
+        everything = {**self._common, **(headers or {}), "Content-Type": answer.content_type}
+        response: web.StreamResponse
+        if small:
+            # Head and body leave in one packet: a second one would cost as much as the rest of a small answer.
+            response = web.Response(status=code, headers=everything, body=b"".join(answer.parts))
+        else:
+            response = web.StreamResponse(status=code, headers=everything)
         if zipped:
             response.headers["Content-Encoding"] = "gzip"
             response.headers.add("Vary", "Accept-Encoding")
             response.enable_chunked_encoding()
-        else:
+        elif not small:
             response.content_length = size
         if self.closing:
             response.force_close()
         if code == 401:
             response.headers["WWW-Authenticate"] = 'Bearer realm="kubernetes"'
+        if small:
+            return response
         await response.prepare(request)
         if request.method != "HEAD":
             if zipped:
-                async for chunk in _gzip(answer.parts):
+                async for chunk in _gzip(answer):
                     await response.write(chunk)
             else:
-                for chunk in _slices(answer.parts, _SLICE):
+                for chunk in _slices(answer, _SLICE):
                     await response.write(chunk)
         await response.write_eof()
         return response
@@ -386,32 +407,29 @@ def _include(value: str | None) -> str:
 def _pretty(answer: Answer, choice: Choice, request: web.BaseRequest) -> Answer:
     """Indent the JSON for those who ask for it, as long as it is of a size that somebody reads."""
     asked = request.query.get("pretty", "").lower()
-    if choice.media_type != JSON or answer.size > _GZIP_THRESHOLD:
+    if choice.media_type != JSON or not (choice.pretty or asked in ("1", "t", "true")):
         return answer
-    if not (choice.pretty or asked in ("1", "t", "true")):
+    if answer.size > _GZIP_THRESHOLD:
         return answer
     return Answer(answer.content_type, [msgspec.json.format(b"".join(answer.parts), indent=2), b"\n"])
 
 
-def _slices(parts: Sequence[bytes], size: int) -> Iterator[bytes]:
-    """Yield a body in pieces of about the same size, joined one at a time."""
-    pending: list[bytes] = []
-    length = 0
-    for part in parts:
-        pending.append(part)
-        length += len(part)
-        if length >= size:
-            yield b"".join(pending)
-            pending, length = [], 0
-    if pending:
-        yield b"".join(pending)
+def _slices(answer: Answer, size: int) -> Iterator[bytes]:
+    """Yield a body in pieces of about the same size, joined one at a time.
+
+    Parts are taken by number, as if all were equally long: measuring each would cost as much as sending it.
+    """
+    parts = answer.parts
+    step = max(1, len(parts) * size // max(1, answer.size))
+    for start in range(0, len(parts), step):
+        yield b"".join(parts[start : start + step])
 
 
-async def _gzip(parts: Sequence[bytes]) -> AsyncIterator[bytes]:
+async def _gzip(answer: Answer) -> AsyncIterator[bytes]:
     """Compress a body piece by piece, without holding up the event loop."""
     compressor = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     loop = asyncio.get_running_loop()
-    for chunk in _slices(parts, _GZIP_SLICE):
+    for chunk in _slices(answer, _GZIP_SLICE):
         compressed = await loop.run_in_executor(None, compressor.compress, chunk)
         for start in range(0, len(compressed), _SLICE):
             yield compressed[start : start + _SLICE]

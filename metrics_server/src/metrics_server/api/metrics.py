@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from metrics_server.api import protobuf, status, table
@@ -21,8 +21,8 @@ from metrics_server.model import ClusterReader, MetricsReader, NodeMeta, PodMeta
 
 #: Objects handled between two looks at the event loop: a few milliseconds of work.
 _STRIDE = 1000
-#: A list observes the age of at most this many of its samples: enough for a histogram, and cheap.
-_FRESHNESS_SAMPLES = 64
+#: A list observes the age of about this many samples a stride: enough for a histogram, and cheap.
+_FRESHNESS_SAMPLES = 8
 
 NODES, PODS = RESOURCES
 
@@ -44,11 +44,11 @@ class Answer:
 
     content_type: str
     parts: list[bytes]
+    #: The length of the body.
+    size: int = field(init=False)
 
-    @property
-    def size(self) -> int:
-        """Return the length of the body."""
-        return sum(map(len, self.parts))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", sum(map(len, self.parts)))
 
 
 @dataclass(frozen=True, slots=True)
