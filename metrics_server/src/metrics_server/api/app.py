@@ -34,7 +34,7 @@ from metrics_server.api.selectors import (
 from metrics_server.api.status import ApiError
 from metrics_server.api.table import INCLUDE
 from metrics_server.auth.authorize import Attributes, Authorizer
-from metrics_server.auth.identity import ANONYMOUS, Rejected, Undecided, User
+from metrics_server.auth.identity import Rejected, Undecided, User
 from metrics_server.auth.requestheader import Authenticator
 from metrics_server.health import Health
 from metrics_server.tls import TlsConnection
@@ -47,8 +47,6 @@ _GZIP_THRESHOLD = 128 * 1024
 #: Handed to the compressor at once, in a thread of its own.
 _GZIP_SLICE = 1024 * 1024
 _MAX_PATH = 8 * 1024
-#: One in so many places is for callers that no authority vouches for.
-_STRANGERS_SHARE = 4
 _READ_METHODS = ("GET", "HEAD")
 _IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
 
@@ -173,11 +171,8 @@ class Application:
     async def _admit(self, request: web.BaseRequest, attributes: Attributes, connection: object) -> web.StreamResponse:
         if self._authorizer.open_to_all(attributes):
             # Health checks of the kubelet: no credential, no place.
-            return await self._dispatch(request, attributes, None)
+            return await self._dispatch(request, attributes)
         limit = self._config.max_requests_inflight
-        if limit and not self._vouched(connection):
-            # Strangers can make each request wait for a review by the API server; the others keep places to themselves.
-            limit = max(1, limit // _STRANGERS_SHARE)
         if self.refusing or (limit and self._inflight >= limit):
             raise status.too_many_requests()
         self._inflight += 1
@@ -185,17 +180,11 @@ class Application:
         try:
             user = await self._identify(request, connection)
             await self._authorize(user, attributes)
-            return await self._dispatch(request, attributes, user)
+            return await self._dispatch(request, attributes)
         finally:
             self._inflight -= 1
             if not self._inflight:
                 self._idle.set()
-
-    def _vouched(self, connection: object) -> bool:
-        """Whether an authority vouches for the certificate of the connection, or a request on it was authenticated."""
-        return isinstance(connection, TlsConnection) and (
-            connection.proven or self._authenticator.vouched(connection)
-        )
 
     async def _identify(self, request: web.BaseRequest, connection: object) -> User:
         tls = connection if isinstance(connection, TlsConnection) else None
@@ -206,7 +195,7 @@ class Application:
         except Undecided as error:
             _log.warning("Cannot authenticate now", extra={"kv": {"err": str(error)}})
             raise status.unavailable("authentication is not possible at the moment, please try again") from None
-        if tls is not None and user.name != ANONYMOUS:
+        if tls is not None and user.name != "system:anonymous":
             tls.authenticated()
         if any(header in request.headers for header in _IMPERSONATION):
             # Ignoring the header would answer for the wrong user.
@@ -228,9 +217,7 @@ class Application:
 
     # Dispatch.
 
-    async def _dispatch(
-        self, request: web.BaseRequest, attributes: Attributes, user: User | None
-    ) -> web.StreamResponse:
+    async def _dispatch(self, request: web.BaseRequest, attributes: Attributes) -> web.StreamResponse:
         path = request.path.rstrip("/")
         if attributes.resource_request and attributes.group == status.GROUP:
             return await self._resource(request, attributes, path)
@@ -243,7 +230,7 @@ class Application:
             content_type, body = await self._paths[path](request)
             return await self._send(request, Answer(content_type, [body]))
         if path in self._health.paths():
-            return self._send_health(request, path, reasons=user is not None and user.name != ANONYMOUS)
+            return self._send_health(request, path)
         if path == "/apis":
             document = discovery.groups(request.headers.get("Accept", ""))
             if document is None:
@@ -295,9 +282,9 @@ class Application:
 
     # Sending.
 
-    def _send_health(self, request: web.BaseRequest, path: str, *, reasons: bool) -> web.Response:
+    def _send_health(self, request: web.BaseRequest, path: str) -> web.Response:
         report = self._health.report(
-            path, verbose="verbose" in request.query, excluded=request.query.getall("exclude", ()), reasons=reasons
+            path, verbose="verbose" in request.query, excluded=request.query.getall("exclude", ())
         )
         if report is None:
             raise status.unknown_path()
