@@ -342,10 +342,8 @@ class Application:
             response.force_close()
         if code == 401:
             response.headers["WWW-Authenticate"] = 'Bearer realm="kubernetes"'
-        if small:
-            return response
         await response.prepare(request)
-        if request.method != "HEAD":
+        if request.method != "HEAD" and not small:
             if zipped:
                 async for chunk in _gzip(answer):
                     await response.write(chunk)
