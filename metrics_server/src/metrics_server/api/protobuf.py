@@ -28,11 +28,16 @@ def varint(number: int) -> bytes:
     return bytes(groups)
 
 
+#: Nearly all lengths here, ready made.
+_LENGTHS = tuple(map(varint, range(512)))
+
+
+def _length(size: int) -> bytes:
+    return _LENGTHS[size] if size < 512 else varint(size)
+
+
 def _bytes(field: int, value: bytes) -> bytes:
-    size = len(value)
-    # One byte holds the lengths of nearly all fields here.
-    length = bytes((size,)) if size < 0x80 else varint(size)
-    return bytes((field << 3 | 2,)) + length + value
+    return b"%c%b%b" % (field << 3 | 2, _length(len(value)), value)
 
 
 def _text(field: int, value: str) -> bytes:
@@ -73,18 +78,36 @@ def metrics(meta: NodeMeta | PodMeta, reading: Reading, stamp: int) -> bytes:
 def _measured(meta: NodeMeta | PodMeta, reading: Reading) -> bytes:
     """Return all fields of a NodeMetrics or PodMetrics but the metadata."""
     if isinstance(meta, PodMeta):
-        usage = b"".join(
-            [_bytes(4, _text(1, container.name) + _usage(2, container)) for container in reading.containers]
-        )
-    else:
-        usage = _usage(4, reading.containers[0])
-    return b"".join(
-        (
-            _bytes(2, _time(reading.timestamp_ns // 1_000_000_000)),
-            _bytes(3, _number(1, reading.window_ns)),
-            usage,
-        )
-    )
+        parts = [_moment(reading.timestamp_ns // 1_000_000_000), _window(reading.window_ns)]
+        for container in reading.containers:
+            name, usage = _container_name(container.name), _usage(2, container)
+            parts += (b'"', _length(len(name) + len(usage)), name, usage)
+        return b"".join(parts)
+    usage = _usage(4, reading.containers[0])
+    return _moment(reading.timestamp_ns // 1_000_000_000) + _window(reading.window_ns) + usage
+
+
+# What many objects of a list have in common is made once.
+
+
+@lru_cache(maxsize=256)
+def _moment(seconds: int) -> bytes:
+    return _bytes(2, _time(seconds))
+
+
+@lru_cache(maxsize=4096)
+def _window(nanoseconds: int) -> bytes:
+    return _bytes(3, _number(1, nanoseconds))
+
+
+@lru_cache(maxsize=4096)
+def _container_name(name: str) -> bytes:
+    return _text(1, name)
+
+
+@lru_cache(maxsize=8192)
+def _label(key: str, value: str) -> bytes:
+    return _bytes(11, _text(1, key) + _text(2, value))
 
 
 def _usage(field: int, usage: ContainerUsage) -> bytes:
@@ -106,21 +129,15 @@ def object_meta(meta: NodeMeta | PodMeta, stamp: int) -> bytes:
 
 def _object_meta_around(meta: NodeMeta | PodMeta) -> tuple[bytes, bytes]:
     """Return what stands before and after the creation time in an ObjectMeta message."""
-    namespace = meta.namespace if isinstance(meta, PodMeta) else ""
-    before = (
-        _text(1, meta.name),
-        _text(2, ""),
-        _text(3, namespace),
-        _text(4, ""),
-        _text(5, ""),
-        _text(6, ""),
-        _number(7, 0),
-    )
-    return b"".join(before), _labels(meta.labels)
+    name = meta.name.encode()
+    namespace = meta.namespace.encode() if isinstance(meta, PodMeta) else b""
+    # generateName, selfLink, uid, resourceVersion and generation are empty.
+    before = b'\n%b%b\x12\0\x1a%b%b"\0*\0002\0008\0' % (_length(len(name)), name, _length(len(namespace)), namespace)
+    return before, _labels(meta.labels)
 
 
 def _labels(labels: Mapping[str, str]) -> bytes:
-    return b"".join([_bytes(11, _text(1, key) + _text(2, labels[key])) for key in sorted(labels)])
+    return b"".join([_label(key, labels[key]) for key in sorted(labels)])
 
 
 def _time(seconds: int) -> bytes:
@@ -163,8 +180,8 @@ class ItemCache:
         before, after = known[1], known[2]
         size = len(before) + len(stamp) + len(after)
         measured = _measured(meta, reading)
-        head = b"\n" + varint(size)
-        opening = b"\x12" + varint(len(head) + size + len(measured))
+        head = b"\n" + _length(size)
+        opening = b"\x12" + _length(len(head) + size + len(measured))
         item = (opening + head + before, after + measured)
         self._items[key] = (meta, fragment, *item)
         return item
