@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import platform
@@ -239,7 +240,11 @@ def measure(name: str, command: list[str], world: World, plan: Plan) -> dict[str
             seconds = wait_for(f"{name} at {world.nodes} nodes", one.serving, process, log, plan.start)
             one.figures["seconds_to_all"] = seconds
             one.figures["cpu_to_all"] = cpu_seconds(process.pid)
-            one.take()
+            try:
+                one.take()
+            except (OSError, http.client.HTTPException) as error:
+                last = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
+                raise BenchError(f"{name} at {world.nodes} nodes: {error}; its last words: {last}") from error
             return one.figures
 
 
