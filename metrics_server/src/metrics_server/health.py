@@ -11,8 +11,12 @@ from dataclasses import dataclass
 #: kind must not take away the numbers that are there.
 HYSTERESIS_SECONDS = 15.0
 
-#: Returns None, or one sentence that says what is wrong. The sentence is public.
+#: Returns None, or one sentence that says what is wrong. It may name nodes: strangers are not told it.
 Check = Callable[[], str | None]
+
+
+#: What Kubernetes' own servers say to those who may not know.
+WITHHELD = "reason withheld"
 
 
 class Hysteresis:
@@ -73,8 +77,13 @@ class Health:
             for path in (f"/{group}", *(f"/{group}/{name}" for name in named))
         )
 
-    def report(self, path: str, *, verbose: bool = False, excluded: Sequence[str] = ()) -> Report | None:
-        """Return the report for a path, or None when there is no such check."""
+    def report(
+        self, path: str, *, verbose: bool = False, excluded: Sequence[str] = (), reasons: bool = True
+    ) -> Report | None:
+        """Return the report for a path, or None when there is no such check.
+
+        Without `reasons` the text says which check fails and not why; the report's `failures` always do.
+        """
         group, _, name = path.strip("/").partition("/")
         named = self._checks.get(group)
         if named is None:
@@ -84,7 +93,8 @@ class Health:
             if check is None:
                 return None
             reason = check()
-            return Report("ok") if reason is None else Report(f"internal server error: {reason}\n", reason)
+            told = reason if reasons else WITHHELD
+            return Report("ok") if reason is None else Report(f"internal server error: {told}\n", reason)
         lines: list[str] = []
         failed: list[str] = []
         for check_name, check in named.items():
@@ -96,7 +106,7 @@ class Health:
                 lines.append(f"[+]{check_name} ok")
             else:
                 failed.append(f"{check_name}: {reason}")
-                lines.append(f"[-]{check_name} failed: {reason}")
+                lines.append(f"[-]{check_name} failed: {reason if reasons else WITHHELD}")
         unknown = [text for text in excluded if text not in named]
         if unknown:
             quoted = ", ".join(f'"{text}"' for text in sorted(unknown))

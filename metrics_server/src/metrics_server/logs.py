@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 #: From this verbosity on the steps in between are logged (Python's DEBUG).
@@ -65,6 +65,23 @@ def _text_value(value: Any) -> str:
     if isinstance(value, list):
         return json.dumps(value, ensure_ascii=False)
     return json.dumps(str(value), ensure_ascii=False)
+
+
+class Seldom:
+    """Says whether a line may be logged that strangers can cause: one in a while, so that they cannot fill the log."""
+
+    def __init__(self, interval: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval = interval
+        self._clock = clock
+        self._last = float("-inf")
+
+    def __call__(self) -> bool:
+        """Return whether it is time for another line, and count it."""
+        now = self._clock()
+        if now - self._last < self._interval:
+            return False
+        self._last = now
+        return True
 
 
 class _ModuleFilter(logging.Filter):

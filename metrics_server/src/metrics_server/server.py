@@ -11,13 +11,13 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from metrics_server import __version__
 from metrics_server.api import profiling
 from metrics_server.api.app import AppConfig, Application, PathHandler
 from metrics_server.api.metrics import MetricsApi
+from metrics_server.api.protocol import HttpServer
 from metrics_server.api.telemetry import ApiTelemetry
 from metrics_server.auth.authorize import Authorizer
 from metrics_server.auth.requestheader import Authenticator
@@ -144,7 +144,7 @@ class Server:
             telemetry.observe_request,
             _paths(options, telemetry),
         )
-        self._web = web.Server(
+        self._web = HttpServer(
             self.app,
             access_log=None,
             keepalive_timeout=_KEEPALIVE_SECONDS,

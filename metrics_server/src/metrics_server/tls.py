@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from cryptography import x509
 from OpenSSL import SSL
+
+from metrics_server.logs import Seldom
 
 _log = logging.getLogger(__name__)
 
@@ -31,8 +32,6 @@ _READ_SIZE = 64 * 1024
 HANDSHAKE_TIMEOUT = 10.0
 #: The time from the handshake to the end of the first request's headers.
 FIRST_REQUEST_TIMEOUT = 30.0
-#: One line for each this many seconds at most: a broken client must not fill the log.
-_HANDSHAKE_LOG_INTERVAL = 5.0
 
 #: Go's names of the cipher suites up to TLS 1.2, as `--tls-cipher-suites` has them, in OpenSSL's words.
 CIPHER_SUITES = {
@@ -137,7 +136,7 @@ class TlsListener:
         self._connections: set[TlsConnection] = set()
         #: Connections on which nobody has authenticated yet, oldest first: these make room when all places are taken.
         self._unproven: OrderedDict[TlsConnection, None] = OrderedDict()
-        self._last_handshake_log = float("-inf")
+        self._seldom = Seldom()
         self.refused = 0
 
     def __call__(self) -> TlsConnection:
@@ -163,6 +162,10 @@ class TlsListener:
         self._unproven[connection] = None
         return True
 
+    def proven(self, connection: TlsConnection) -> bool:
+        """Whether an authenticated request came over this connection."""
+        return connection in self._connections and connection not in self._unproven
+
     def prove(self, connection: TlsConnection) -> None:
         """Note that an authenticated request came over this connection."""
         self._unproven.pop(connection, None)
@@ -174,9 +177,7 @@ class TlsListener:
 
     def log_handshake_failure(self, peer: object, reason: str) -> None:
         """Log a failed handshake, at most one line in a while."""
-        now = time.monotonic()
-        if now - self._last_handshake_log >= _HANDSHAKE_LOG_INTERVAL:
-            self._last_handshake_log = now
+        if self._seldom():
             _log.info("TLS handshake failed", extra={"kv": {"peer": _address(peer), "reason": reason}})
 
 
@@ -332,6 +333,11 @@ class TlsConnection(asyncio.Protocol):
         """Note that the peer has shown a valid identity, so the connection is not the first to go when places are
         scarce."""
         self._listener.prove(self)
+
+    @property
+    def proven(self) -> bool:
+        """Whether the peer has shown a valid identity."""
+        return self._listener.proven(self)
 
     def peer_certificates(self) -> tuple[x509.Certificate, ...]:
         """Return the client's certificate and what it sent along, unverified; empty when it showed none."""

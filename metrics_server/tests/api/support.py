@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from prometheus_client import CollectorRegistry
+from yarl import URL
 
 from metrics_server.model import ContainerUsage, NodeMeta, PodMeta, Reading
 from metrics_server.options import parse_options
@@ -412,21 +413,40 @@ class Running:
         chain: Path | None = None,
     ) -> Answer:
         """Send one request on a connection of its own."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # The server's certificate is of no interest to these tests; those of serving.py look at it.
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        if credential is not None:
-            context.load_cert_chain(chain or credential.certificate_file, credential.key_file)
-        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
-        if token is not None:
-            pairs.append(("Authorization", f"Bearer {token}"))
-        connector = aiohttp.TCPConnector(ssl=context)
-        async with (
-            aiohttp.ClientSession(connector=connector, auto_decompress=False) as session,
-            session.request(method, self.url + path, headers=pairs) as response,
-        ):
-            return Answer(response.status, response.headers.copy(), await response.read())
+        return await fetch(
+            self.url + path, credential=credential, headers=headers, method=method, token=token, chain=chain
+        )
+
+
+async def fetch(
+    url: str,
+    *,
+    credential: Credential | None = None,
+    headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+    method: str = "GET",
+    token: str | None = None,
+    chain: Path | None = None,
+) -> Answer:
+    """Send one request on a connection of its own."""
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    if token is not None:
+        pairs.append(("Authorization", f"Bearer {token}"))
+    connector = aiohttp.TCPConnector(ssl=client_context(credential, chain))
+    async with (
+        aiohttp.ClientSession(connector=connector, auto_decompress=False) as session,
+        session.request(method, URL(url, encoded=True), headers=pairs) as response,
+    ):
+        return Answer(response.status, response.headers.copy(), await response.read())
+
+
+def client_context(credential: Credential | None = None, chain: Path | None = None) -> ssl.SSLContext:
+    """Return a context that takes any server: the tests of serving look at its certificate, others need not."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if credential is not None:
+        context.load_cert_chain(chain or credential.certificate_file, credential.key_file)
+    return context
 
 
 @dataclass

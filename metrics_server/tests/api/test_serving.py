@@ -244,7 +244,7 @@ async def test_without_rights_the_server_lives_but_is_not_ready(
         assert (await running.get("/livez")).status == 200
         ready = await running.get("/readyz")
         assert ready.status == 500
-        assert b"[-]serving-certificate failed: the serving certificate cannot be managed" in ready.body
+        assert b"[-]serving-certificate failed: reason withheld" in ready.body
 
 
 async def test_not_ready_while_the_authentication_settings_are_unknown(api: FakeApiServer, tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ async def test_sigterm_fails_readiness_drains_and_ends(world: World, monkeypatch
     running.server.stop()
     await asyncio.sleep(0.05)
     ready = await running.get("/readyz")
-    assert (ready.status, b"[-]shutdown failed: process is shutting down" in ready.body) == (500, True)
+    assert (ready.status, b"[-]shutdown failed: reason withheld" in ready.body) == (500, True)
     assert (await running.get("/livez")).status == 200
     late = await running.get("/metrics", **proxy)  # type: ignore[arg-type]
     assert (late.status, late.headers.get("Connection")) == (200, "close")

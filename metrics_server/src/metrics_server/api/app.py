@@ -34,9 +34,10 @@ from metrics_server.api.selectors import (
 from metrics_server.api.status import ApiError
 from metrics_server.api.table import INCLUDE
 from metrics_server.auth.authorize import Attributes, Authorizer
-from metrics_server.auth.identity import Rejected, Undecided, User
+from metrics_server.auth.identity import ANONYMOUS, Rejected, Undecided, User
 from metrics_server.auth.requestheader import Authenticator
 from metrics_server.health import Health
+from metrics_server.logs import Seldom
 from metrics_server.tls import TlsConnection
 
 _log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ _GZIP_THRESHOLD = 128 * 1024
 #: Handed to the compressor at once, in a thread of its own.
 _GZIP_SLICE = 1024 * 1024
 _MAX_PATH = 8 * 1024
+#: One in so many places is for callers that no authority vouches for.
+_STRANGERS_SHARE = 4
 _READ_METHODS = ("GET", "HEAD")
 _IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
 
@@ -92,6 +95,7 @@ class Application:
         self._observe = observe
         self._paths = dict(paths)
         self._inflight = 0
+        self._strangers = 0
         self._idle = asyncio.Event()
         self._idle.set()
         #: Set when the server is about to end: answers close their connection, so that clients go elsewhere.
@@ -99,6 +103,7 @@ class Application:
         #: Set while the server drains: new requests are sent away.
         self.refusing = False
         self._health_seen: dict[str, str] = {}
+        self._seldom = Seldom()
         self._documents = self._static_documents()
         self._common = {"Cache-Control": "no-cache, private", "X-Content-Type-Options": "nosniff"}
         if config.transport_security:
@@ -171,20 +176,36 @@ class Application:
     async def _admit(self, request: web.BaseRequest, attributes: Attributes, connection: object) -> web.StreamResponse:
         if self._authorizer.open_to_all(attributes):
             # Health checks of the kubelet: no credential, no place.
-            return await self._dispatch(request, attributes)
-        limit = self._config.max_requests_inflight
-        if self.refusing or (limit and self._inflight >= limit):
+            return await self._dispatch(request, attributes, None)
+        stranger = not self._vouched(connection)
+        if self.refusing or self._full(stranger=stranger):
             raise status.too_many_requests()
         self._inflight += 1
+        self._strangers += stranger
         self._idle.clear()
         try:
             user = await self._identify(request, connection)
             await self._authorize(user, attributes)
-            return await self._dispatch(request, attributes)
+            return await self._dispatch(request, attributes, user)
         finally:
             self._inflight -= 1
+            self._strangers -= stranger
             if not self._inflight:
                 self._idle.set()
+
+    def _full(self, *, stranger: bool) -> bool:
+        """Whether there is no place for one more request.
+
+        Strangers can make each of theirs wait for a review by the API server; they get a part of the places only.
+        """
+        limit = self._config.max_requests_inflight
+        if not limit:
+            return False
+        return self._inflight >= limit or (stranger and self._strangers >= max(1, limit // _STRANGERS_SHARE))
+
+    def _vouched(self, connection: object) -> bool:
+        """Whether an authority vouches for the certificate of the connection, or a request on it was authenticated."""
+        return isinstance(connection, TlsConnection) and (connection.proven or self._authenticator.vouched(connection))
 
     async def _identify(self, request: web.BaseRequest, connection: object) -> User:
         tls = connection if isinstance(connection, TlsConnection) else None
@@ -193,9 +214,10 @@ class Application:
         except Rejected:
             raise status.unauthorized() from None
         except Undecided as error:
-            _log.warning("Cannot authenticate now", extra={"kv": {"err": str(error)}})
+            if self._seldom():
+                _log.warning("Cannot authenticate now", extra={"kv": {"err": str(error)}})
             raise status.unavailable("authentication is not possible at the moment, please try again") from None
-        if tls is not None and user.name != "system:anonymous":
+        if tls is not None and user.name != ANONYMOUS:
             tls.authenticated()
         if any(header in request.headers for header in _IMPERSONATION):
             # Ignoring the header would answer for the wrong user.
@@ -208,8 +230,10 @@ class Application:
         try:
             decision = await self._authorizer.authorize(user, attributes)
         except Undecided as error:
-            _log.warning("Cannot authorize now", extra={"kv": {"user": user.name, "err": str(error)}})
-            if error.misconfigured:
+            if self._seldom():
+                _log.warning("Cannot authorize now", extra={"kv": {"user": user.name, "err": str(error)}})
+            # Names the server's own account: of use to the operator, and nothing for strangers.
+            if error.misconfigured and user.name != ANONYMOUS:
                 raise status.internal_error(str(error)) from None
             raise status.unavailable("authorization is not possible at the moment, please try again") from None
         if not decision.allowed:
@@ -217,7 +241,9 @@ class Application:
 
     # Dispatch.
 
-    async def _dispatch(self, request: web.BaseRequest, attributes: Attributes) -> web.StreamResponse:
+    async def _dispatch(
+        self, request: web.BaseRequest, attributes: Attributes, user: User | None
+    ) -> web.StreamResponse:
         path = request.path.rstrip("/")
         if attributes.resource_request and attributes.group == status.GROUP:
             return await self._resource(request, attributes, path)
@@ -230,7 +256,7 @@ class Application:
             content_type, body = await self._paths[path](request)
             return await self._send(request, Answer(content_type, [body]))
         if path in self._health.paths():
-            return self._send_health(request, path)
+            return self._send_health(request, path, reasons=user is not None and user.name != ANONYMOUS)
         if path == "/apis":
             document = discovery.groups(request.headers.get("Accept", ""))
             if document is None:
@@ -282,9 +308,9 @@ class Application:
 
     # Sending.
 
-    def _send_health(self, request: web.BaseRequest, path: str) -> web.Response:
+    def _send_health(self, request: web.BaseRequest, path: str, *, reasons: bool) -> web.Response:
         report = self._health.report(
-            path, verbose="verbose" in request.query, excluded=request.query.getall("exclude", ())
+            path, verbose="verbose" in request.query, excluded=request.query.getall("exclude", ()), reasons=reasons
         )
         if report is None:
             raise status.unknown_path()
@@ -358,6 +384,8 @@ def _attributes(request: web.BaseRequest) -> Attributes:
     path = request.path
     if len(request.raw_path) > _MAX_PATH:
         raise ApiError(414, "RequestURITooLong", f"the request's path and query are longer than {_MAX_PATH} bytes")
+    if not request.raw_path.isascii():
+        raise status.bad_request("the request's path and query must be ASCII, with everything else percent-encoded")
     if "\x00" in path or "//" in path or "/../" in f"{path}/" or "/./" in f"{path}/":
         # What another component on the way might read as a different path is nothing that is served here.
         raise status.unknown_path()

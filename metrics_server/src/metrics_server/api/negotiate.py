@@ -13,6 +13,7 @@ PROTOBUF = "application/vnd.kubernetes.protobuf"
 #: In the order in which a wildcard chooses.
 MEDIA_TYPES = (JSON, YAML, PROTOBUF)
 _MAX_CLAUSES = 32
+_MAX_CACHED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,9 @@ def choose(header: str, kinds: Sequence[str]) -> Choice | None:
     """
     if not header:
         return Choice(JSON)
-    for clause in parse_accept(header):
+    # What no client of Kubernetes sends is not kept: strangers must not fill the cache with long headers.
+    parse = parse_accept if len(header) <= _MAX_CACHED else parse_accept.__wrapped__
+    for clause in parse(header):
         if clause.quality <= 0:
             continue
         for media_type in MEDIA_TYPES:

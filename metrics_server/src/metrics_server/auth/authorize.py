@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,6 @@ from metrics_server.kube import KubeError
 
 _PATH = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 _CACHE_SIZE = 8192
-#: A question longer than this is asked but not remembered, so that the cache is bounded in bytes too.
-_MAX_KEY_LENGTH = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Authorizer:
         self._client = client
         self._allowed_ttl = allowed_ttl
         self._denied_ttl = denied_ttl
-        self._cache: AnswerCache[tuple[Any, ...], Decision] = AnswerCache(_CACHE_SIZE)
+        self._cache: AnswerCache[bytes, Decision] = AnswerCache(_CACHE_SIZE)
         self._open_paths = frozenset(path.strip("/") for path in always_allow_paths if not path.endswith("*"))
         self._open_prefixes = tuple(path[:-1].lstrip("/") for path in always_allow_paths if path.endswith("*"))
 
@@ -68,13 +67,7 @@ class Authorizer:
         """Return the decision; raise `Undecided` when nobody can tell."""
         if PRIVILEGED_GROUP in user.groups or self.open_to_all(attributes):
             return Decision(allowed=True)
-        extra = tuple(sorted((key, tuple(values)) for key, values in user.extra.items()))
-        key = (user.name, user.uid, user.groups, extra, attributes)
-        ask = self._asker(user, attributes)
-        if _length(user, attributes) > _MAX_KEY_LENGTH:
-            decision: Decision = (await ask())[0]
-            return decision
-        return await self._cache.get(key, ask)
+        return await self._cache.get(_key(user, attributes), self._asker(user, attributes))
 
     def _asker(self, user: User, attributes: Attributes) -> Callable[[], Any]:
         async def ask() -> tuple[Decision, float]:
@@ -92,11 +85,11 @@ class Authorizer:
         return ask
 
 
-def _length(user: User, attributes: Attributes) -> int:
-    texts = [user.name, user.uid, *user.groups, attributes.path, attributes.namespace, attributes.name]
-    for key, values in user.extra.items():
-        texts += [key, *values]
-    return sum(map(len, texts))
+def _key(user: User, attributes: Attributes) -> bytes:
+    """Return what stands for a question in the cache: of one size, however long the path or the user's groups are."""
+    extra = sorted((key, tuple(values)) for key, values in user.extra.items())
+    question = repr((user.name, user.uid, user.groups, extra, attributes))
+    return hashlib.blake2b(question.encode(), digest_size=32).digest()
 
 
 def _review(user: User, attributes: Attributes) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from metrics_server.auth.certificates import common_name, organizations
 from metrics_server.auth.identity import ANONYMOUS_USER, Rejected, Undecided, User
 from metrics_server.auth.token import TokenAuthenticator
 from metrics_server.auth.trust import FrontProxy, Trust
+from metrics_server.logs import Seldom
 
 _log = logging.getLogger(__name__)
-_LOG_INTERVAL = 5.0
 
 
 class Connection(Protocol):
@@ -62,7 +62,7 @@ class Authenticator:
         self._anonymous = anonymous
         self._clock = clock
         self._judgements: weakref.WeakKeyDictionary[Connection, _Judgement] = weakref.WeakKeyDictionary()
-        self._last_log = float("-inf")
+        self._seldom = Seldom()
 
     async def authenticate(self, connection: Connection | None, headers: CIMultiDictProxy[str]) -> User:
         """Return the user; raise `Rejected` (a credential is bad) or `Undecided` (nobody can tell now)."""
@@ -93,6 +93,14 @@ class Authenticator:
         if not self._anonymous:
             raise Rejected("no credentials")
         return ANONYMOUS_USER
+
+    def vouched(self, connection: Connection) -> bool:
+        """Whether one of the authorities vouches for the certificate of a connection, as far as is known now."""
+        try:
+            judgement = self._judge(connection)
+        except Undecided:
+            return False
+        return judgement.front_proxy or judgement.client is not None
 
     def _judge(self, connection: Connection) -> _Judgement:
         known = self._judgements.get(connection)
@@ -145,9 +153,7 @@ class Authenticator:
         return _Judgement(generation, good_until, front_proxy, user, kept)
 
     def _log_refusal(self, problems: Sequence[str]) -> None:
-        now = time.monotonic()
-        if now - self._last_log >= _LOG_INTERVAL:
-            self._last_log = now
+        if self._seldom():
             _log.error("Unable to authenticate the request", extra={"kv": {"err": "; ".join(problems)}})
 
 
@@ -175,9 +181,17 @@ def user_from_headers(front_proxy: FrontProxy, headers: CIMultiDictProxy[str]) -
         for prefix in prefixes:
             if lowered.startswith(prefix):
                 extra.setdefault(unquote(lowered[len(prefix) :]), []).append(value)
-    return User(
-        name, _first(headers, front_proxy.uid_headers), groups, {key: tuple(values) for key, values in extra.items()}
-    )
+    uid = _first(headers, front_proxy.uid_headers)
+    texts = (name, uid, *groups, *extra, *(value for values in extra.values() for value in values))
+    if any(not _is_text(text) for text in texts):
+        # Another identity than the one that was meant would be reviewed.
+        raise Rejected("the headers that name the user are not UTF-8")
+    return User(name, uid, groups, {key: tuple(values) for key, values in extra.items()})
+
+
+def _is_text(value: str) -> bool:
+    """Whether a header was UTF-8: what was not is kept as lone surrogates."""
+    return value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _first(headers: CIMultiDictProxy[str], names: Sequence[str]) -> str:

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 from metrics_server.auth.cache import AnswerCache
 from metrics_server.auth.identity import Rejected, Undecided, User
 from metrics_server.kube import KubeError
+from metrics_server.logs import Seldom
 
 _log = logging.getLogger(__name__)
+_seldom = Seldom()
 
 _PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
 _CACHE_SIZE = 4096
@@ -56,9 +58,9 @@ class TokenAuthenticator:
 
     async def authenticate(self, token: str) -> User:
         """Return the token's user; raise `Rejected` or `Undecided`."""
-        if not token or len(token) > _MAX_TOKEN_LENGTH:
+        if not token or len(token) > _MAX_TOKEN_LENGTH or not token.isascii():
             raise Rejected("invalid bearer token")
-        key = hashlib.blake2b(token.encode("utf-8", "surrogateescape"), key=self._pepper).digest()
+        key = hashlib.blake2b(token.encode(), key=self._pepper).digest()
         user = await self._cache.get(key, self._asker(token))
         if user is None:
             raise Rejected("invalid bearer token")
@@ -81,7 +83,7 @@ def _user(answer: Any) -> User | None:
     if not isinstance(status, dict):
         raise Undecided("the API server's answer to a token review has no status")
     if status.get("authenticated") is not True:
-        if status.get("error"):
+        if status.get("error") and _seldom():
             _log.info("Token refused", extra={"kv": {"reason": status["error"]}})
         return None
     info = status.get("user")
