@@ -15,7 +15,7 @@ from api.support import FakeEngine
 from metrics_server.api.discovery import RESOURCES
 from metrics_server.api.metrics import ListRequest, MetricsApi
 from metrics_server.api.negotiate import PROTOBUF, Choice
-from metrics_server.api.protobuf import varint
+from metrics_server.api.protobuf import ItemCache, varint
 from metrics_server.api.selectors import FieldSelector, LabelSelector
 from metrics_server.model import ContainerUsage
 
@@ -82,6 +82,16 @@ def answer_of(path: str, name: str = "", namespace: str = "") -> bytes:
         request = ListRequest(resource, "v1beta1", namespace or None, LabelSelector(), FieldSelector())
         parts = asyncio.run(api.read_list(request, Choice(PROTOBUF))).parts
     return b"".join(parts)
+
+
+@pytest.mark.parametrize("path", ["nodes", "pods"])
+def test_a_list_too_large_to_be_kept_is_the_same(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = answer_of(path)
+    monkeypatch.setattr(ItemCache, "MAX_ITEMS", 0)
+    # Nothing may be put aside, so nothing of it may be asked for either.
+    monkeypatch.setattr(ItemCache, "add", None)
+    assert answer_of(path) == kept
+    assert len(unwrap(kept)[2][2]) >= 2
 
 
 def test_a_node() -> None:

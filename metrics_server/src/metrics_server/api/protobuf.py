@@ -124,7 +124,7 @@ def _usage(field: int, usage: ContainerUsage) -> bytes:
 def object_meta(meta: NodeMeta | PodMeta, stamp: int) -> bytes:
     """Return an ObjectMeta message."""
     before, after = _object_meta_around(meta)
-    return b"".join((before, _bytes(8, _time(stamp)), after))
+    return b"".join((before, stamp_field(stamp), after))
 
 
 def _object_meta_around(meta: NodeMeta | PodMeta) -> tuple[bytes, bytes]:
@@ -191,6 +191,12 @@ def _key(meta: NodeMeta | PodMeta) -> tuple[str, str]:
     return (meta.namespace if isinstance(meta, PodMeta) else "", meta.name)
 
 
+def list_item(meta: NodeMeta | PodMeta, reading: Reading, stamp: int) -> bytes:
+    """Return one object as it stands in a list, with its tag and length."""
+    return _bytes(2, metrics(meta, reading, stamp))
+
+
+@lru_cache(maxsize=4)
 def stamp_field(stamp: int) -> bytes:
     """Return the field of an ObjectMeta with the time of the answer."""
     return _bytes(8, _time(stamp))
