@@ -329,6 +329,8 @@ def main() -> int:
     parser.add_argument("--from-json", type=Path, help="report these figures instead of measuring")
     parser.add_argument("--docs", action="store_true", help="write docs/bench.md, its figure, and the README's lines")
     arguments = parser.parse_args()
+    if arguments.docs and arguments.only:
+        parser.error("--docs needs the figures of both servers: leave out --only")
     try:
         results = json.loads(arguments.from_json.read_text()) if arguments.from_json else run(arguments)
     except BenchError as error:
