@@ -60,7 +60,7 @@ class Kubelets:
         return [f"{name}-p{number}" for number in range(self.pods)]
 
 
-@dataclass
+@dataclass(eq=False)
 class Site:
     """The running program and what is around it."""
 

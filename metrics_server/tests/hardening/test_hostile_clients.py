@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hostile clients before the real program: scraping goes on, memory stays bounded, the others are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import pytest_asyncio
+from api.support import client_context, fetch
+
+from hardening.site import ADMIN, NODES, OWN_TOKEN, PODS, RESOLUTION, Site, running_site
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONNECTIONS = 200
+STRANGER = client_context()
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    directory = tmp_path_factory.mktemp("site")
+    async with running_site(
+        directory, f"--max-connections={CONNECTIONS}", "--request-timeout=2s", nodes=10, pods=60
+    ) as site:
+        yield site
+
+
+@functools.cache
+def _forger(site: Site) -> ssl.SSLContext:
+    return client_context(site.pki.leaf(site.pki.ca("front-proxy-ca"), "front-proxy-client"))
+
+
+@functools.cache
+def _friend(site: Site) -> ssl.SSLContext:
+    return client_context(site.front_proxy)
+
+
+async def silent(site: Site) -> Streams:
+    """Never say anything."""
+    return await asyncio.open_connection("127.0.0.1", site.port)
+
+
+async def half_a_handshake(site: Site) -> Streams:
+    """Begin a TLS record and leave it so."""
+    reader, writer = await silent(site)
+    writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(64))
+    return reader, writer
+
+
+async def garbage(site: Site) -> Streams:
+    """Send what is no TLS."""
+    reader, writer = await silent(site)
+    writer.write(os.urandom(2000))
+    return reader, writer
+
+
+async def half_a_request(site: Site) -> Streams:
+    """Finish the handshake, then send headers and never their end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=STRANGER)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 50)
+    return reader, writer
+
+
+async def huge_headers(site: Site) -> Streams:
+    """Send headers that never end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=STRANGER)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 200_000)
+    return reader, writer
+
+
+async def unknown_certificate(site: Site) -> Streams:
+    """Show a certificate of an authority that nobody knows, with the front proxy's name."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=_forger(site))
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Remote-User: root\r\nX-Remote-Group: system:masters\r\n\r\n")
+    return reader, writer
+
+
+async def unread_list(site: Site) -> Streams:
+    """Ask for everything as somebody who may, and read nothing of it."""
+    sock = socket.socket()
+    # The kernel must not read it all in the client's place.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", site.port))
+    reader, writer = await asyncio.open_connection(sock=sock, server_hostname="", ssl=_friend(site), limit=1024)
+    head = b"".join(f"{name}: {value}\r\n".encode() for name, value in ADMIN)
+    writer.write((f"GET {PODS} HTTP/1.1\r\nHost: x\r\n".encode() + head + b"\r\n") * 4)
+    return reader, writer
+
+
+@pytest.mark.parametrize(
+    ("attack", "number"),
+    [
+        pytest.param(silent, 500, id="silent"),
+        pytest.param(half_a_handshake, 300, id="half a handshake"),
+        pytest.param(garbage, 300, id="garbage"),
+        pytest.param(half_a_request, 250, id="half a request"),
+        pytest.param(huge_headers, 30, id="huge headers"),
+        pytest.param(unknown_certificate, 40, id="unknown certificate"),
+        pytest.param(unread_list, 30, id="unread list"),
+    ],
+)
+async def test_hostile_clients_cost_the_others_nothing(
+    site: Site, attack: Callable[[Site], Awaitable[Streams]], number: int
+) -> None:
+    began, before = time.time(), site.memory()
+    opened: list[Streams] = []
+    answered: list[float] = []
+
+    async def flood() -> None:
+        for _ in range(number):
+            with contextlib.suppress(OSError, EOFError):
+                opened.append(await attack(site))
+
+    async def ask_meanwhile() -> None:
+        while True:
+            asked = time.monotonic()
+            assert (await site.get(NODES)).status == 200
+            assert (await fetch(f"https://127.0.0.1:{site.port}/readyz")).status == 200
+            answered.append(time.monotonic() - asked)
+            await asyncio.sleep(0.05)
+
+    asking = asyncio.ensure_future(ask_meanwhile())
+    try:
+        await asyncio.wait_for(flood(), 20)
+        # As long as everything is open.
+        await asyncio.sleep(0.5)
+        assert not asking.done()
+        ages = await site.sample_ages()
+        memory = site.memory()
+    finally:
+        asking.cancel()
+        outcome = (await asyncio.gather(asking, return_exceptions=True))[0]
+        for _, writer in opened:
+            writer.transport.abort()
+    assert isinstance(outcome, asyncio.CancelledError), outcome
+    assert len(opened) > number / 2
+    assert answered
+    assert max(answered) < 3
+    # A sample may be one resolution old, and its scrape may take a moment; stamps are in whole seconds.
+    assert len(ages) == 10
+    assert max(ages.values()) < RESOLUTION + 3
+    assert site.longest_pause(began) < RESOLUTION
+    assert memory - before < 64 << 20
+    assert site.process.returncode is None
+
+
+async def test_scraping_went_on_all_the_time(site: Site) -> None:
+    """Over all attacks above: every node was asked about once in each resolution, none more often."""
+    moments: dict[str, list[float]] = {}
+    for moment, name in site.kubelets.asked:
+        moments.setdefault(name, []).append(moment)
+    assert len(moments) == 10
+    for name, times in moments.items():
+        pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        assert max(pauses) < RESOLUTION + 2, name
+
+
+async def test_nothing_secret_is_in_the_log(site: Site) -> None:
+    """It ran with -v=10 all the time, and met good and bad credentials."""
+    await fetch(f"https://127.0.0.1:{site.port}/metrics", token="a-token-of-a-client")
+    await fetch(f"https://127.0.0.1:{site.port}/metrics", headers=[("Authorization", "Basic dXNlcjpwYXNz")])
+    log = site.log
+    assert "Serving securely" in log
+    for secret in (OWN_TOKEN, "the-servers-own", "a-token-of-a-client", "dXNlcjpwYXNz", "PRIVATE KEY", "Bearer"):
+        assert secret not in log
+    assert "Traceback" not in log
+    # Thousands of failures; a line of each kind once in a while.
+    assert len(log.splitlines()) < 100
+
+
+async def test_sigterm_ends_it_with_hostile_clients_around(site: Site) -> None:
+    held = [await half_a_request(site) for _ in range(20)] + [await silent(site) for _ in range(20)]
+    site.process.terminate()
+    assert await asyncio.wait_for(site.process.wait(), 10) == 0
+    for _, writer in held:
+        writer.transport.abort()
