@@ -66,7 +66,7 @@ FLAGS = FlagSet(
             "int",
             2000,
             _GENERIC,
-            "Connections that may be open at once; beyond it those go first on which nobody has authenticated.",
+            "Connections open at once; at most a quarter of them are of strangers, of which the oldest go first.",
         ),
         Flag(
             "shutdown-delay-duration",

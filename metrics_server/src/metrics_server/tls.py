@@ -28,6 +28,9 @@ from metrics_server.logs import Seldom
 _log = logging.getLogger(__name__)
 
 _READ_SIZE = 64 * 1024
+#: One in so many connections may be one on which nobody has authenticated. An API server needs some milliseconds to do
+#: so; whoever holds such a connection open for longer costs memory, about 50 KB for each.
+_STRANGERS_SHARE = 4
 #: A handshake takes a few round trips; a client that needs longer is broken or hostile.
 HANDSHAKE_TIMEOUT = 10.0
 #: The time from the handshake to the end of the first request's headers.
@@ -98,6 +101,8 @@ def make_context(
     )
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(b"metrics-server")
+    # A connection that waits gives back its buffers, more than half of what it costs.
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     legacy = [CIPHER_SUITES[name] for name in cipher_suites if name in CIPHER_SUITES]
     modern = [name for name in cipher_suites if name in TLS13_CIPHER_SUITES]
     try:
@@ -150,7 +155,8 @@ class TlsListener:
 
     def admit(self, connection: TlsConnection) -> bool:
         """Give a new connection a place, or say that there is none."""
-        if len(self._connections) >= self.max_connections:
+        strangers = max(1, self.max_connections // _STRANGERS_SHARE)
+        if len(self._connections) >= self.max_connections or len(self._unproven) >= strangers:
             if not self._unproven:
                 self.refused += 1
                 return False
@@ -188,8 +194,8 @@ class TlsConnection(asyncio.Protocol):
     def __init__(self, listener: TlsListener, protocol_factory: Callable[[], asyncio.Protocol]) -> None:
         self._listener = listener
         self._protocol_factory = protocol_factory
-        self._tls = SSL.Connection(listener.context, None)
-        self._tls.set_accept_state()
+        #: Made with the first bytes: a connection that says nothing costs little.
+        self._tls: SSL.Connection | None = None
         self._tcp: asyncio.Transport | None = None
         self._transport: TlsTransport | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -213,10 +219,13 @@ class TlsConnection(asyncio.Protocol):
         """Feed what arrived to TLS, and what TLS makes of it to HTTP."""
         if self._tcp is None or self._tcp.is_closing():
             return
+        if self._tls is None:
+            self._tls = SSL.Connection(self._listener.context, None)
+            self._tls.set_accept_state()
         self._tls.bio_write(data)
-        if self._transport is None and not self._handshake(data):
+        if self._transport is None and not self._handshake(self._tls, data):
             return
-        self._deliver()
+        self._deliver(self._tls)
 
     def eof_received(self) -> bool:
         """Close: HTTP knows no half-open connection."""
@@ -245,10 +254,10 @@ class TlsConnection(asyncio.Protocol):
 
     # Between the two.
 
-    def _handshake(self, data: bytes) -> bool:
+    def _handshake(self, tls: SSL.Connection, data: bytes) -> bool:
         assert self._tcp is not None
         try:
-            self._tls.do_handshake()
+            tls.do_handshake()
         except SSL.WantReadError:
             self._flush()
             return False
@@ -270,10 +279,10 @@ class TlsConnection(asyncio.Protocol):
         protocol.connection_made(self._transport)
         return True
 
-    def _deliver(self) -> None:
+    def _deliver(self, tls: SSL.Connection) -> None:
         while self._transport is not None and self._tcp is not None and not self._tcp.is_closing():
             try:
-                data = self._tls.recv(_READ_SIZE)
+                data = tls.recv(_READ_SIZE)
             except SSL.WantReadError:
                 break
             except SSL.ZeroReturnError:
@@ -286,7 +295,7 @@ class TlsConnection(asyncio.Protocol):
         self._flush()
 
     def _flush(self) -> None:
-        if self._tcp is None:
+        if self._tcp is None or self._tls is None:
             return
         while True:
             try:
@@ -299,7 +308,7 @@ class TlsConnection(asyncio.Protocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send."""
-        if self._tcp is None or self._tcp.is_closing() or not data:
+        if self._tcp is None or self._tls is None or self._tcp.is_closing() or not data:
             return
         try:
             self._tls.sendall(data)
@@ -310,7 +319,7 @@ class TlsConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Say goodbye as TLS wants it, and close when everything is sent."""
-        if self._tcp is None or self._tcp.is_closing():
+        if self._tcp is None or self._tls is None or self._tcp.is_closing():
             return
         try:
             self._tls.shutdown()
@@ -341,8 +350,8 @@ class TlsConnection(asyncio.Protocol):
 
     def peer_certificates(self) -> tuple[x509.Certificate, ...]:
         """Return the client's certificate and what it sent along, unverified; empty when it showed none."""
-        leaf = self._tls.get_peer_certificate(as_cryptography=True)
-        if leaf is None:
+        leaf = self._tls.get_peer_certificate(as_cryptography=True) if self._tls is not None else None
+        if self._tls is None or leaf is None:
             return ()
         chain = self._tls.get_peer_cert_chain(as_cryptography=True) or []
         return (leaf, *(certificate for certificate in chain if certificate != leaf))

@@ -62,15 +62,15 @@ async def test_an_endless_body_ends_with_the_answer(world: World) -> None:
     context = client_context(world.front_proxy)
     reader, writer = await asyncio.open_connection("127.0.0.1", world.running.port, ssl=context)
     writer.write(b"POST " + NODES + b" HTTP/1.1\r\nHost: x\r\n" + ADMIN + b"Content-Length: 100000000000\r\n\r\n")
+    assert b" 405 " in await reader.readline()
     sent = 0
-    with pytest.raises((ConnectionError, TimeoutError)):
+    with pytest.raises(ConnectionError):
         async with asyncio.timeout(10):
             while True:
                 writer.write(bytes(1 << 16))
                 await writer.drain()
                 sent += 1 << 16
                 await asyncio.sleep(0.01)
-    assert b" 405 " in await reader.readline()
     assert sent < 1 << 28
     writer.close()
 
