@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 import pytest
 from api.conftest import World
-from api.support import client_context, eventually
+from api.support import FakeApiServer, client_context, eventually, running_server
 
 from hardening.raw import check, exchange, one
+from metrics_server import server, tls
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
@@ -73,6 +75,36 @@ async def test_an_endless_body_ends_with_the_answer(world: World) -> None:
                 await asyncio.sleep(0.01)
     assert sent < 1 << 28
     writer.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "piece"),
+    [
+        pytest.param(None, b"\x16", id="handshake"),
+        pytest.param(b"GET /livez HTTP/1.1\r\n", b"A: b\r\n", id="first request"),
+        pytest.param(
+            b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + b"GET / HTTP/1.1\r\n", b"A: b\r\n", id="later one"
+        ),
+    ],
+)
+async def test_slow_clients_have_deadlines(
+    api: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None, piece: bytes
+) -> None:
+    """A byte now and then does not put them off."""
+    monkeypatch.setattr(tls, "HANDSHAKE_TIMEOUT", 0.5)
+    monkeypatch.setattr(tls, "FIRST_REQUEST_TIMEOUT", 0.5)
+    monkeypatch.setattr(server, "_KEEPALIVE_SECONDS", 0.5)
+    async with running_server(api, tmp_path) as running:
+        context = None if before is None else client_context()
+        _, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context)
+        # Not a whole TLS record: the handshake stays open however many bytes come.
+        writer.write(b"\x16\x03\x01\x40\x00" if before is None else before)
+        await eventually(lambda: running.server.listener.connections == 1)
+        async with asyncio.timeout(5):
+            while running.server.listener.connections:
+                writer.write(piece)
+                await asyncio.sleep(0.1)
+        writer.close()
 
 
 @pytest.mark.parametrize(
