@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import calendar
 import contextlib
 import json
+import re
 import signal
 import socket
 import sys
@@ -86,6 +88,13 @@ class Site:
         items = (await self.get(NODES)).json()["items"]
         return {item["metadata"]["name"]: time.time() - _seconds(item["timestamp"]) for item in items}
 
+    async def open_connections(self) -> int:
+        """Return how many connections the server says are open."""
+        text = (await self.get("/metrics")).body.decode()
+        found = re.search(r"^metrics_server_open_connections (\S+)$", text, re.MULTILINE)
+        assert found is not None
+        return int(float(found.group(1)))
+
     def memory(self) -> int:
         """Return the resident bytes of the process."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
@@ -100,8 +109,6 @@ class Site:
 
 
 def _seconds(stamp: str) -> float:
-    import calendar
-
     return calendar.timegm(time.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ"))
 
 
