@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down lab-up lab-down site test test-unit lint build bench
+.PHONY: help setup demo demo-down lab-up lab-down site test test-unit lint build bench soak
 
 PYTHON ?= python3
 LAB_NAME ?= kubemetrics
@@ -51,6 +51,10 @@ lint: setup ## ansible-lint, yamllint, ruff, mypy, role documentation
 
 bench: setup ## The bundled server against upstream's, side by side; writes docs/bench.md (17 minutes, nothing else running)
 	@. .ci/env && PYTHONPATH=metrics_server/src:metrics_server/tests python bench/run.py $(BENCH_SIZES) $(BENCH_FLAGS)
+
+soak: setup ## The bundled server for half an hour while kubelets fail and return (SOAK_NODES, SOAK_MINUTES)
+	@. .ci/env && PYTHONPATH=metrics_server/src:metrics_server/tests python bench/soak.py \
+		--nodes $(or $(SOAK_NODES),1000) --minutes $(or $(SOAK_MINUTES),30)
 
 build: setup ## Build the collection archive into dist/
 	@. .ci/env && ansible-galaxy collection build --force --output-path dist .

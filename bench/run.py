@@ -268,6 +268,7 @@ def world(arguments: argparse.Namespace, nodes: int) -> Iterator[World]:
         size = ("--nodes", str(nodes), "--pods", str(arguments.pods))
         fleet_log = directory / "fleet.log"
         fleet = [sys.executable, str(_HERE / "fleet.py"), *size, "--port", str(kubelet_port)]
+        fleet += getattr(arguments, "fleet_flags", [])
         process = stack.enter_context(running(fleet, fleet_log))
         wait_for("the fleet", lambda: "kubelets" in fleet_log.read_text(), process, fleet_log, 60)
         ca = Authority("bench-ca")
