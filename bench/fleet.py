@@ -21,7 +21,9 @@ from pathlib import Path
 
 from shape import DOMAIN, STARTED, Node, node_number
 
-_FAULTS = ("hang", "error", "cut", "garbage", "truncated")
+_FAULTS = ("hang", "error", "cut", "garbage", "truncated", "slow", "closed")
+#: A slow body comes in so many parts, a second apart.
+_PARTS = 30
 
 
 @cache
@@ -118,6 +120,10 @@ class Fleet:
             if not 0 <= number < self.nodes:
                 sock.close()
                 continue
+            if self.fault(number) == "closed":
+                self.faults += 1
+                sock.close()
+                continue
             secured = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             _Connection(self, secured, number)
 
@@ -163,7 +169,7 @@ class _Connection:
             fleet.faults += 1
         if fault == "hang":
             return
-        if fault == "cut":
+        if fault in ("cut", "closed"):
             self._close()
             return
         if fault == "error":
@@ -184,9 +190,19 @@ class _Connection:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: %d\r\n\r\n" % len(body)
         if fault == "truncated":
             body = body[: len(body) // 2]
+        if fault == "slow":
+            self._drip(head + body, -(-len(body) // _PARTS))
+            return
         self._send(head + body)
         if fault == "truncated":
             self._close()
+
+    def _drip(self, data: bytes, size: int) -> None:
+        if self._sock.fileno() < 0:
+            return
+        self._send(data[:size])
+        if data[size:]:
+            self._fleet.loop.call_later(1, self._drip, data[size:], size)
 
     def _send(self, data: bytes) -> None:
         self._out += data

@@ -4,9 +4,10 @@
 make soak                                           # 1000 nodes, 30 minutes
 make soak SOAK_MINUTES=2 SOAK_NODES=100             # a look
 
-At any time a tenth of the kubelets fails in five ways (they hang, cut the connection, answer with an error, with
-garbage, with half a text), each minute others. Ends with 1 when memory or descriptors grow, when a kubelet that is
-well lacks a fresh sample, or when a client is refused.
+At any time a tenth of the kubelets fails in seven ways (they close the connection at once or when asked, hang, answer
+slowly, with an error, with garbage, with half a text), each minute others. Nodes and pods leave and return through the
+API, unless it is the stand-in. Ends with 1 when memory, descriptors, threads or series grow, when a scrape of a kubelet
+that is well is missed, when what left is still served or what returned is not, or when a client is refused.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ import argparse
 import contextlib
 import http.client
 import json
+import re
 import socket
 import ssl
+import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
+from churn import Churn
 from load import JSON, PROTOBUF, Client
 from machine import BenchError, cpu_seconds, free_port, memory_mib, raise_file_limit, running, wait_for
 from run import FULL, World, flags, kubernetes_binaries, world
@@ -38,6 +42,10 @@ _RETURN = 60 + 3 * FULL.resolution
 _GROWTH_MIB = 8.0
 #: Descriptors come and go with connections.
 _DESCRIPTORS = 20
+#: Samples are looked at so often, in seconds: each is seen, so that a gap between two is a scrape that was missed.
+_LOOK = 5.0
+_GAP = 1.5 * FULL.resolution
+_REQUESTS = re.compile(rb'^metrics_server_kubelet_request_total\{reason="(\w*)",.*\} ([0-9.e+]+)$', re.MULTILINE)
 
 
 class Clients:
@@ -100,22 +108,44 @@ def well(number: int, nodes: int, failing: int, now: float, since: float) -> boo
     return all((number - turn * failing) % nodes >= failing for turn in range(first, last + 1))
 
 
-def stale(body: bytes, nodes: int, failing: int, limit: float) -> list[str]:
-    """The nodes whose kubelet is well, and whose sample is older than allowed or missing."""
-    now = time.time()
-    ages = {
-        item["metadata"]["name"]: now - datetime.fromisoformat(item["timestamp"]).timestamp()
+class Samples:
+    """The nodes' samples, one look after the other."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+        self._missed: dict[str, float] = {}
+        self.missed: list[str] = []
+        self.oldest = 0.0
+
+    def look(self, now: float, stamps: Mapping[str, float], judged: Callable[[str], bool], names: list[str]) -> None:
+        """Take in what is served now. A gap counts once, and only for a node that is judged."""
+        for name in names:
+            last = self._last.get(name)
+            stamp = stamps.get(name, last)
+            if stamp is None:
+                begun, gap = 0.0, float("inf")
+            else:
+                self._last[name] = stamp
+                # A gap that is open is seen more than once, and once again when it ends: its beginning tells.
+                begun, gap = (stamp, now - stamp) if last is None or last == stamp else (last, stamp - last)
+            if not judged(name):
+                continue
+            if stamp is not None:
+                self.oldest = max(self.oldest, now - stamp)
+            if gap > _GAP and self._missed.get(name) != begun:
+                self._missed[name] = begun
+                self.missed.append(f"{time.strftime('%H:%M:%S', time.localtime(now))} {name}: {gap:.0f} s")
+
+
+def stamps(body: bytes) -> dict[str, float]:
+    """The time of each node's sample in a list."""
+    return {
+        item["metadata"]["name"]: datetime.fromisoformat(item["timestamp"]).timestamp()
         for item in json.loads(body)["items"]
     }
-    names = {Node(number, 1).name: number for number in range(nodes)}
-    return [
-        f"{name} {ages.get(name, float('inf')):.0f} s"
-        for name, number in names.items()
-        if well(number, nodes, failing, now, _RETURN) and ages.get(name, float("inf")) > limit
-    ]
 
 
-def soak(found: World, minutes: float, failing: int) -> dict[str, object]:
+def soak(found: World, minutes: float, failing: int, churn: Churn | None) -> dict[str, object]:
     """Run the server, look at it every 15 seconds, and return what was seen."""
     port = free_port()
     with contextlib.ExitStack() as stack:
@@ -129,76 +159,139 @@ def soak(found: World, minutes: float, failing: int) -> dict[str, object]:
         command = [sys.executable, "-m", "metrics_server", *flags(found.kubeconfig, directory, port, FULL)]
         process = stack.enter_context(running(command, log))
 
+        names = {Node(number, 1).name: number for number in range(found.nodes)}
+        started = time.time()
+
         def ready() -> bool:
+            # Not /readyz, which gives kubelets that fail at the start some time to return.
             with contextlib.suppress(OSError), contextlib.closing(Client(port, context)) as client:
-                return client.get("/readyz") == b"ok"
+                served, now = stamps(client.get(f"{_BASE}/nodes")), time.time()
+                return all(
+                    name in served or not well(number, found.nodes, failing, now, now - started)
+                    for name, number in names.items()
+                )
             return False
 
         wait_for("the server", ready, process, log, 120)
-        time.sleep(min(2 * FULL.resolution, minutes * 60))
+        # Before that nodes that failed at the start still get their first samples.
+        time.sleep(min(_RETURN, minutes * 60))
         clients = stack.enter_context(Clients(port, context, found.nodes, found.pods).asking())
+        samples = Samples()
         began = time.monotonic()
         rows: list[dict[str, float]] = []
-        late: list[str] = []
-        while time.monotonic() - began < minutes * 60:
-            time.sleep(min(FULL.resolution, minutes * 60))
+
+        def judged(name: str) -> bool:
+            settled = churn is None or names[name] not in churn.nodes
+            return settled and well(names[name], found.nodes, failing, time.time(), _RETURN)
+
+        next_row = 0.0
+        while (passed := time.monotonic() - began) < minutes * 60:
             if process.poll() is not None:
                 raise BenchError(f"the server ended: {log.read_text(errors='replace').splitlines()[-3:]}")
             with contextlib.closing(Client(port, context)) as client:
-                # Two turns may lie between two samples when the one between them was put off.
-                late += stale(client.get(f"{_BASE}/nodes"), found.nodes, failing, 2 * FULL.resolution + 2)
-                series = len([line for line in client.get("/metrics").splitlines() if not line.startswith(b"#")])
-            rows.append(
-                {
-                    "minute": (time.monotonic() - began) / 60,
-                    "rss_mib": memory_mib(process.pid)[0],
-                    "descriptors": len(list(Path(f"/proc/{process.pid}/fd").iterdir())),
-                    "threads": len(list(Path(f"/proc/{process.pid}/task").iterdir())),
-                    "series": series,
-                    "cpu": cpu_seconds(process.pid),
-                }
-            )
-            if len(rows) % 20 == 1:
-                print(
-                    "minute {minute:.0f}: {rss_mib:.1f} MiB, {descriptors} descriptors, {threads} threads, "
-                    "{series} series".format(**rows[-1]),
-                    flush=True,
-                )
+                served = stamps(client.get(f"{_BASE}/nodes"))
+                samples.look(time.time(), served, judged, list(names))
+                if churn is not None:
+                    churn.turn(
+                        passed, client, served, lambda number: well(number, found.nodes, failing, time.time(), _RETURN)
+                    )
+                own = client.get("/metrics") if passed >= next_row else b""
+            if own:
+                next_row += FULL.resolution
+                rows.append(row(process.pid, passed, own))
+                rows[-1]["oldest"], samples.oldest = samples.oldest, 0.0
+                if len(rows) % 20 == 1:
+                    print(
+                        "minute {minute:.0f}: {rss_mib:.1f} MiB, {descriptors} descriptors, {threads} threads, "
+                        "{series} series, {scraped:.0f} scrapes and {failed:.0f} that failed".format(**rows[-1]),
+                        flush=True,
+                    )
+            time.sleep(min(_LOOK, minutes * 60))
         return {
             "nodes": found.nodes,
             "failing": failing,
             "rows": rows,
-            "late": late,
+            "missed": samples.missed,
+            "churned": churn.turns if churn is not None else None,
+            "lost": churn.wrong if churn is not None else [],
+            "reasons": reasons(own or Client(port, context).get("/metrics")),
             "answered": clients.answered,
             "left": clients.left,
             "failures": clients.failures,
         }
 
 
+def row(pid: int, passed: float, own: bytes) -> dict[str, float]:
+    """What the server uses and counts at this moment."""
+    counts = reasons(own)
+    return {
+        "minute": passed / 60,
+        "rss_mib": memory_mib(pid)[0],
+        "descriptors": len(list(Path(f"/proc/{pid}/fd").iterdir())),
+        "threads": len(list(Path(f"/proc/{pid}/task").iterdir())),
+        "series": len([line for line in own.splitlines() if not line.startswith(b"#")]),
+        "scraped": counts.pop("", 0.0),
+        "failed": sum(counts.values()),
+        "cpu": cpu_seconds(pid),
+    }
+
+
+def reasons(own: bytes) -> dict[str, float]:
+    """The server's count of scrapes by the reason of their failure; those that worked have an empty one."""
+    return {reason.decode(): float(value) for reason, value in _REQUESTS.findall(own)}
+
+
 def verdict(seen: dict[str, object]) -> list[str]:
     """What is wrong, a sentence each."""
-    rows = seen["rows"]
-    assert isinstance(rows, list)
-    # What the first sixth shows is warming up: caches, the allocator's reserves.
-    settled, end = rows[len(rows) // 6 : len(rows) // 3 + 1], rows[-(len(rows) // 6 + 1) :]
-
-    def highest(part: list[dict[str, float]], key: str) -> float:
-        return max(row[key] for row in part)
-
-    growth = highest(end, "rss_mib") - highest(settled, "rss_mib")
+    settled, end = ends(seen)
     wrong = []
-    if growth > _GROWTH_MIB:
-        wrong.append(f"memory grew by {growth:.1f} MiB")
-    for key, slack in (("descriptors", _DESCRIPTORS), ("threads", 2), ("series", 5)):
-        more = highest(end, key) - highest(settled, key)
+    limits = (("rss_mib", _GROWTH_MIB), ("descriptors", _DESCRIPTORS), ("threads", 2), ("series", 100))
+    for key, slack in limits:
+        more = end[key] - settled[key]
         if more > slack:
-            wrong.append(f"{key} grew by {more:.0f}")
-    for key, what in (("late", "samples of kubelets that are well were late"), ("failures", "clients were refused")):
+            wrong.append(f"{key} grew by {more:.1f}")
+    for key, what in (
+        ("missed", "scrapes of kubelets that are well were missed"),
+        ("lost", "nodes and pods that left or returned were not followed"),
+        ("failures", "clients were refused"),
+    ):
         found = seen[key]
         assert isinstance(found, list)
         if found:
             wrong.append(f"{len(found)} {what}: {found[:3]}")
     return wrong
+
+
+def ends(seen: dict[str, object]) -> tuple[dict[str, float], dict[str, float]]:
+    """The highest of each figure after warming up (caches, the allocator's reserves), and at the end."""
+    rows = seen["rows"]
+    assert isinstance(rows, list)
+    parts = rows[len(rows) // 6 : len(rows) // 3 + 1], rows[-(len(rows) // 6 + 1) :]
+    settled, end = ({key: max(one[key] for one in part) for key in part[0]} for part in parts)
+    return settled, end
+
+
+def summary(seen: dict[str, object]) -> str:
+    """The figures behind the verdict."""
+    rows = seen["rows"]
+    assert isinstance(rows, list)
+    settled, end = ends(seen)
+    half = rows[len(rows) // 2 :]
+    slope = 0.0
+    if len(half) > 1:
+        slope = statistics.linear_regression([one["minute"] for one in half], [one["rss_mib"] for one in half]).slope
+    lines = [
+        f"{key}: {settled[key]:.1f} after warming up, {end[key]:.1f} at the end"
+        for key in ("rss_mib", "descriptors", "threads", "series")
+    ]
+    lines += [
+        f"memory in the second half: {slope * 60:+.1f} MiB an hour",
+        f"scrapes: {end['scraped']:.0f} worked, {end['failed']:.0f} failed: {seen['reasons']}",
+        f"oldest sample of a kubelet that is well: {max(one['oldest'] for one in rows):.1f} s",
+        f"nodes and pods left and returned {seen['churned'] if seen['churned'] is not None else 'never (stand-in)'}",
+        f"{seen['answered']} answers, {seen['left']} clients that left, {len(rows)} looks",
+    ]
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -218,14 +311,15 @@ def main() -> int:
         if not arguments.static_api:
             arguments.kubernetes = arguments.kubernetes or kubernetes_binaries()
         with world(arguments, arguments.nodes) as found:
-            seen = soak(found, arguments.minutes, failing)
+            churn = None if arguments.static_api else Churn(found.kubeconfig, arguments.nodes, arguments.pods)
+            seen = soak(found, arguments.minutes, failing, churn)
     except BenchError as error:
         print(f"soak: {error}", file=sys.stderr)
         return 1
     if arguments.json:
         arguments.json.write_text(json.dumps(seen, indent=1))
     wrong = verdict(seen)
-    print(f"{seen['answered']} answers, {seen['left']} clients that left, {len(seen['rows'])} looks")
+    print(summary(seen))
     print("soak: " + ("; ".join(wrong) if wrong else "memory, descriptors and samples as they should be"))
     return 1 if wrong else 0
 
