@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import re
 import socket
 import ssl
 import time
@@ -178,6 +179,22 @@ async def test_nothing_secret_is_in_the_log(site: Site) -> None:
     assert "Traceback" not in log
     # Thousands of failures; a line of each kind once in a while.
     assert len(log.splitlines()) < 100
+
+
+async def test_clients_that_leave_in_the_middle_of_an_answer_cost_no_traceback(site: Site) -> None:
+    before = len(site.log)
+    for _ in range(20):
+        reader, writer = await unread_list(site)
+        await reader.read(1024)
+        writer.transport.abort()
+    # Answers to others go on, and by then the server has noticed.
+    for _ in range(5):
+        assert (await site.get(NODES)).status == 200
+        await asyncio.sleep(0.1)
+    metrics = (await site.get("/metrics")).body.decode()
+    assert re.search(r'code="499".*resource="pods"', metrics), "none of them left in the middle"
+    assert "Traceback" not in site.log[before:]
+    assert "Request failed" not in site.log[before:]
 
 
 async def test_sigterm_ends_it_with_hostile_clients_around(site: Site) -> None:

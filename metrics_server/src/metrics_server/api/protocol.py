@@ -34,6 +34,10 @@ class _Handler(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what could not be read as a request, and close the connection: nobody knows where the next begins."""
+        gone = request.transport is None or request.transport.is_closing()
+        if gone and isinstance(exc, ConnectionError):
+            # The client went away in the middle of its answer. That happens each day, and nobody is left to be told.
+            raise exc
         if status_code >= 500:
             _log.error("Request failed", exc_info=exc)
             error = status.internal_error("the request could not be handled, see the log of the metrics server")
