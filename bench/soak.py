@@ -7,7 +7,8 @@ make soak SOAK_MINUTES=2 SOAK_NODES=100             # a look
 At any time a tenth of the kubelets fails in seven ways (they close the connection at once or when asked, hang, answer
 slowly, with an error, with garbage, with half a text), each minute others. Nodes and pods leave and return through the
 API, unless it is the stand-in. Ends with 1 when memory, descriptors, threads or series grow, when a scrape of a kubelet
-that is well is missed, when what left is still served or what returned is not, or when a client is refused.
+that is well is missed, when what left is still served or what returned is not, when a client is refused, or
+when the server logs an error.
 """
 
 from __future__ import annotations
@@ -218,6 +219,7 @@ def soak(found: World, minutes: float, failing: int, churn: Churn | None) -> dic
             "answered": clients.answered,
             "left": clients.left,
             "failures": clients.failures,
+            "errors": [line for line in log.read_text(errors="replace").splitlines() if line.startswith("E")],
         }
 
 
@@ -254,6 +256,7 @@ def verdict(seen: dict[str, object]) -> list[str]:
         ("missed", "scrapes of kubelets that are well were missed"),
         ("lost", "nodes and pods that left or returned were not followed"),
         ("failures", "clients were refused"),
+        ("errors", "errors are in the server's log"),
     ):
         found = seen[key]
         assert isinstance(found, list)

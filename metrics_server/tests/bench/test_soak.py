@@ -31,7 +31,7 @@ def run(code: str) -> Any:
 
 def seen(**last: float) -> dict[str, Any]:
     row = {"rss_mib": 100.0, "descriptors": 50.0, "threads": 2.0, "series": 900.0}
-    return {"rows": [row] * 59 + [row | last], "missed": [], "lost": [], "failures": []}
+    return {"rows": [row] * 59 + [row | last], "missed": [], "lost": [], "failures": [], "errors": []}
 
 
 def test_what_stays_as_it_is_passes() -> None:
@@ -46,7 +46,8 @@ def test_what_grows_is_named(grown: dict[str, float]) -> None:
 
 def test_missed_scrapes_lost_nodes_and_refused_clients_are_named() -> None:
     found = seen() | {"missed": ["fleet-00003: 99 s"], "lost": ["fleet-00004"], "failures": ["12:00:00 /pods: no"]}
-    assert len(run(f"print(json.dumps(soak.verdict({found!r})))")) == 3
+    found["errors"] = ["E1121 Request failed"]
+    assert len(run(f"print(json.dumps(soak.verdict({found!r})))")) == 4
 
 
 @pytest.mark.parametrize(
