@@ -288,7 +288,7 @@ def summary(seen: dict[str, object]) -> str:
         for key in ("rss_mib", "descriptors", "threads", "series")
     ]
     lines += [
-        f"memory in the second half: {slope * 60:+.1f} MiB an hour",
+        f"memory in the last {rows[-1]['minute'] - half[0]['minute']:.0f} minutes: {slope * 60:+.1f} MiB an hour",
         f"scrapes: {end['scraped']:.0f} worked, {end['failed']:.0f} failed: {seen['reasons']}",
         f"oldest sample of a kubelet that is well: {max(one['oldest'] for one in rows):.1f} s",
         f"nodes and pods left and returned {seen['churned'] if seen['churned'] is not None else 'never (stand-in)'}",
