@@ -312,6 +312,8 @@ def rotation(
         for one in authorities(info, now):
             trusted.setdefault(one.der, one)
     ranked = sorted(trusted.values(), key=lambda one: tls.not_before(one.certificate), reverse=True)
+    if not ranked:
+        raise FrontProxyError("No control plane has a front-proxy CA that could be replaced; run the site playbook first.")
     create = len(ranked) < 2 and target is None
     goal = trusted.get(target or "") or ranked[0]
     signer = next((name for name in sorted(hosts) if hosts[name]["ca_key"]["signs"] == goal.der), None)

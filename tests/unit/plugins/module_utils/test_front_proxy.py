@@ -364,3 +364,8 @@ def test_rotation_to_a_ca_of_the_users_own_ends_when_its_certificates_are_in_pla
     keyless = {"path": "/pki/front-proxy-ca.key", "exists": False, "signs": None}
     found = front_proxy.rotation({"cp1": look(ca=both, certificate=leaf(newer), ca_key=keyless)})
     assert (found["create"], found["reissue"], found["drop"]) == (False, [], ["cp1"])
+
+
+def test_rotation_without_any_ca_says_what_comes_first(look):
+    with pytest.raises(front_proxy.FrontProxyError, match="run the site playbook first"):
+        front_proxy.rotation({"cp1": look(ca=[])})
