@@ -10,14 +10,18 @@ import posixpath
 import re
 import typing as t
 
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import flag_history, procfs
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import flags as flag_model
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.static_pod import StaticPod, is_file_flag
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_definitions import (
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import processes
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags as flag_model
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions import flag_history
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.editor import (
     Change,
     EditError,
     EditorAction,
     HostFile,
+)
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.static_pod import (
+    StaticPod,
+    is_file_flag,
 )
 
 VENDOR_UNITS = ("/usr/lib/systemd/system/", "/lib/systemd/system/", "/usr/local/lib/systemd/system/")
@@ -44,7 +48,7 @@ class Edited(t.NamedTuple):
 
 class ActionModule(EditorAction):
     ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {
-        "component": {"type": "str", "required": True, "choices": list(procfs.COMPONENTS)},
+        "component": {"type": "str", "required": True, "choices": list(processes.COMPONENTS)},
         "flags": {"type": "dict", "required": True},
         "definition": {"type": "path"},
         "version": {"type": "str"},
@@ -266,7 +270,7 @@ def differing(wanted: t.Mapping[str, t.Any], argv: t.Sequence[str]) -> list[str]
 
 def masked(values: dict[str, t.Any]) -> dict[str, t.Any]:
     return {
-        name: procfs.MASK if name in procfs.SECRET_FLAGS and value is not None else value
+        name: processes.MASK if name in processes.SECRET_FLAGS and value is not None else value
         for name, value in values.items()
     }
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import kubelet_values as settings
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.flags import effective
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.kubelet_flags import CONFIG_FLAGS
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.yaml_text import YamlText, YamlTextError, merged
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_definitions import (
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import kubelet_values as settings
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import effective
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.yaml_text import (
+    YamlText,
+    YamlTextError,
+    merged,
+)
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.editor import (
     Change,
     EditError,
     EditorAction,
     HostFile,
 )
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_effective import FLAG_DEFAULTS
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.kubelet_effective import FLAG_DEFAULTS
 
 DROP_IN = "90-kubemetrics.conf"
 HEADER = f"apiVersion: {settings.API_VERSION}\nkind: {settings.KIND}\n"

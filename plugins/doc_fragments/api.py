@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    # Keep in step with API_ARGUMENTS of module_utils/kube.py.
+    # Keep in step with API_ARGUMENTS of module_utils/api/kube.py.
     DOCUMENTATION = r"""
 options:
   kubeconfig:

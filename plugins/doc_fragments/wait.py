@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    # Keep in step with WAIT_ARGUMENTS of module_utils/wait.py.
+    # Keep in step with WAIT_ARGUMENTS of module_utils/api/wait.py.
     DOCUMENTATION = r"""
 options:
   wait:

@@ -2,14 +2,15 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The roles' way to the decisions of module_utils/front_proxy.py."""
+"""The roles' way to the decisions of plugin_utils/front_proxy.py."""
 
 from __future__ import annotations
 
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import front_proxy, tls
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy
 
 
 def front_proxy_flags(host: t.Any, peers: t.Any, files: t.Any = None, routing: t.Any = "auto") -> dict[str, t.Any]:
@@ -37,7 +38,7 @@ def front_proxy_plan(
     renew: bool = False,
     replace_shared: bool = False,
 ) -> dict[str, t.Any]:
-    if tls.CRYPTOGRAPHY_IMPORT_ERROR:
+    if certs.CRYPTOGRAPHY_IMPORT_ERROR:
         raise AnsibleFilterError("The Python library cryptography is missing on the controller; install it there.")
     settings = front_proxy.Settings(int(threshold_days), bool(renew), bool(replace_shared))
     try:
@@ -48,7 +49,7 @@ def front_proxy_plan(
 
 
 def front_proxy_rotation(hosts: t.Any, target: t.Any = None) -> dict[str, t.Any]:
-    if tls.CRYPTOGRAPHY_IMPORT_ERROR:
+    if certs.CRYPTOGRAPHY_IMPORT_ERROR:
         raise AnsibleFilterError("The Python library cryptography is missing on the controller; install it there.")
     try:
         return {"problem": "", **front_proxy.rotation(hosts, target or None)}

@@ -32,8 +32,8 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_definitions import native
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_effective import (
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.editor import native
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.kubelet_effective import (
     SettingsError,
     effective_settings,
     planned_changes,

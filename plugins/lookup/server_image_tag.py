@@ -41,7 +41,7 @@ from pathlib import Path
 
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.server_image import SourceError, source_tag
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.source import SourceError, source_tag
 
 
 class LookupModule(LookupBase):

@@ -235,13 +235,14 @@ import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import apiservices, kube, tls
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.wait import (
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import apiservices, kube
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.wait import (
     WAIT_ARGUMENTS,
     Observation,
     check_wait_arguments,
     wait_until,
 )
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
 
 APISERVICE_PATH = "/apis/apiregistration.k8s.io/v1/apiservices/"
 SLICES_PATH = "/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices"
@@ -262,7 +263,7 @@ def describe(api: kube.Api, name: str) -> t.Dict[str, t.Any]:
     """An APIService with what stands behind it, as the objects say."""
     obj = get_or_none(api, APISERVICE_PATH + name)
     summary = apiservices.summarize(name, obj)
-    summary["ca_bundle"] = tls.describe_bundle(((obj or {}).get("spec") or {}).get("caBundle"))
+    summary["ca_bundle"] = certs.describe_bundle(((obj or {}).get("spec") or {}).get("caBundle"))
     summary["service_exists"] = None
     summary["endpoints"] = []
     service = summary["service"]
@@ -439,8 +440,8 @@ def main() -> t.NoReturn:
     params = module.params
     if kube.KUBERNETES_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("kubernetes"), exception=kube.KUBERNETES_IMPORT_ERROR)
-    if tls.CRYPTOGRAPHY_IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("cryptography"), exception=tls.CRYPTOGRAPHY_IMPORT_ERROR)
+    if certs.CRYPTOGRAPHY_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("cryptography"), exception=certs.CRYPTOGRAPHY_IMPORT_ERROR)
     started = time.monotonic()
     try:
         paths = check_arguments(params)

@@ -279,8 +279,8 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import procfs
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.kubelet_flags import CONFIG_FLAGS
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import processes
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
 
 DEFAULT_KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
 DEFAULT_MANIFESTS = "/etc/kubernetes/manifests"
@@ -363,34 +363,36 @@ def unit_state(unit: t.Optional[t.Mapping[str, t.Any]]) -> t.Optional[t.Dict[str
 class Host:
     """Everything about the host, gathered once."""
 
-    def __init__(self, *, proc: procfs.Proc, timeout: float) -> None:
+    def __init__(self, *, proc: processes.Proc, timeout: float) -> None:
         self.proc = proc
         self.deadline = time.monotonic() + timeout
-        processes = proc.processes()
-        self.by_component: t.Dict[str, t.List[procfs.Process]] = {}
-        self.k3s: t.Optional[procfs.Process] = None
+        found = proc.processes()
+        self.by_component: t.Dict[str, t.List[processes.Process]] = {}
+        self.k3s: t.Optional[processes.Process] = None
         self.k3s_components: t.Tuple[str, ...] = ()
-        for process in processes:
-            name = procfs.component_of(process.argv, process.comm)
+        for process in found:
+            name = processes.component_of(process.argv, process.comm)
             if name:
                 self.by_component.setdefault(name, []).append(process)
                 continue
-            role = procfs.k3s_role(process.argv, process.comm)
+            role = processes.k3s_role(process.argv, process.comm)
             if role and (self.k3s is None or process.start_ticks < self.k3s.start_ticks):
                 self.k3s = process
-                self.k3s_components = procfs.K3S_SERVER_COMPONENTS if role == "server" else procfs.K3S_AGENT_COMPONENTS
+                self.k3s_components = (
+                    processes.K3S_SERVER_COMPONENTS if role == "server" else processes.K3S_AGENT_COMPONENTS
+                )
         self.boot_time = proc.boot_time()
 
-    def process_of(self, name: str) -> t.Optional[procfs.Process]:
-        own = procfs.choose(self.by_component.get(name, ()))
+    def process_of(self, name: str) -> t.Optional[processes.Process]:
+        own = processes.choose(self.by_component.get(name, ()))
         return own or (self.k3s if name in self.k3s_components else None)
 
     def flags_of(self, name: str) -> t.Dict[str, str]:
-        process = procfs.choose(self.by_component.get(name, ()))
-        return procfs.flags_of(process.argv) if process else {}
+        process = processes.choose(self.by_component.get(name, ()))
+        return processes.flags_of(process.argv) if process else {}
 
     def kubelet_config(self) -> t.Dict[str, t.Any]:
-        kubelet = procfs.choose(self.by_component.get("kubelet", ()))
+        kubelet = processes.choose(self.by_component.get("kubelet", ()))
         flags = self.flags_of("kubelet")
         prefix = self.proc.own_files(kubelet.pid) if kubelet else ""
         path = drop_in_dir = None
@@ -401,26 +403,26 @@ class Host:
             path, source = DEFAULT_KUBELET_CONFIG, "default"
         if kubelet and flags.get("config-dir"):
             drop_in_dir = self.proc.absolute(kubelet.pid, flags["config-dir"])
-        text = procfs.read_text(prefix + path) if path else None
+        text = processes.read_text(prefix + path) if path else None
         drop_ins = []
         for found in list_files(prefix + drop_in_dir, ".conf") if drop_in_dir else []:
-            content = procfs.read_text(found)
+            content = processes.read_text(found)
             drop_ins.append(
                 {
                     "path": found[len(prefix) :],
-                    "text": None if content is None else procfs.mask_kubelet_config(content),
+                    "text": None if content is None else processes.mask_kubelet_config(content),
                 }
             )
-        static_pod_path = procfs.static_pod_path_of(text, flags)
+        static_pod_path = processes.static_pod_path_of(text, flags)
         for drop_in in drop_ins:
-            static_pod_path = procfs.static_pod_path_of(drop_in["text"], flags) or static_pod_path
+            static_pod_path = processes.static_pod_path_of(drop_in["text"], flags) or static_pod_path
         if static_pod_path is None and not kubelet and os.path.isdir(DEFAULT_MANIFESTS):
             static_pod_path = DEFAULT_MANIFESTS
         return {
             "path": path,
             "exists": text is not None,
             "source": source,
-            "text": None if text is None else procfs.mask_kubelet_config(text),
+            "text": None if text is None else processes.mask_kubelet_config(text),
             "drop_in_dir": drop_in_dir,
             "drop_ins": drop_ins,
             "static_pod_path": static_pod_path,
@@ -437,7 +439,7 @@ class Host:
 
 
 def describe(host: Host, names: t.Sequence[str], manifests: t.Mapping[str, str]) -> t.Dict[str, t.Any]:
-    queries: t.Dict[t.Any, procfs.VersionQuery] = {}
+    queries: t.Dict[t.Any, processes.VersionQuery] = {}
     query_of: t.Dict[str, t.Any] = {}
     for name in names:
         process = host.process_of(name)
@@ -448,17 +450,17 @@ def describe(host: Host, names: t.Sequence[str], manifests: t.Mapping[str, str])
         # One executable can be several components, and then all of Kubernetes' have its version; etcd has its own.
         program = "k3s" if in_process else name
         kind = program if program in ("etcd", "k3s") else "kubernetes"
-        key = (kind, procfs.executable_identity(exe))
+        key = (kind, processes.executable_identity(exe))
         if key not in queries:
-            trusted = process.depth == 1 and procfs.pod_uid_of(process.cgroups) is None
-            queries[key] = procfs.VersionQuery(exe, program, trusted=trusted)
+            trusted = process.depth == 1 and processes.pod_uid_of(process.cgroups) is None
+            queries[key] = processes.VersionQuery(exe, program, trusted=trusted)
         query_of[name] = key
 
     unit_names = {}
     for name in names:
         process = host.process_of(name)
-        unit_names[name] = procfs.unit_of(process.cgroups) if process else name + ".service"
-    units = procfs.show_units(sorted({unit for unit in unit_names.values() if unit}), host.remaining())
+        unit_names[name] = processes.unit_of(process.cgroups) if process else name + ".service"
+    units = processes.show_units(sorted({unit for unit in unit_names.values() if unit}), host.remaining())
 
     versions = {key: query.result(host.deadline) for key, query in queries.items()}
     return {
@@ -495,7 +497,7 @@ def describe_one(
         "pod_uid": None,
         "definition_files": [],
     }
-    own_manifests = procfs.manifests_of(manifests, name)
+    own_manifests = processes.manifests_of(manifests, name)
     if process is None:
         if own_manifests:
             result.update(managed_by="static_pod", definition_files=own_manifests)
@@ -504,9 +506,9 @@ def describe_one(
         return result
 
     in_process = name not in host.by_component
-    argv = procfs.mask_argv(process.argv)
-    pod_uid = procfs.pod_uid_of(process.cgroups)
-    managed_by = "k3s" if in_process else procfs.manager_of(process.argv, pod_uid, unit_name)
+    argv = processes.mask_argv(process.argv)
+    pod_uid = processes.pod_uid_of(process.cgroups)
+    managed_by = "k3s" if in_process else processes.manager_of(process.argv, pod_uid, unit_name)
     if managed_by in ("k3s", "rke2"):
         files = distribution_files(managed_by) + unit_files(unit)
     elif pod_uid:
@@ -518,10 +520,10 @@ def describe_one(
         other_pids=[other.pid for other in host.by_component.get(name, ()) if other.pid != process.pid],
         in_process=in_process,
         argv=argv,
-        flags={} if in_process else procfs.flags_of(argv),
+        flags={} if in_process else processes.flags_of(argv),
         environ=host.proc.proxy_environment(process.pid),
-        start_time=procfs.rfc3339(host.boot_time + process.start_ticks / os.sysconf("SC_CLK_TCK")),
-        binary=procfs.read_link(host.proc.path(process.pid, "exe")),
+        start_time=processes.rfc3339(host.boot_time + process.start_ticks / os.sysconf("SC_CLK_TCK")),
+        binary=processes.read_link(host.proc.path(process.pid, "exe")),
         managed_by=managed_by,
         pod_uid=pod_uid,
         definition_files=files,
@@ -534,10 +536,10 @@ def describe_host(host: Host) -> t.Dict[str, t.Any]:
     return {
         "hostname": hostname,
         "node_name": host.flags_of("kubelet").get("hostname-override") or hostname.lower(),
-        "boot_id": (procfs.read_text("/proc/sys/kernel/random/boot_id") or "").strip() or None,
+        "boot_id": (processes.read_text("/proc/sys/kernel/random/boot_id") or "").strip() or None,
         "cgroup_version": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "default_ipv4": default_ipv4(),
-        "time": procfs.rfc3339(time.time()),
+        "time": processes.rfc3339(time.time()),
     }
 
 
@@ -545,7 +547,7 @@ def describe_directories(
     host: Host, manifests: t.Mapping[str, str], kubelet_text: t.Optional[str]
 ) -> t.Dict[str, t.Any]:
     authorities = [host.flags_of(name).get("client-ca-file") for name in ("kube-apiserver", "kubelet")]
-    authorities.append(procfs.yaml_value(kubelet_text or "", "clientCAFile"))
+    authorities.append(processes.yaml_value(kubelet_text or "", "clientCAFile"))
     named = [os.path.dirname(path) for path in authorities if path and os.path.isabs(path)]
     return {
         "pki_dir": next((path for path in named + list(PKI_DIRS) if os.path.isdir(path)), None),
@@ -560,8 +562,8 @@ def main() -> t.NoReturn:
             "components": {
                 "type": "list",
                 "elements": "str",
-                "choices": list(procfs.COMPONENTS),
-                "default": list(procfs.COMPONENTS),
+                "choices": list(processes.COMPONENTS),
+                "default": list(processes.COMPONENTS),
             },
             "timeout": {"type": "int", "default": 10},
         },
@@ -580,9 +582,11 @@ def main() -> t.NoReturn:
     signal.signal(signal.SIGALRM, out_of_time)
     signal.setitimer(signal.ITIMER_REAL, timeout + 0.5)
     try:
-        host = Host(proc=procfs.Proc(), timeout=timeout)
+        host = Host(proc=processes.Proc(), timeout=timeout)
         kubelet_config = host.kubelet_config()
-        manifests = {path: procfs.read_text(path) or "" for path in list_files(kubelet_config["static_pod_path"] or "")}
+        manifests = {
+            path: processes.read_text(path) or "" for path in list_files(kubelet_config["static_pod_path"] or "")
+        }
         result = {
             "components": describe(host, module.params["components"], manifests),
             "host": describe_host(host),

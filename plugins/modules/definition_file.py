@@ -161,7 +161,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import host_files
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
 
 
 def read(paths: t.Sequence[str]) -> t.List[t.Dict[str, t.Any]]:

@@ -124,13 +124,14 @@ import json
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import kube, tls
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.wait import (
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import kube
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.wait import (
     WAIT_ARGUMENTS,
     Observation,
     check_wait_arguments,
     wait_until,
 )
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
 
 PATH = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
 HEADERS = {
@@ -152,7 +153,7 @@ def names_in(text: t.Optional[str]) -> t.List[str]:
 
 def bundle_in(text: t.Optional[str]) -> t.List[t.Any]:
     try:
-        return tls.load_bundle((text or "").encode("utf-8"))
+        return certs.load_bundle((text or "").encode("utf-8"))
     except ValueError:
         return []
 
@@ -188,8 +189,8 @@ def describe(
         "exists": config_map is not None,
         "ok": not faults,
         "message": "; ".join(faults),
-        "front_proxy_ca": [tls.describe(certificate) for certificate in front],
-        "client_ca": [tls.describe(certificate) for certificate in clients],
+        "front_proxy_ca": [certs.describe(certificate) for certificate in front],
+        "client_ca": [certs.describe(certificate) for certificate in clients],
         "shared": [certificate.subject.rfc4514_string() for certificate in front if certificate in clients],
         "allowed_names": allowed,
         "headers": {name: names_in(data.get(key)) for name, key in HEADERS.items()},
@@ -198,7 +199,7 @@ def describe(
 
 def load_wanted(encoded: t.Sequence[str]) -> t.List[t.Any]:
     try:
-        return [tls.load_der(base64.b64decode(der, validate=True)) for der in encoded]
+        return [certs.load_der(base64.b64decode(der, validate=True)) for der in encoded]
     except (binascii.Error, ValueError):
         raise ValueError("contains_ca holds something that is no DER certificate in base64.") from None
 
@@ -218,8 +219,8 @@ def main() -> t.NoReturn:
     params = module.params
     if kube.KUBERNETES_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("kubernetes"), exception=kube.KUBERNETES_IMPORT_ERROR)
-    if tls.CRYPTOGRAPHY_IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("cryptography"), exception=tls.CRYPTOGRAPHY_IMPORT_ERROR)
+    if certs.CRYPTOGRAPHY_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("cryptography"), exception=certs.CRYPTOGRAPHY_IMPORT_ERROR)
     complaint = check_wait_arguments(params)
     if complaint:
         module.fail_json(msg=complaint)

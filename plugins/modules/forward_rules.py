@@ -165,12 +165,12 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import (
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import (
     forwarding,
-    host_files,
     network,
     packet_filter,
-    procfs,
+    processes,
 )
 
 Tables = t.Dict[str, t.Dict[str, network.Chain]]
@@ -313,7 +313,7 @@ def decide(
     pods = network.parse_networks(params["pod_cidrs"])
     cidrs = [str(entry) for entry in pods]
     connections = packet_filter.pairs(pods, network.parse_networks(params["peers"]))
-    devices = network.devices_within(procfs.read_text("/proc/net/route") or "", pods)
+    devices = network.devices_within(processes.read_text("/proc/net/route") or "", pods)
     judgements = {
         backend: forwarding.judge(
             chains, [pair for pair in connections if pair[0].version == VERSIONS[backend]], devices
@@ -336,7 +336,7 @@ def decide(
     advice += ["The rules of %s, so that they were left out." % entry.rstrip(".") for entry in host.unreadable]
     if mode is None:
         return None, dropped, advice
-    if mode == "docker_dropin" and not procfs.show_units(("docker.service",), host.timeout).get(
+    if mode == "docker_dropin" and not processes.show_units(("docker.service",), host.timeout).get(
         "docker.service", {}
     ).get("loaded"):
         if params["mode"] == "docker_dropin":
@@ -358,11 +358,11 @@ def decide(
 
 
 def firewall_in_charge(timeout: float) -> t.Optional[str]:
-    units = procfs.show_units(("firewalld.service", "ufw.service"), timeout)
+    units = processes.show_units(("firewalld.service", "ufw.service"), timeout)
     active = {name for name, unit in units.items() if unit["active_state"] == "active"}
     if "firewalld.service" in active:
         return "firewalld"
-    ufw = procfs.read_text("/etc/ufw/ufw.conf")
+    ufw = processes.read_text("/etc/ufw/ufw.conf")
     return "ufw" if "ufw.service" in active and ufw and network.ufw_is_enabled(ufw) else None
 
 

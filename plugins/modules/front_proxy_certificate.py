@@ -158,7 +158,7 @@ import tempfile
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import host_files
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
 
 TIMEOUT = 60
 KEY_BITS = "rsa:2048"

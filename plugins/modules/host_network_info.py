@@ -67,7 +67,7 @@ notes:
   - Needs nothing but Python on the host. What there is of C(iptables), C(nft), C(ip) and C(systemctl) is used.
 seealso:
   - module: kubemetrics.aggregation.component_info
-  - module: kubemetrics.aggregation.aggregator_probe
+  - module: kubemetrics.aggregation.aggregator_info
 """
 
 EXAMPLES = r"""
@@ -256,7 +256,12 @@ import typing as t
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import network, packet_filter, probes, procfs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import (
+    network,
+    packet_filter,
+    probes,
+    processes,
+)
 
 SYSCTLS = (
     "net.ipv4.ip_forward",
@@ -379,11 +384,11 @@ def main() -> t.NoReturn:
         except packet_filter.CommandError as exc:
             nft_error = str(exc)
 
-    units = {name: unit for name, unit in procfs.show_units(SERVICES, timeout).items() if unit["loaded"]}
-    ufw = procfs.read_text("/etc/ufw/ufw.conf")
+    units = {name: unit for name, unit in processes.show_units(SERVICES, timeout).items() if unit["loaded"]}
+    ufw = processes.read_text("/etc/ufw/ufw.conf")
     docker = None
     if "docker.service" in units:
-        alone = network.docker_leaves_iptables_alone(procfs.read_text("/etc/docker/daemon.json"))
+        alone = network.docker_leaves_iptables_alone(processes.read_text("/etc/docker/daemon.json"))
         docker = {
             "active": units["docker.service"]["active_state"] == "active",
             "manages_iptables": None if alone is None else not alone,
@@ -405,7 +410,7 @@ def main() -> t.NoReturn:
 
 
 def read_sysctl(name: str) -> t.Optional[str]:
-    text = procfs.read_text("/proc/sys/" + name.replace(".", "/"))
+    text = processes.read_text("/proc/sys/" + name.replace(".", "/"))
     return None if text is None else text.strip()
 
 

@@ -136,8 +136,9 @@ previous:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import flags, kube, kubeadm, kubelet_values
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.procfs import mask_kubelet_config
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import kube, kubeadm
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host.processes import mask_kubelet_config
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags, kubelet_values
 
 ATTEMPTS = 5
 

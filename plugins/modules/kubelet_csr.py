@@ -210,8 +210,8 @@ import typing as t
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import kube, kubelet_csrs
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.wait import (
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import kube, kubelet_csrs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.wait import (
     WAIT_ARGUMENTS,
     Observation,
     check_wait_arguments,

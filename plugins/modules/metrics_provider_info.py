@@ -129,7 +129,7 @@ import typing as t
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import cluster_state, kube
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import cluster_state, kube
 
 
 def get_or_none(api: kube.Api, path: str) -> t.Optional[t.Dict[str, t.Any]]:

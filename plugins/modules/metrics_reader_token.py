@@ -17,7 +17,7 @@ description:
   - Where that account does not exist or may not get C(nodes/metrics), a temporary one takes its place, which may do
     that and nothing else - the ServiceAccount C(kubemetrics-probe) in C(kube-system), and a ClusterRole and
     ClusterRoleBinding named C(kubemetrics-probe). Take it away with O(state=absent).
-  - The token is a secret. Run the task with C(no_log), and hand it on to M(kubemetrics.aggregation.kubelet_probe).
+  - The token is a secret. Run the task with C(no_log), and hand it on to M(kubemetrics.aggregation.kubelet_info).
 extends_documentation_fragment:
   - kubemetrics.aggregation.api
 options:
@@ -50,7 +50,7 @@ attributes:
     support: full
     details: Each run gets another token.
 seealso:
-  - module: kubemetrics.aggregation.kubelet_probe
+  - module: kubemetrics.aggregation.kubelet_info
 """
 
 EXAMPLES = r"""
@@ -62,7 +62,7 @@ EXAMPLES = r"""
   register: reader
 
 - name: Ask a kubelet with it
-  kubemetrics.aggregation.kubelet_probe:
+  kubemetrics.aggregation.kubelet_info:
     addresses: [192.0.2.21]
     ca_file: /etc/kubernetes/pki/ca.crt
     token: "{{ reader.token }}"
@@ -94,8 +94,8 @@ temporary:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import kube
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.wait import Observation, wait_until
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import kube
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.wait import Observation, wait_until
 
 NAME = "kubemetrics-probe"
 NAMESPACE = "kube-system"

@@ -79,8 +79,8 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import host_files
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.masking import mask_definition
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import mask_definition
 
 
 def shown(content: t.Optional[bytes]) -> str:

@@ -183,8 +183,8 @@ import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import kube, resource_metrics
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.wait import (
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import kube, resource_metrics
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.wait import (
     WAIT_ARGUMENTS,
     Observation,
     check_wait_arguments,

@@ -103,7 +103,7 @@ import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.server_image import (
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.source import (
     LOCK,
     SourceError,
     pinned_requirements,

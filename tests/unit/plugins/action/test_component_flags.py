@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.kubemetrics.aggregation.plugins.action import component_flags
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_definitions import EditError
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.editor import EditError
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 FRONT_PROXY = {

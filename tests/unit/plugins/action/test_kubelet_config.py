@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import yaml
 from ansible_collections.kubemetrics.aggregation.plugins.action import kubelet_config
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_definitions import EditError
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.editor import EditError
 
 HEADER = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
 KUBEADM = (

@@ -127,7 +127,7 @@ def test_two_of_a_name(start, run_module):
 
 
 def test_it_does_not_hang(monkeypatch, run_module):
-    monkeypatch.setattr(component_info.procfs.Proc, "processes", lambda self: time.sleep(30))
+    monkeypatch.setattr(component_info.processes.Proc, "processes", lambda self: time.sleep(30))
     started = time.monotonic()
     result = run_module(component_info, timeout=1)
     assert result["failed"]

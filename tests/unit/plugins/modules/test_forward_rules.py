@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import forwarding, packet_filter, procfs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import forwarding, packet_filter, processes
 from ansible_collections.kubemetrics.aggregation.plugins.modules import forward_rules
 
 CORPUS = Path(__file__).parents[1] / "corpus"
@@ -44,7 +44,7 @@ def host(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "sbin"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(
-        procfs,
+        processes,
         "show_units",
         lambda names, timeout: {
             name: {"loaded": True, "active_state": host.units[name]} for name in names if name in host.units
@@ -119,8 +119,8 @@ def test_a_single_backend_without_its_name(host, run_module):
 def test_firewall_services_are_not_fought(host, run_module, monkeypatch, units, ufw, words):
     host.rules("nft", "ufw")
     host.units = units
-    read_text = procfs.read_text
-    monkeypatch.setattr(procfs, "read_text", lambda path: ufw if "ufw" in path else read_text(path))
+    read_text = processes.read_text
+    monkeypatch.setattr(processes, "read_text", lambda path: ufw if "ufw" in path else read_text(path))
     result = run(run_module, host, check_mode=True)
     assert (result["changed"], result["dropped"]) == (False, ["nft"])
     assert words in result["advice"][0]

@@ -10,8 +10,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import front_proxy
 from ansible_collections.kubemetrics.aggregation.plugins.modules import front_proxy_certificate, front_proxy_info
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 

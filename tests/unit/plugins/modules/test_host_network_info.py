@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils import packet_filter
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import packet_filter
 from ansible_collections.kubemetrics.aggregation.plugins.modules import host_network_info
 
 SAVED = """\

@@ -7,8 +7,8 @@ import copy
 import json
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.kube import KubeError
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.kubeadm import KubeadmError
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.kube import KubeError
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.kubeadm import KubeadmError
 from ansible_collections.kubemetrics.aggregation.plugins.modules import kubeadm_config
 
 CLUSTER = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: v1.23.4\n"

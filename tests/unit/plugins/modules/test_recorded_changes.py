@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host_files import Journal, digest
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host.files import Journal, digest
 from ansible_collections.kubemetrics.aggregation.plugins.modules import (
     definition_file,
     recorded_change,

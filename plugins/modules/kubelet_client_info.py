@@ -1,0 +1,223 @@
+#!/usr/bin/python
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kubelet_client_info
+short_description: See whether kubelets that ask back would still answer the API servers
+version_added: 0.1.0
+author:
+  - The kubemetrics.aggregation maintainers (@kubemetrics)
+description:
+  - A kubelet with webhook authorization asks the API server whether a caller may, and the API servers themselves are
+    such callers - C(kubectl logs), C(exec) and C(port-forward) go through them. With anonymous access off, their client
+    certificate has to verify with the kubelet's client CA.
+  - This module checks both before a kubelet is changed. It takes the user and the groups from each API server's client
+    certificate and asks for their rights by SubjectAccessReviews, and it verifies each certificate with the client CA
+    of each kubelet.
+  - Keys are not needed.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.api
+options:
+  clients:
+    description:
+      - The client certificate of each API server (C(--kubelet-client-certificate)) as PEM, by a name of the caller's
+        choice.
+    type: dict
+    required: true
+  authorities:
+    description:
+      - The client CA of each kubelet (C(clientCAFile)) as PEM, by a name of the caller's choice.
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in
+      diff mode.
+    support: N/A
+    details: The module changes nothing. A SubjectAccessReview is a question, and nothing of it is kept.
+  idempotent:
+    description: When run twice in a row outside check mode, with the same arguments, the second invocation
+      indicates no change.
+    support: full
+requirements:
+  - cryptography (Python library) on the machine that the module runs on
+seealso:
+  - module: kubemetrics.aggregation.kubelet_config
+  - module: kubemetrics.aggregation.kubelet_info
+"""
+
+EXAMPLES = r"""
+- name: Read the client certificate of the API server
+  ansible.builtin.slurp:
+    src: /etc/kubernetes/pki/apiserver-kubelet-client.crt
+  register: client
+
+- name: Check that it may do at kubelets what it has to
+  kubemetrics.aggregation.kubelet_client_info:
+    kubeconfig: /etc/kubernetes/admin.conf
+    clients:
+      cp1: "{{ client.content | b64decode }}"
+  delegate_to: localhost
+  register: review
+  failed_when: review.ok is not defined or not review.ok
+"""
+
+RETURN = r"""
+ok:
+  description: Whether every client has its rights and verifies with every authority.
+  returned: success
+  type: bool
+clients:
+  description: Who each API server is to a kubelet, and what it is not allowed.
+  returned: success
+  type: dict
+  sample:
+    cp1:
+      user: kube-apiserver-kubelet-client
+      groups: [kubeadm:cluster-admins]
+      denied: []
+untrusted:
+  description: The pairs of client and authority that do not fit, with the reason.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    client:
+      description: Name of the client.
+      type: str
+    authority:
+      description: Name of the authority.
+      type: str
+    reason:
+      description: Why.
+      type: str
+  sample: []
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import kube
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
+
+#: What kubectl logs, attach, exec and port-forward need.
+REQUESTS = (("get", "proxy"), ("create", "proxy"))
+REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+
+
+class Client(t.NamedTuple):
+    """The certificates of a client, the leaf first, and who it is to an API server."""
+
+    chain: t.List[t.Any]
+    user: str
+    groups: t.List[str]
+
+
+def load_client(name: str, pem: str) -> Client:
+    """Raises ValueError with a sentence."""
+    try:
+        chain = certs.load_bundle(pem.encode("utf-8"))
+    except ValueError as exc:
+        raise ValueError("The client certificate of %s %s; correct it first." % (name, exc)) from exc
+    names: t.Dict[str, t.List[str]] = {"2.5.4.3": [], "2.5.4.10": []}
+    for attribute in chain[0].subject:
+        names.setdefault(attribute.oid.dotted_string, []).append(str(attribute.value))
+    if not names["2.5.4.3"]:
+        raise ValueError(
+            "The client certificate of %s has no common name, so that no kubelet would know its user; make a new one."
+            % name
+        )
+    return Client(chain, names["2.5.4.3"][-1], names["2.5.4.10"])
+
+
+def distrust(client: Client, authorities: t.Sequence[t.Any]) -> str:
+    """Why a kubelet with these authorities would not know the client, or an empty text."""
+    words = certs.describe(client.chain[0])
+    if words["expired"] or words["not_yet_valid"]:
+        return "it %s" % ("ended on " + words["not_after"] if words["expired"] else "holds from " + words["not_before"])
+    if words["extended_key_usages"] and "client auth" not in words["extended_key_usages"]:
+        return "it is not meant for clients"
+    current, others = client.chain[0], list(client.chain[1:])
+    while not certs.issued_by(current, authorities):
+        issuer = next((one for one in others if certs.issued_by(current, [one])), None)
+        if issuer is None:
+            return "it is signed by %s, which is not in it" % current.issuer.rfc4514_string()
+        others.remove(issuer)
+        current = issuer
+    return ""
+
+
+def denied(api: kube.Api, client: Client) -> t.List[str]:
+    """The requests that the client may not send."""
+    found = []
+    for verb, subresource in REQUESTS:
+        spec = {
+            "user": client.user,
+            "groups": [*client.groups, "system:authenticated"],
+            "resourceAttributes": {"verb": verb, "resource": "nodes", "subresource": subresource},
+        }
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+        if not (api.send("POST", REVIEWS, body).get("status") or {}).get("allowed"):
+            found.append("%s nodes/%s" % (verb, subresource))
+    return found
+
+
+def untrusted(clients: t.Mapping[str, Client], authorities: t.Mapping[str, str]) -> t.List[t.Dict[str, str]]:
+    found = []
+    for name, pem in sorted(authorities.items()):
+        try:
+            known = certs.load_bundle(pem.encode("utf-8"))
+        except ValueError as exc:
+            known, unreadable = [], str(exc)
+        else:
+            unreadable = ""
+        for client in sorted(clients):
+            reason = "the file " + unreadable if unreadable else distrust(clients[client], known)
+            if reason:
+                found.append({"authority": name, "client": client, "reason": reason})
+    return found
+
+
+def main() -> t.NoReturn:
+    module = AnsibleModule(
+        argument_spec={
+            **kube.API_ARGUMENTS,
+            "clients": {"type": "dict", "required": True},
+            "authorities": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    if kube.KUBERNETES_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("kubernetes"), exception=kube.KUBERNETES_IMPORT_ERROR)
+    if certs.CRYPTOGRAPHY_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("cryptography"), exception=certs.CRYPTOGRAPHY_IMPORT_ERROR)
+    try:
+        clients = {name: load_client(name, str(pem)) for name, pem in params["clients"].items()}
+        api = kube.Api.connect(
+            kubeconfig=params["kubeconfig"], context=params["context"], request_timeout=params["request_timeout"]
+        )
+        reviewed = {
+            name: {"user": client.user, "groups": client.groups, "denied": denied(api, client)}
+            for name, client in sorted(clients.items())
+        }
+    except (kube.KubeError, ValueError) as exc:
+        module.fail_json(msg=str(exc))
+    strangers = untrusted(clients, {name: str(pem) for name, pem in params["authorities"].items()})
+    module.exit_json(
+        changed=False,
+        ok=not strangers and not any(client["denied"] for client in reviewed.values()),
+        clients=reviewed,
+        untrusted=strangers,
+    )
+
+
+if __name__ == "__main__":
+    main()

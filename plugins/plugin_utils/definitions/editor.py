@@ -1,0 +1,179 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the editors' action plugins share: read files of the host, decide here, write them back as one change."""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import posixpath
+import re
+import typing as t
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import mask_definition
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.systemd_service import (
+    DefinitionError,
+    SystemdService,
+)
+
+
+class EditError(Exception):
+    """One sentence for the user: what is wrong, where, and what to do."""
+
+
+class HostFile(t.NamedTuple):
+    """A file as it is on the host; ``text`` is empty when it does not exist."""
+
+    path: str
+    exists: bool
+    text: str
+    sha256: str | None
+
+
+class Change(t.NamedTuple):
+    """A file as it shall be on the host; ``mode`` and ``make_directory`` are for one that does not exist yet."""
+
+    before: HostFile
+    text: str
+    mode: str = "0600"
+    make_directory: bool = False
+
+
+def native(value: t.Any) -> t.Any:
+    """The same data in Python's own types: Ansible's values remember their origin, and PyYAML cannot write those."""
+    if isinstance(value, dict):
+        return {native(key): native(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [native(entry) for entry in value]
+    for kind in (str, float, int):
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind(value)
+    return value
+
+
+def expand(patterns: t.Sequence[str], files: t.Mapping[str, HostFile]) -> dict[str, list[str]]:
+    """Pattern -> those of the files that match it, sorted, as systemd takes them."""
+    return {
+        pattern: sorted(
+            path
+            for path in files
+            if posixpath.dirname(path) == posixpath.dirname(pattern) and fnmatch.fnmatchcase(path, pattern)
+        )
+        for pattern in patterns
+    }
+
+
+class EditorAction(ActionBase):
+    """Base of the editors. A subclass decides in ``edit``; whatever it raises as EditError is shown as one sentence."""
+
+    _supports_check_mode = True
+    _supports_async = False
+    TRANSFERS_FILES = False
+
+    #: The argument spec, the same as in the documentation of the module of this name.
+    ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {}
+
+    def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result = super().run(tmp, task_vars)
+        self.task_vars = task_vars or {}
+        _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
+        try:
+            result.update(self.edit(native(arguments)))
+        except (EditError, DefinitionError) as exc:
+            result.update(failed=True, changed=False, msg=str(exc))
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+        return result
+
+    def edit(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
+        raise NotImplementedError
+
+    def module(self, name: str, **arguments: t.Any) -> dict[str, t.Any]:
+        """Run a module of this collection on the host; its failure is this task's failure."""
+        result = self._execute_module(
+            module_name=f"kubemetrics.aggregation.{name}", module_args=arguments, task_vars=self.task_vars
+        )
+        if result.get("failed"):
+            raise EditError(str(result.get("msg") or f"The module {name} failed on the host without a message."))
+        return result
+
+    def read(self, paths: t.Iterable[str], patterns: t.Iterable[str] = ()) -> dict[str, HostFile]:
+        """The files at ``paths``, and those that match ``patterns``, by their path, in one trip to the host."""
+        wanted, matching = list(dict.fromkeys(paths)), list(patterns)
+        if not wanted and not matching:
+            return {}
+        found = {}
+        for entry in self.module("definition_file", operation="read", paths=wanted, patterns=matching)["files"]:
+            try:
+                text = base64.b64decode(entry["content"]).decode("utf-8")
+            except UnicodeDecodeError:
+                raise EditError(f"{entry['path']} is not UTF-8 text; is the path right?") from None
+            found[entry["path"]] = HostFile(entry["path"], entry["exists"], text, entry["sha256"])
+        return found
+
+    def read_service(self, component: str, unit_paths: list[str]) -> tuple[SystemdService, dict[str, HostFile]]:
+        """A systemd service with all its files. Raises EditError and DefinitionError."""
+        files = self.read(unit_paths)
+        gone = [path for path in unit_paths if not files[path].exists]
+        if gone:
+            raise EditError(f"The unit file {gone[0]} does not exist; run systemctl daemon-reload and look again.")
+        # Which environment files there are is known only after a first look at the units.
+        units = {path: file.text for path, file in files.items()}
+        paths = SystemdService(component, unit_paths, units).environment_paths
+        patterns = [path for path in paths if re.search(r"[*?\[]", path)]
+        files.update(self.read([path for path in paths if path not in patterns], patterns))
+        texts = {path: file.text for path, file in files.items()}
+        return SystemdService(component, unit_paths, texts, patterns=expand(patterns, files)), files
+
+    def missing(self, paths: t.Iterable[str]) -> list[str]:
+        """Those of the paths that do not exist on the host."""
+        wanted = list(dict.fromkeys(paths))
+        return list(self.module("definition_file", operation="read", expect=wanted)["missing"]) if wanted else []
+
+    def write(
+        self,
+        changes: t.Sequence[Change],
+        *,
+        what: str,
+        component: str,
+        backup: bool,
+        state_dir: str,
+    ) -> dict[str, t.Any]:
+        """Write ``changes`` as one change and return changed, diff, change_id and backup_files."""
+        pending = [change for change in changes if change.text != change.before.text]
+        result: dict[str, t.Any] = {"changed": bool(pending), "change_id": None, "backup_files": {}}
+        if self._task.diff:
+            result["diff"] = [
+                {
+                    "before_header": change.before.path if change.before.exists else f"{change.before.path} (absent)",
+                    "after_header": change.before.path,
+                    "before": mask_definition(change.before.text),
+                    "after": mask_definition(change.text),
+                }
+                for change in pending
+            ]
+        if not pending:
+            return result
+        written = self.module(
+            "definition_file",
+            operation="replace",
+            files=[
+                {
+                    "path": change.before.path,
+                    "content": base64.b64encode(change.text.encode("utf-8")).decode("ascii"),
+                    "expected_sha256": change.before.sha256,
+                    "mode": change.mode,
+                    "make_directory": change.make_directory,
+                }
+                for change in pending
+            ],
+            what=what,
+            component=component,
+            backup=backup,
+            state_dir=state_dir,
+        )
+        result.update(change_id=written["change_id"], backup_files=written["backup_files"])
+        return result
