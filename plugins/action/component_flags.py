@@ -69,7 +69,7 @@ class ActionModule(EditorAction):
         if version and flag_history.parse_version(version) is None:
             raise EditError(f"version is {version!r}, and has to look like v1.36.3.")
 
-        found = self.module("component_info", components=[component])["components"][component]
+        found = self.module("component_info", components=[component], gather_subset=[])["components"][component]
         if arguments["definition"]:
             kind, edited = self._edit_given(arguments, found, wanted)
         else:

@@ -93,7 +93,7 @@ class ActionModule(EditorAction):
         return result
 
     def find_sources(self, path: str | None) -> Sources:
-        found = self.module("component_info", components=["kubelet"])
+        found = self.module("component_info", components=["kubelet"], gather_subset=[])
         kubelet, config = found["components"]["kubelet"], found["kubelet_config"]
         flags = config["overriding_flags"]
         if path:

@@ -27,6 +27,19 @@ options:
     elements: str
     choices: [kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubelet, etcd]
     default: [kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubelet, etcd]
+  gather_subset:
+    description:
+      - What else to find out, in the same call.
+      - V(kubelet_answers) connects to the kubelet as a metrics server does. An empty list leaves it out.
+    type: list
+    elements: str
+    choices: [kubelet_answers]
+    default: [kubelet_answers]
+  kubelet_serving_ca_file:
+    description:
+      - The CA on the host that the kubelet's serving certificate is verified against.
+      - Without it, the C(clientCAFile) of the kubelet, and with k3s and RKE2 their own CA for servers.
+    type: path
   timeout:
     description:
       - Seconds after which the module gives up and fails.
@@ -250,6 +263,48 @@ kubelet_config:
     static_pod_path: /etc/kubernetes/manifests
     overriding_flags: {}
     changed_since_start: false
+kubelet_answers:
+  description: What the running kubelet answers to a client without credentials; null when none runs or nobody asked.
+  returned: success
+  type: dict
+  contains:
+    url:
+      description: What was asked for, at the address of the node.
+      type: str
+    ca_file:
+      description: What the certificate was verified against, or null where nothing says which CA signs it.
+      type: str
+    reachable:
+      description: Whether the port accepts connections.
+      type: bool
+    verified:
+      description: Whether the certificate is valid, by that CA and for that address.
+      type: bool
+    status:
+      description:
+        - The HTTP status, or null. A kubelet that authenticates its clients answers V(401), or V(403) where anonymous
+          requests are let in and authorized.
+      type: int
+    error:
+      description: The first thing that is wrong, in one clause, or an empty text.
+      type: str
+    certificate:
+      description: The serving certificate (DER in base64), or null.
+      type: str
+    read_only_port:
+      description:
+        - The RV(ignore:port) without TLS, which is V(10255) where the kubelet is not told another one, and whether it
+          is RV(ignore:open).
+      type: dict
+  sample:
+    url: https://192.0.2.11:10250/metrics/resource
+    ca_file: /etc/kubernetes/pki/ca.crt
+    reachable: true
+    verified: true
+    status: 401
+    error: ""
+    certificate: MIIDAz...
+    read_only_port: {port: 10255, open: false}
 kubernetes_dir:
   description: Where the installer keeps its files.
   returned: success
@@ -274,285 +329,32 @@ kubernetes_dir:
 
 import os
 import signal
-import socket
-import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import processes
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
-
-DEFAULT_KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
-DEFAULT_MANIFESTS = "/etc/kubernetes/manifests"
-ADMIN_KUBECONFIGS = (
-    "/etc/kubernetes/admin.conf",
-    "/etc/rancher/k3s/k3s.yaml",
-    "/etc/rancher/rke2/rke2.yaml",
-    "/var/lib/minikube/kubeconfig",
-    "/root/.kube/config",
-)
-PKI_DIRS = (
-    "/etc/kubernetes/pki",
-    "/etc/kubernetes/ssl",
-    "/var/lib/rancher/k3s/server/tls",
-    "/var/lib/rancher/rke2/server/tls",
-    "/var/lib/minikube/certs",
-)
-START_TIME_GRAIN = 2.0
-KUBEADM_FLAGS_FILE = "/var/lib/kubelet/kubeadm-flags.env"
-KUBEADM_ANNOTATION = "kubeadm.kubernetes.io/"
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import components, processes
 
 
 class OutOfTime(Exception):
     """The time that the caller allowed is over."""
 
 
-def default_ipv4() -> t.Optional[str]:
-    """The source address of the default route. Connecting a datagram socket sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return None
-
-
-def list_files(directory: str, suffix: str = "") -> t.List[str]:
-    """The plain files of a directory that a program would load, sorted; names with a dot in front are passed over."""
-    try:
-        names = sorted(os.listdir(directory))
-    except OSError:
-        return []
-    paths = [os.path.join(directory, name) for name in names if not name.startswith(".") and name.endswith(suffix)]
-    return [path for path in paths if os.path.isfile(path)]
-
-
-def written_after(paths: t.Iterable[str], moment: float) -> bool:
-    """Whether one of the files is younger than ``moment``, which the kernel tells to the second only."""
-    for path in paths:
-        try:
-            if os.stat(path).st_mtime > moment + START_TIME_GRAIN:
-                return True
-        except OSError:
-            continue
-    return False
-
-
-def distribution_files(name: str) -> t.List[str]:
-    base = "/etc/rancher/%s" % name
-    return [path for path in [base + "/config.yaml"] if os.path.isfile(path)] + list_files(
-        base + "/config.yaml.d", ".yaml"
-    )
-
-
-def unit_files(unit: t.Optional[t.Mapping[str, t.Any]]) -> t.List[str]:
-    if not unit:
-        return []
-    paths = [unit["fragment"]] + unit["drop_ins"] + [entry["path"] for entry in unit["environment_files"]]
-    return [path for path in paths if path and os.path.isfile(path)]
-
-
-def unit_state(unit: t.Optional[t.Mapping[str, t.Any]]) -> t.Optional[t.Dict[str, t.Any]]:
-    if not unit:
-        return None
+def gather(params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    host = components.Host(proc=processes.Proc(), timeout=params["timeout"])
+    kubelet_config = host.kubelet_config()
+    manifests = host.manifests(kubelet_config["static_pod_path"])
+    directories = components.describe_directories(host, manifests, kubelet_config["text"])
+    kubelet_answers = None
+    if "kubelet_answers" in params["gather_subset"]:
+        kubelet_answers = components.describe_kubelet_answers(
+            host, kubelet_config, directories["pki_dir"], params["kubelet_serving_ca_file"]
+        )
     return {
-        key: unit[key] for key in ("active_state", "fragment", "drop_ins", "environment_files", "need_daemon_reload")
-    }
-
-
-class Host:
-    """Everything about the host, gathered once."""
-
-    def __init__(self, *, proc: processes.Proc, timeout: float) -> None:
-        self.proc = proc
-        self.deadline = time.monotonic() + timeout
-        found = proc.processes()
-        self.by_component: t.Dict[str, t.List[processes.Process]] = {}
-        self.k3s: t.Optional[processes.Process] = None
-        self.k3s_components: t.Tuple[str, ...] = ()
-        for process in found:
-            name = processes.component_of(process.argv, process.comm)
-            if name:
-                self.by_component.setdefault(name, []).append(process)
-                continue
-            role = processes.k3s_role(process.argv, process.comm)
-            if role and (self.k3s is None or process.start_ticks < self.k3s.start_ticks):
-                self.k3s = process
-                self.k3s_components = (
-                    processes.K3S_SERVER_COMPONENTS if role == "server" else processes.K3S_AGENT_COMPONENTS
-                )
-        self.boot_time = proc.boot_time()
-
-    def process_of(self, name: str) -> t.Optional[processes.Process]:
-        own = processes.choose(self.by_component.get(name, ()))
-        return own or (self.k3s if name in self.k3s_components else None)
-
-    def flags_of(self, name: str) -> t.Dict[str, str]:
-        process = processes.choose(self.by_component.get(name, ()))
-        return processes.flags_of(process.argv) if process else {}
-
-    def kubelet_config(self) -> t.Dict[str, t.Any]:
-        kubelet = processes.choose(self.by_component.get("kubelet", ()))
-        flags = self.flags_of("kubelet")
-        prefix = self.proc.own_files(kubelet.pid) if kubelet else ""
-        path = drop_in_dir = None
-        source = "none"
-        if kubelet and flags.get("config"):
-            path, source = self.proc.absolute(kubelet.pid, flags["config"]), "flag"
-        elif not kubelet and not self.k3s and os.path.isfile(DEFAULT_KUBELET_CONFIG):
-            path, source = DEFAULT_KUBELET_CONFIG, "default"
-        if kubelet and flags.get("config-dir"):
-            drop_in_dir = self.proc.absolute(kubelet.pid, flags["config-dir"])
-        text = processes.read_text(prefix + path) if path else None
-        drop_ins = []
-        for found in list_files(prefix + drop_in_dir, ".conf") if drop_in_dir else []:
-            content = processes.read_text(found)
-            drop_ins.append(
-                {
-                    "path": found[len(prefix) :],
-                    "text": None if content is None else processes.mask_kubelet_config(content),
-                }
-            )
-        static_pod_path = processes.static_pod_path_of(text, flags)
-        for drop_in in drop_ins:
-            static_pod_path = processes.static_pod_path_of(drop_in["text"], flags) or static_pod_path
-        if static_pod_path is None and not kubelet and os.path.isdir(DEFAULT_MANIFESTS):
-            static_pod_path = DEFAULT_MANIFESTS
-        return {
-            "path": path,
-            "exists": text is not None,
-            "source": source,
-            "text": None if text is None else processes.mask_kubelet_config(text),
-            "drop_in_dir": drop_in_dir,
-            "drop_ins": drop_ins,
-            "static_pod_path": static_pod_path,
-            "overriding_flags": {name: value for name, value in sorted(flags.items()) if name in CONFIG_FLAGS},
-            "changed_since_start": kubelet is not None
-            and written_after(
-                [prefix + name for name in [path, drop_in_dir, *(entry["path"] for entry in drop_ins)] if name],
-                self.boot_time + kubelet.start_ticks / os.sysconf("SC_CLK_TCK"),
-            ),
-        }
-
-    def remaining(self) -> float:
-        return max(0.1, self.deadline - time.monotonic())
-
-
-def describe(host: Host, names: t.Sequence[str], manifests: t.Mapping[str, str]) -> t.Dict[str, t.Any]:
-    queries: t.Dict[t.Any, processes.VersionQuery] = {}
-    query_of: t.Dict[str, t.Any] = {}
-    for name in names:
-        process = host.process_of(name)
-        if process is None:
-            continue
-        in_process = name not in host.by_component
-        exe = host.proc.path(process.pid, "exe")
-        # One executable can be several components, and then all of Kubernetes' have its version; etcd has its own.
-        program = "k3s" if in_process else name
-        kind = program if program in ("etcd", "k3s") else "kubernetes"
-        key = (kind, processes.executable_identity(exe))
-        if key not in queries:
-            trusted = process.depth == 1 and processes.pod_uid_of(process.cgroups) is None
-            queries[key] = processes.VersionQuery(exe, program, trusted=trusted)
-        query_of[name] = key
-
-    unit_names = {}
-    for name in names:
-        process = host.process_of(name)
-        unit_names[name] = processes.unit_of(process.cgroups) if process else name + ".service"
-    units = processes.show_units(sorted({unit for unit in unit_names.values() if unit}), host.remaining())
-
-    versions = {key: query.result(host.deadline) for key, query in queries.items()}
-    return {
-        name: describe_one(host, name, units, unit_names[name], manifests, versions.get(query_of.get(name)))
-        for name in names
-    }
-
-
-def describe_one(
-    host: Host,
-    name: str,
-    units: t.Mapping[str, t.Mapping[str, t.Any]],
-    unit_name: t.Optional[str],
-    manifests: t.Mapping[str, str],
-    version: t.Optional[str],
-) -> t.Dict[str, t.Any]:
-    process = host.process_of(name)
-    unit = units.get(unit_name) if unit_name else None
-    unit = unit if unit and unit["loaded"] else None
-    result: t.Dict[str, t.Any] = {
-        "running": process is not None,
-        "pid": None,
-        "other_pids": [],
-        "in_process": False,
-        "argv": [],
-        "flags": {},
-        "environ": {},
-        "start_time": None,
-        "binary": None,
-        "version": version,
-        "managed_by": "unknown",
-        "unit": unit_name if process or unit else None,
-        "unit_state": unit_state(unit),
-        "pod_uid": None,
-        "definition_files": [],
-    }
-    own_manifests = processes.manifests_of(manifests, name)
-    if process is None:
-        if own_manifests:
-            result.update(managed_by="static_pod", definition_files=own_manifests)
-        elif unit:
-            result.update(managed_by="systemd", definition_files=unit_files(unit))
-        return result
-
-    in_process = name not in host.by_component
-    argv = processes.mask_argv(process.argv)
-    pod_uid = processes.pod_uid_of(process.cgroups)
-    managed_by = "k3s" if in_process else processes.manager_of(process.argv, pod_uid, unit_name)
-    if managed_by in ("k3s", "rke2"):
-        files = distribution_files(managed_by) + unit_files(unit)
-    elif pod_uid:
-        files = [] if managed_by == "pod" else own_manifests
-    else:
-        files = unit_files(unit)
-    result.update(
-        pid=process.pid,
-        other_pids=[other.pid for other in host.by_component.get(name, ()) if other.pid != process.pid],
-        in_process=in_process,
-        argv=argv,
-        flags={} if in_process else processes.flags_of(argv),
-        environ=host.proc.proxy_environment(process.pid),
-        start_time=processes.rfc3339(host.boot_time + process.start_ticks / os.sysconf("SC_CLK_TCK")),
-        binary=processes.read_link(host.proc.path(process.pid, "exe")),
-        managed_by=managed_by,
-        pod_uid=pod_uid,
-        definition_files=files,
-    )
-    return result
-
-
-def describe_host(host: Host) -> t.Dict[str, t.Any]:
-    hostname = os.uname().nodename
-    return {
-        "hostname": hostname,
-        "node_name": host.flags_of("kubelet").get("hostname-override") or hostname.lower(),
-        "boot_id": (processes.read_text("/proc/sys/kernel/random/boot_id") or "").strip() or None,
-        "cgroup_version": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
-        "default_ipv4": default_ipv4(),
-        "time": processes.rfc3339(time.time()),
-    }
-
-
-def describe_directories(
-    host: Host, manifests: t.Mapping[str, str], kubelet_text: t.Optional[str]
-) -> t.Dict[str, t.Any]:
-    authorities = [host.flags_of(name).get("client-ca-file") for name in ("kube-apiserver", "kubelet")]
-    authorities.append(processes.yaml_value(kubelet_text or "", "clientCAFile"))
-    named = [os.path.dirname(path) for path in authorities if path and os.path.isabs(path)]
-    return {
-        "pki_dir": next((path for path in named + list(PKI_DIRS) if os.path.isdir(path)), None),
-        "admin_kubeconfig": next((path for path in ADMIN_KUBECONFIGS if os.path.isfile(path)), None),
-        "kubeadm": os.path.exists(KUBEADM_FLAGS_FILE) or any(KUBEADM_ANNOTATION in text for text in manifests.values()),
+        "components": components.describe(host, params["components"], manifests),
+        "host": components.describe_host(host),
+        "kubelet_config": kubelet_config,
+        "kubelet_answers": kubelet_answers,
+        "kubernetes_dir": directories,
     }
 
 
@@ -565,6 +367,13 @@ def main() -> t.NoReturn:
                 "choices": list(processes.COMPONENTS),
                 "default": list(processes.COMPONENTS),
             },
+            "gather_subset": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["kubelet_answers"],
+                "default": ["kubelet_answers"],
+            },
+            "kubelet_serving_ca_file": {"type": "path"},
             "timeout": {"type": "int", "default": 10},
         },
         supports_check_mode=True,
@@ -582,17 +391,7 @@ def main() -> t.NoReturn:
     signal.signal(signal.SIGALRM, out_of_time)
     signal.setitimer(signal.ITIMER_REAL, timeout + 0.5)
     try:
-        host = Host(proc=processes.Proc(), timeout=timeout)
-        kubelet_config = host.kubelet_config()
-        manifests = {
-            path: processes.read_text(path) or "" for path in list_files(kubelet_config["static_pod_path"] or "")
-        }
-        result = {
-            "components": describe(host, module.params["components"], manifests),
-            "host": describe_host(host),
-            "kubelet_config": kubelet_config,
-            "kubernetes_dir": describe_directories(host, manifests, kubelet_config["text"]),
-        }
+        result = gather(module.params)
     except OutOfTime:
         module.fail_json(
             msg="The components of this host could not be read within %d s; raise timeout or look for hung processes."

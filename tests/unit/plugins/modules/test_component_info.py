@@ -137,3 +137,24 @@ def test_it_does_not_hang(monkeypatch, run_module):
 
 def test_bad_timeout(run_module):
     assert run_module(component_info, timeout=0)["msg"].startswith("timeout is 0")
+
+
+def test_what_the_kubelet_answers(start, start_server, authority, tmp_path, run_module):
+    server = start_server()
+    server.get("/metrics/resource", "Unauthorized", 401)
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    (tmp_path / "other.crt").write_bytes(b"")
+    (tmp_path / "kubelet.yaml").write_text(
+        f"port: {server.port}\nauthentication:\n  x509:\n    clientCAFile: {tmp_path}/other.crt\n"
+    )
+    start("kubelet", f"--config={tmp_path}/kubelet.yaml", "--node-ip=127.0.0.1")
+    module_utils = component_info.components.kubelets
+    # Loopback is no node's address, but all that a test has.
+    assert run_module(component_info)["kubelet_answers"]["url"] != f"https://127.0.0.1:{server.port}/metrics/resource"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module_utils, "node_address", lambda *unused: "127.0.0.1")
+        found = run_module(component_info, kubelet_serving_ca_file=str(tmp_path / "ca.crt"))["kubelet_answers"]
+        assert (found["verified"], found["status"], found["ca_file"]) == (True, 401, str(tmp_path / "ca.crt"))
+        found = run_module(component_info, components=["etcd"])["kubelet_answers"]
+        assert (found["verified"], found["ca_file"]) == (False, str(tmp_path / "other.crt"))
+    assert run_module(component_info, gather_subset=[])["kubelet_answers"] is None

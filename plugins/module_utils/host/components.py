@@ -1,0 +1,300 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The Kubernetes components of this host: how they run, what defines and configures them. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import time
+import typing as t
+
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import kubelets, processes
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
+
+DEFAULT_KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
+DEFAULT_MANIFESTS = "/etc/kubernetes/manifests"
+ADMIN_KUBECONFIGS = (
+    "/etc/kubernetes/admin.conf",
+    "/etc/rancher/k3s/k3s.yaml",
+    "/etc/rancher/rke2/rke2.yaml",
+    "/var/lib/minikube/kubeconfig",
+    "/root/.kube/config",
+)
+PKI_DIRS = (
+    "/etc/kubernetes/pki",
+    "/etc/kubernetes/ssl",
+    "/var/lib/rancher/k3s/server/tls",
+    "/var/lib/rancher/rke2/server/tls",
+    "/var/lib/minikube/certs",
+)
+START_TIME_GRAIN = 2.0
+KUBELET_TIMEOUT = 3.0
+KUBEADM_FLAGS_FILE = "/var/lib/kubelet/kubeadm-flags.env"
+KUBEADM_ANNOTATION = "kubeadm.kubernetes.io/"
+
+
+def list_files(directory: str, suffix: str = "") -> t.List[str]:
+    """The plain files of a directory that a program would load, sorted; names with a dot in front are passed over."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return []
+    paths = [os.path.join(directory, name) for name in names if not name.startswith(".") and name.endswith(suffix)]
+    return [path for path in paths if os.path.isfile(path)]
+
+
+def written_after(paths: t.Iterable[str], moment: float) -> bool:
+    """Whether one of the files is younger than ``moment``, which the kernel tells to the second only."""
+    for path in paths:
+        try:
+            if os.stat(path).st_mtime > moment + START_TIME_GRAIN:
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def distribution_files(name: str) -> t.List[str]:
+    base = "/etc/rancher/%s" % name
+    return [path for path in [base + "/config.yaml"] if os.path.isfile(path)] + list_files(
+        base + "/config.yaml.d", ".yaml"
+    )
+
+
+def unit_files(unit: t.Optional[t.Mapping[str, t.Any]]) -> t.List[str]:
+    if not unit:
+        return []
+    paths = [unit["fragment"]] + unit["drop_ins"] + [entry["path"] for entry in unit["environment_files"]]
+    return [path for path in paths if path and os.path.isfile(path)]
+
+
+def unit_state(unit: t.Optional[t.Mapping[str, t.Any]]) -> t.Optional[t.Dict[str, t.Any]]:
+    if not unit:
+        return None
+    return {
+        key: unit[key] for key in ("active_state", "fragment", "drop_ins", "environment_files", "need_daemon_reload")
+    }
+
+
+class Host:
+    """Everything about the host, gathered once."""
+
+    def __init__(self, *, proc: processes.Proc, timeout: float) -> None:
+        self.proc = proc
+        self.deadline = time.monotonic() + timeout
+        found = proc.processes()
+        self.by_component: t.Dict[str, t.List[processes.Process]] = {}
+        self.k3s: t.Optional[processes.Process] = None
+        self.k3s_components: t.Tuple[str, ...] = ()
+        for process in found:
+            name = processes.component_of(process.argv, process.comm)
+            if name:
+                self.by_component.setdefault(name, []).append(process)
+                continue
+            role = processes.k3s_role(process.argv, process.comm)
+            if role and (self.k3s is None or process.start_ticks < self.k3s.start_ticks):
+                self.k3s = process
+                self.k3s_components = (
+                    processes.K3S_SERVER_COMPONENTS if role == "server" else processes.K3S_AGENT_COMPONENTS
+                )
+        self.boot_time = proc.boot_time()
+
+    def process_of(self, name: str) -> t.Optional[processes.Process]:
+        own = processes.choose(self.by_component.get(name, ()))
+        return own or (self.k3s if name in self.k3s_components else None)
+
+    def flags_of(self, name: str) -> t.Dict[str, str]:
+        process = processes.choose(self.by_component.get(name, ()))
+        return processes.flags_of(process.argv) if process else {}
+
+    def kubelet_config(self) -> t.Dict[str, t.Any]:
+        kubelet = processes.choose(self.by_component.get("kubelet", ()))
+        flags = self.flags_of("kubelet")
+        prefix = self.proc.own_files(kubelet.pid) if kubelet else ""
+        path = drop_in_dir = None
+        source = "none"
+        if kubelet and flags.get("config"):
+            path, source = self.proc.absolute(kubelet.pid, flags["config"]), "flag"
+        elif not kubelet and not self.k3s and os.path.isfile(DEFAULT_KUBELET_CONFIG):
+            path, source = DEFAULT_KUBELET_CONFIG, "default"
+        if kubelet and flags.get("config-dir"):
+            drop_in_dir = self.proc.absolute(kubelet.pid, flags["config-dir"])
+        text = processes.read_text(prefix + path) if path else None
+        drop_ins = []
+        for found in list_files(prefix + drop_in_dir, ".conf") if drop_in_dir else []:
+            content = processes.read_text(found)
+            drop_ins.append(
+                {
+                    "path": found[len(prefix) :],
+                    "text": None if content is None else processes.mask_kubelet_config(content),
+                }
+            )
+        static_pod_path = processes.static_pod_path_of(text, flags)
+        for drop_in in drop_ins:
+            static_pod_path = processes.static_pod_path_of(drop_in["text"], flags) or static_pod_path
+        if static_pod_path is None and not kubelet and os.path.isdir(DEFAULT_MANIFESTS):
+            static_pod_path = DEFAULT_MANIFESTS
+        return {
+            "path": path,
+            "exists": text is not None,
+            "source": source,
+            "text": None if text is None else processes.mask_kubelet_config(text),
+            "drop_in_dir": drop_in_dir,
+            "drop_ins": drop_ins,
+            "static_pod_path": static_pod_path,
+            "overriding_flags": {name: value for name, value in sorted(flags.items()) if name in CONFIG_FLAGS},
+            "changed_since_start": kubelet is not None
+            and written_after(
+                [prefix + name for name in [path, drop_in_dir, *(entry["path"] for entry in drop_ins)] if name],
+                self.boot_time + kubelet.start_ticks / os.sysconf("SC_CLK_TCK"),
+            ),
+        }
+
+    def manifests(self, directory: t.Optional[str]) -> t.Dict[str, str]:
+        """The static pod manifests by their path."""
+        return {path: processes.read_text(path) or "" for path in list_files(directory or "")}
+
+    def remaining(self) -> float:
+        return max(0.1, self.deadline - time.monotonic())
+
+
+def describe(host: Host, names: t.Sequence[str], manifests: t.Mapping[str, str]) -> t.Dict[str, t.Any]:
+    queries: t.Dict[t.Any, processes.VersionQuery] = {}
+    query_of: t.Dict[str, t.Any] = {}
+    for name in names:
+        process = host.process_of(name)
+        if process is None:
+            continue
+        in_process = name not in host.by_component
+        exe = host.proc.path(process.pid, "exe")
+        # One executable can be several components, and then all of Kubernetes' have its version; etcd has its own.
+        program = "k3s" if in_process else name
+        kind = program if program in ("etcd", "k3s") else "kubernetes"
+        key = (kind, processes.executable_identity(exe))
+        if key not in queries:
+            trusted = process.depth == 1 and processes.pod_uid_of(process.cgroups) is None
+            queries[key] = processes.VersionQuery(exe, program, trusted=trusted)
+        query_of[name] = key
+
+    unit_names = {}
+    for name in names:
+        process = host.process_of(name)
+        unit_names[name] = processes.unit_of(process.cgroups) if process else name + ".service"
+    units = processes.show_units(sorted({unit for unit in unit_names.values() if unit}), host.remaining())
+
+    versions = {key: query.result(host.deadline) for key, query in queries.items()}
+    return {
+        name: describe_one(host, name, units, unit_names[name], manifests, versions.get(query_of.get(name)))
+        for name in names
+    }
+
+
+def describe_one(
+    host: Host,
+    name: str,
+    units: t.Mapping[str, t.Mapping[str, t.Any]],
+    unit_name: t.Optional[str],
+    manifests: t.Mapping[str, str],
+    version: t.Optional[str],
+) -> t.Dict[str, t.Any]:
+    process = host.process_of(name)
+    unit = units.get(unit_name) if unit_name else None
+    unit = unit if unit and unit["loaded"] else None
+    result: t.Dict[str, t.Any] = {
+        "running": process is not None,
+        "pid": None,
+        "other_pids": [],
+        "in_process": False,
+        "argv": [],
+        "flags": {},
+        "environ": {},
+        "start_time": None,
+        "binary": None,
+        "version": version,
+        "managed_by": "unknown",
+        "unit": unit_name if process or unit else None,
+        "unit_state": unit_state(unit),
+        "pod_uid": None,
+        "definition_files": [],
+    }
+    own_manifests = processes.manifests_of(manifests, name)
+    if process is None:
+        if own_manifests:
+            result.update(managed_by="static_pod", definition_files=own_manifests)
+        elif unit:
+            result.update(managed_by="systemd", definition_files=unit_files(unit))
+        return result
+
+    in_process = name not in host.by_component
+    argv = processes.mask_argv(process.argv)
+    pod_uid = processes.pod_uid_of(process.cgroups)
+    managed_by = "k3s" if in_process else processes.manager_of(process.argv, pod_uid, unit_name)
+    if managed_by in ("k3s", "rke2"):
+        files = distribution_files(managed_by) + unit_files(unit)
+    elif pod_uid:
+        files = [] if managed_by == "pod" else own_manifests
+    else:
+        files = unit_files(unit)
+    result.update(
+        pid=process.pid,
+        other_pids=[other.pid for other in host.by_component.get(name, ()) if other.pid != process.pid],
+        in_process=in_process,
+        argv=argv,
+        flags={} if in_process else processes.flags_of(argv),
+        environ=host.proc.proxy_environment(process.pid),
+        start_time=processes.rfc3339(host.boot_time + process.start_ticks / os.sysconf("SC_CLK_TCK")),
+        binary=processes.read_link(host.proc.path(process.pid, "exe")),
+        managed_by=managed_by,
+        pod_uid=pod_uid,
+        definition_files=files,
+    )
+    return result
+
+
+def describe_host(host: Host) -> t.Dict[str, t.Any]:
+    hostname = os.uname().nodename
+    return {
+        "hostname": hostname,
+        "node_name": host.flags_of("kubelet").get("hostname-override") or hostname.lower(),
+        "boot_id": (processes.read_text("/proc/sys/kernel/random/boot_id") or "").strip() or None,
+        "cgroup_version": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
+        "default_ipv4": kubelets.default_address(),
+        "time": processes.rfc3339(time.time()),
+    }
+
+
+def describe_directories(
+    host: Host, manifests: t.Mapping[str, str], kubelet_text: t.Optional[str]
+) -> t.Dict[str, t.Any]:
+    authorities = [host.flags_of(name).get("client-ca-file") for name in ("kube-apiserver", "kubelet")]
+    authorities.append(processes.yaml_value(kubelet_text or "", "clientCAFile"))
+    named = [os.path.dirname(path) for path in authorities if path and os.path.isabs(path)]
+    return {
+        "pki_dir": next((path for path in named + list(PKI_DIRS) if os.path.isdir(path)), None),
+        "admin_kubeconfig": next((path for path in ADMIN_KUBECONFIGS if os.path.isfile(path)), None),
+        "kubeadm": os.path.exists(KUBEADM_FLAGS_FILE) or any(KUBEADM_ANNOTATION in text for text in manifests.values()),
+    }
+
+
+def describe_kubelet_answers(
+    host: Host, kubelet_config: t.Mapping[str, t.Any], pki_dir: t.Optional[str], authority: t.Optional[str]
+) -> t.Optional[t.Dict[str, t.Any]]:
+    """What the running kubelet answers, or None where none runs."""
+    process = host.process_of("kubelet")
+    if process is None:
+        return None
+    flags = host.flags_of("kubelet")
+    unit = processes.unit_of(process.cgroups)
+    manager = "k3s" if process is host.k3s else processes.manager_of(process.argv, None, unit)
+    return kubelets.answers(
+        kubelets.node_address(kubelet_config, flags),
+        kubelets.number(kubelets.setting(kubelet_config, flags, "port", "port"), kubelets.PORT),
+        authority=authority or kubelets.serving_authority(kubelet_config, flags, manager, pki_dir),
+        read_only_port=kubelets.number(
+            kubelets.setting(kubelet_config, flags, "readOnlyPort", "read-only-port"), kubelets.READ_ONLY_PORT
+        ),
+        prefix=host.proc.own_files(process.pid) if host.by_component.get("kubelet") else "",
+        timeout=min(KUBELET_TIMEOUT, host.remaining()),
+    )
