@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_network_info
-short_description: Show whether a host lets pod traffic through
+short_description: Show whether a host forwards pod traffic
 version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
@@ -71,7 +71,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look at the way of pod traffic through each host
+- name: Examine how each host forwards pod traffic
   kubemetrics.aggregation.host_network_info:
     pod_cidrs: [10.233.64.0/18]
     service_cidrs: [10.233.0.0/18]
@@ -126,6 +126,14 @@ nft_error:
   returned: success
   type: str
   sample: null
+pod_bridges:
+  description:
+    - Bridges that pods of this host are behind, whatever their names - those with an address or a route in
+      O(pod_cidrs), and the one that the configuration of CNI names.
+  returned: success
+  type: list
+  elements: str
+  sample: [cni0]
 verdicts:
   description: What the iptables backends do with new connections between pods, and between pods and O(peers).
   returned: success
@@ -144,8 +152,14 @@ verdicts:
     action:
       description: V(ACCEPT), V(DROP) or V(REJECT).
       type: str
+    incoming:
+      description: The interfaces that it may come in by.
+      type: str
+    outgoing:
+      description: The interfaces that it may leave by.
+      type: str
     certain:
-      description: Whether that holds whatever the interface, protocol and port.
+      description: Whether that holds for all of these interfaces, whatever the protocol and port.
       type: bool
     rule:
       description: The rule or the policy that decides.
@@ -153,7 +167,9 @@ verdicts:
   sample:
     - backend: nft
       source: 10.233.64.0/18
-      destination: 10.233.64.0/18
+      destination: 10.233.64.0/24
+      incoming: any but cni0
+      outgoing: cni0
       action: DROP
       certain: true
       rule: policy of FORWARD
@@ -259,6 +275,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import (
     network,
     packet_filter,
+    pod_network,
     probes,
     processes,
 )
@@ -364,7 +381,8 @@ def main() -> t.NoReturn:
     routes += [route_to("services", entry, timeout) for entry in services]
     routes += [route_to("peer", entry, timeout) for entry in peers]
 
-    devices = {route["device"] for route in routes if route["device"]}
+    bridges = pod_network.read_bridges(pods)
+    connections = pod_network.connections(pods, peers, bridges)
     versions = {4} | {entry.version for entry in pods + services + peers}
     backends: t.Dict[str, t.Dict[str, t.Any]] = {}
     verdicts: t.List[t.Dict[str, t.Any]] = []
@@ -373,7 +391,7 @@ def main() -> t.NoReturn:
             continue
         backends[name], chains = packet_filter.read_backend(name, timeout)
         if backends[name]["present"]:
-            verdicts += packet_filter.verdicts_of(name, chains, packet_filter.pairs(pods, peers), devices)
+            verdicts += packet_filter.verdicts_of(name, chains, connections)
 
     nft_chains: t.List[t.Dict[str, t.Any]] = []
     nft_error = None
@@ -398,6 +416,7 @@ def main() -> t.NoReturn:
         backends=backends,
         nft_chains=nft_chains,
         nft_error=nft_error,
+        pod_bridges=sorted({bridge.device for bridge in bridges}),
         verdicts=verdicts,
         blocked=[verdict for verdict in verdicts if verdict["action"] != "ACCEPT"],
         routes=routes,

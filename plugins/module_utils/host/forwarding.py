@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What has to be there so that the policy of FORWARD does not drop the traffic of pods. Pure functions.
+"""What has to be there so that the policy of FORWARD does not drop pod traffic. Pure functions.
 
 Rules of our own stand in a chain of our own. The jump to it is appended to FORWARD, never inserted: there it replaces
-the policy for the traffic of pods and nothing else. At the head it would bypass the NetworkPolicies that CNI plugins
+the policy for pod traffic and nothing else. At the head it would bypass the NetworkPolicies that CNI plugins
 keep in FORWARD.
 """
 
@@ -39,13 +39,13 @@ LOCK_WAIT = "10"
 POLICY = "policy of FORWARD"
 
 Chains = t.Mapping[str, network.Chain]
-Connections = t.Sequence[t.Tuple[network.Network, network.Network]]
+Connections = t.Sequence[network.Connection]
 #: A command of iptables in a backend: ("nft", ["-P", "FORWARD", "ACCEPT"]).
 Operation = t.Tuple[str, t.List[str]]
 
 
 class Judgement(t.NamedTuple):
-    """What becomes of the traffic of pods in one backend, our own rules left out of account."""
+    """What becomes of pod traffic in one backend, our own rules left out of account."""
 
     #: The policy drops some of it, and no rule can change that.
     dropped: bool
@@ -72,12 +72,12 @@ def without_own(chains: Chains) -> t.Dict[str, network.Chain]:
     }
 
 
-def judge(chains: Chains, connections: Connections, devices: t.Collection[str] = ()) -> Judgement:
+def judge(chains: Chains, connections: Connections) -> Judgement:
     plain = without_own(chains)
     dropped = doubtful = False
     refused = None
-    for source, destination in connections:
-        verdict = network.simulate(plain, source, destination, devices)
+    for connection in connections:
+        verdict = network.simulate(plain, connection)
         if verdict.action == "ACCEPT":
             continue
         if verdict.rule == POLICY:
@@ -88,13 +88,14 @@ def judge(chains: Chains, connections: Connections, devices: t.Collection[str] =
     return Judgement(dropped, doubtful, refused)
 
 
-def accepts(chains: Chains, connections: Connections, devices: t.Collection[str] = ()) -> t.Optional[str]:
-    """Nothing when the policy drops no traffic of pods any more, else what does."""
-    for source, destination in connections:
-        verdict = network.simulate(chains, source, destination, devices)
-        if verdict.action != "ACCEPT":
-            return verdict.rule
-    return None
+def accepts_everything(chains: Chains) -> bool:
+    """Whether a table surely accepts what the host forwards, whoever talks to whom. Then no pod network matters."""
+    any_interface = network.Interfaces(unknown=True)
+    verdicts = [
+        network.simulate(chains, network.Connection(entry, entry, any_interface, any_interface))
+        for entry in network.parse_networks(["0.0.0.0/0", "::/0"])
+    ]
+    return all(verdict.action == "ACCEPT" and verdict.certain for verdict in verdicts)
 
 
 def choose_mode(
@@ -159,7 +160,7 @@ def render_files(
     files: t.Dict[str, t.Optional[str]] = dict.fromkeys(OWN_FILES)
     if setup is None:
         return files
-    head = "# Written by the role kubemetrics.aggregation.forward_policy; forward_policy_state: absent takes it back.\n"
+    head = "# Written by the role kubemetrics.aggregation.forward_policy; forward_policy_state: absent removes it.\n"
     accept = [command(programs[backend], ["-P", "FORWARD", "ACCEPT"]) for backend in setup.backends]
     if setup.mode == "docker_dropin":
         # With a minus: Docker must start even where iptables fails.
@@ -170,7 +171,7 @@ def render_files(
         what = "Accept what the policy of FORWARD would drop"
         steps = [" ".join(argv) for argv in accept]
     else:
-        what = "Accept the traffic of pods that the policy of FORWARD would drop"
+        what = "Accept pod traffic that the policy of FORWARD would drop"
         steps = []
         for backend in setup.backends:
             tool = " ".join(command(programs[backend], []))
@@ -243,7 +244,7 @@ def plan_rules(
 
 
 def opposite(operation: Operation) -> Operation:
-    """What takes a command back."""
+    """What undoes a command."""
     backend, arguments = operation
     verb, rest = arguments[0], arguments[1:]
     if verb == "-P":
@@ -299,7 +300,7 @@ def own_part(chains: Chains) -> t.Tuple[t.Optional[str], t.List[str], t.Optional
 def revert_script(
     operations: t.Sequence[Operation], files: t.Mapping[str, t.Optional[str]], programs: t.Mapping[str, str]
 ) -> str:
-    """A shell script that takes commands back and puts files back; each line is tried whatever became of the others.
+    """A shell script that undoes commands and restores files; each line is tried whatever became of the others.
 
     systemd expands dollar signs before a shell sees them, and there are none.
     """
@@ -341,7 +342,7 @@ def advice_for_firewall(firewall: str, cidrs: t.Sequence[str]) -> str:
         sources = " ".join("--add-source=" + cidr for cidr in cidrs)
         how = "firewall-cmd --permanent --zone=trusted %s; firewall-cmd --reload" % sources
     return (
-        "FORWARD drops the traffic of pods and %s is in charge of this host's firewall, so nothing was changed: let it "
+        "FORWARD drops pod traffic and %s is in charge of this host's firewall, so nothing was changed: let it "
         "through there (%s), or set forward_policy_mode to rules to have rules beside it." % (firewall, how)
     )
 
@@ -349,6 +350,6 @@ def advice_for_firewall(firewall: str, cidrs: t.Sequence[str]) -> str:
 def advice_for_rule(backend: str, rule: str) -> str:
     """What to tell an operator one of whose rules decides."""
     return (
-        "A rule of the backend %s rejects the traffic of pods (%s) and is left alone: take pods out of it where it is "
+        "A rule of the backend %s rejects pod traffic (%s) and is left alone: take pods out of it where it is "
         "made." % (backend, rule)
     )

@@ -10,7 +10,6 @@ import ipaddress
 import json
 import re
 import shlex
-import sys
 import typing as t
 
 Network = t.Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -20,8 +19,8 @@ _CHAIN = re.compile(r"^:(?P<name>\S+) (?P<policy>\S+)(?: \[(?P<packets>\d+):(?P<
 _COUNTERS = re.compile(r"^\[(\d+):(\d+)\] ")
 _SET_MARK = re.compile(r"--(?:set-x?mark|or-mark) (0x[0-9a-fA-F]+|\d+)(?:/(0x[0-9a-fA-F]+|\d+))?")
 _MAX_DEPTH = 32
-#: Bridges that other software makes for its own guests. Pods are not behind them, unless a route says so. And nothing
-#: that is forwarded comes through loopback.
+#: Bridges that other software makes for its own guests. Pods are behind one of them only where it is known to be a pod
+#: bridge. And nothing that is forwarded comes through loopback.
 _FOREIGN_BRIDGE = re.compile(r"^(lo|docker0|br-[0-9a-f]{12}|virbr\d+|podman\d+|lxcbr\d+|lxdbr\d+)$")
 
 
@@ -65,6 +64,47 @@ def parse_save(text: str, table: str = "filter") -> t.Dict[str, Chain]:
     return chains
 
 
+class Interfaces(t.NamedTuple):
+    """Where packets come in or leave: by one of these interfaces, or by any except these."""
+
+    names: t.FrozenSet[str] = frozenset()
+    others: bool = True
+    #: Not even which bridges have no pods behind them is known.
+    unknown: bool = False
+
+    def match(self, pattern: str) -> t.Optional[bool]:
+        """Whether a rule's interface is one of them; None when it may be."""
+        if pattern == "+":
+            return True
+        if self.unknown:
+            return None
+        hits = [name for name in self.names if _is_interface(name, pattern)]
+        if self.others:
+            return False if hits or _FOREIGN_BRIDGE.match(pattern) else None
+        if not hits:
+            return False
+        return True if len(hits) == len(self.names) else None
+
+    def __str__(self) -> str:
+        names = ", ".join(sorted(self.names))
+        if self.others:
+            return "any but %s" % names if names else "any"
+        return names
+
+
+def _is_interface(name: str, pattern: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("+") else name == pattern
+
+
+class Connection(t.NamedTuple):
+    """A new connection that the host forwards, from one network to another."""
+
+    source: Network
+    destination: Network
+    incoming: Interfaces = Interfaces()
+    outgoing: Interfaces = Interfaces()
+
+
 class Rule(t.NamedTuple):
     target: t.Optional[str]
     #: True: matches a new connection between these networks. False: it does not. None: depends on what is not known.
@@ -72,13 +112,8 @@ class Rule(t.NamedTuple):
     goto: bool
 
 
-def read_rule(
-    text: str, source: Network, destination: Network, devices: t.Collection[str] = (), marks: int = 0
-) -> Rule:
-    """A rule against the first packet of a connection from one network to another.
-
-    The devices are those of its routes; marks are the bits that rules of the same table may have set.
-    """
+def read_rule(text: str, connection: Connection, marks: int = 0) -> Rule:
+    """A rule against the first packet of a connection; marks are the bits that rules of the same table may have set."""
     try:
         words = shlex.split(text)
     except ValueError:
@@ -101,10 +136,10 @@ def read_rule(
             break
         verdict: t.Optional[bool] = True
         if word in ("-s", "-d"):
-            verdict = _covers(following, source if word == "-s" else destination)
+            verdict = _covers(following, connection.source if word == "-s" else connection.destination)
             position += 2
         elif word in ("-i", "-o"):
-            verdict = False if _FOREIGN_BRIDGE.match(following) and following not in devices else None
+            verdict = (connection.incoming if word == "-i" else connection.outgoing).match(following)
             position += 2
         elif word == "-p":
             # What connects is TCP or UDP.
@@ -165,7 +200,10 @@ def _is_number(text: str) -> bool:
 
 
 def _covers(text: str, network: Network) -> t.Optional[bool]:
-    """Whether a rule's network holds all of a network; None when it holds a part."""
+    """Whether a rule's network holds all of a network; None when it holds a part.
+
+    A single address decides nothing about the others of a network.
+    """
     try:
         own = ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -174,13 +212,11 @@ def _covers(text: str, network: Network) -> t.Optional[bool]:
         return False
     if network.subnet_of(own):  # type: ignore[arg-type]
         return True
-    return None if own.overlaps(network) else False
+    return None if own.overlaps(network) and own.num_addresses > 1 else False
 
 
-def simulate(
-    chains: t.Mapping[str, Chain], source: Network, destination: Network, devices: t.Collection[str] = ()
-) -> Verdict:
-    """What a filter table does with a new connection between two networks that the host forwards."""
+def simulate(chains: t.Mapping[str, Chain], connection: Connection) -> Verdict:
+    """What a filter table does with a new connection that the host forwards."""
     chain = chains.get("FORWARD")
     if chain is None:
         return Verdict("ACCEPT", True, "no rules")
@@ -188,7 +224,7 @@ def simulate(
     marks = marks_set(chains)
 
     def read(text: str) -> Rule:
-        return read_rule(text, source, destination, devices, marks)
+        return read_rule(text, connection, marks)
 
     decided = _walk(chains, "FORWARD", read, doubts, 0)
     action, rule = decided or (chain.policy or "ACCEPT", "policy of FORWARD")
@@ -278,22 +314,6 @@ def parse_route(text: str) -> t.Dict[str, t.Any]:
         "local": entry.get("type") == "local",
         "blocked": entry.get("type") in ("unreachable", "blackhole", "prohibit"),
     }
-
-
-def devices_within(text: str, networks: t.Iterable[Network]) -> t.Set[str]:
-    """The interfaces behind which parts of the networks are, by /proc/net/route."""
-    networks = [network for network in networks if network.version == 4]
-    found = set()
-    for line in text.splitlines()[1:]:
-        fields = line.split()
-        try:
-            numbers = [int.from_bytes(bytes.fromhex(fields[at]), sys.byteorder) for at in (1, 7)]
-            route = ipaddress.IPv4Network((numbers[0], bin(numbers[1]).count("1")))
-        except (IndexError, ValueError):
-            continue
-        if any(route.subnet_of(network) for network in networks):  # type: ignore[arg-type]
-            found.add(fields[0])
-    return found
 
 
 def docker_leaves_iptables_alone(text: t.Optional[str]) -> t.Optional[bool]:

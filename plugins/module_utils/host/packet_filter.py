@@ -92,33 +92,21 @@ def read_backend(name: str, timeout: float) -> t.Tuple[t.Dict[str, t.Any], t.Dic
     return report, chains
 
 
-def pairs(
-    pods: t.Sequence[network.Network], peers: t.Sequence[network.Network]
-) -> t.List[t.Tuple[network.Network, network.Network]]:
-    """Who talks to whom: pods to pods, pods to peers and back, within one IP version."""
-    found = [(one, other) for one in pods for other in pods]
-    for pod in pods:
-        for peer in peers:
-            found += [(pod, peer), (peer, pod)]
-    return [(source, destination) for source, destination in found if source.version == destination.version]
-
-
 def verdicts_of(
-    backend: str,
-    chains: t.Mapping[str, network.Chain],
-    connections: t.Iterable[t.Tuple[network.Network, network.Network]],
-    devices: t.Collection[str],
+    backend: str, chains: t.Mapping[str, network.Chain], connections: t.Iterable[network.Connection]
 ) -> t.List[t.Dict[str, t.Any]]:
     found = []
-    for source, destination in connections:
-        if source.version != BACKENDS[backend][1]:
+    for connection in connections:
+        if connection.source.version != BACKENDS[backend][1]:
             continue
-        verdict = network.simulate(chains, source, destination, devices)
+        verdict = network.simulate(chains, connection)
         found.append(
             {
                 "backend": backend,
-                "source": str(source),
-                "destination": str(destination),
+                "source": str(connection.source),
+                "destination": str(connection.destination),
+                "incoming": str(connection.incoming),
+                "outgoing": str(connection.outgoing),
                 "action": verdict.action,
                 "certain": verdict.certain,
                 "rule": verdict.rule,

@@ -8,7 +8,13 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import forwarding, packet_filter, processes
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import (
+    forwarding,
+    network,
+    packet_filter,
+    pod_network,
+    processes,
+)
 from ansible_collections.kubemetrics.aggregation.plugins.modules import forward_rules
 
 CORPUS = Path(__file__).parents[1] / "corpus"
@@ -40,6 +46,7 @@ def host(tmp_path, monkeypatch):
 
     host = Host()
     host.units = {}
+    monkeypatch.setattr(pod_network, "read_bridges", lambda pods: [])
     monkeypatch.setattr(packet_filter, "EXTRA_PATH", str(tmp_path / "sbin"))
     monkeypatch.setenv("PATH", str(tmp_path / "sbin"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -136,6 +143,23 @@ def test_a_rule_that_rejects_is_named_and_left_alone(host, run_module):
     assert "(FORWARD: -j REJECT --reject-with icmp-host-prohibited)" in result["advice"][0]
 
 
+def test_pods_behind_docker0_are_accepted(host, run_module, monkeypatch):
+    """What comes from other nodes to pods here is surely dropped, although rules for docker0 accept what they send."""
+    host.rules("nft", "docker0-pods")
+    pods = network.parse_networks(["172.20.0.0/16"])
+    routes = pod_network.connected_routes((CORPUS / "forward-docker0-pods.route").read_text())
+    bridges = pod_network.find_bridges(routes, {"docker0"}, None, pods)
+    arguments = {"pod_cidrs": ["172.20.0.0/16"], "check_mode": True}
+    # By its name alone, docker0 is a bridge of other containers.
+    monkeypatch.setattr(pod_network, "read_bridges", lambda pods: bridges)
+    result = run(run_module, host, **arguments)
+    assert (result["changed"], result["mode"], result["dropped"]) == (True, "rules", ["nft"])
+    assert result["commands"][1:3] == [
+        "nft: -A KUBEMETRICS-FORWARD -s 172.20.0.0/16 -j ACCEPT",
+        "nft: -A KUBEMETRICS-FORWARD -d 172.20.0.0/16 -j ACCEPT",
+    ]
+
+
 def test_what_is_not_certain_takes_a_decision(host, run_module):
     host.rules("nft", "calico")
     assert not run(run_module, host, check_mode=True)["changed"]
@@ -181,7 +205,7 @@ def test_the_timer_stays_when_not_all_could_be_taken_back(host, run_module):
     host.rules("nft", "docker20")
     host.program("rm", "exit 1")
     result = run(run_module, host, revert_after=60)
-    assert "kubemetrics-forward-revert.timer tries that once more" in result["msg"]
+    assert "kubemetrics-forward-revert.timer tries to restore it once more" in result["msg"]
     said = host.said()
     armed = next(at for at, line in enumerate(said) if line.startswith("systemd-run"))
     assert "systemctl stop kubemetrics-forward-revert.timer" not in said[armed:]
@@ -245,6 +269,7 @@ def test_synced_closes_the_policy_that_a_removed_unit_had_opened(host, run_modul
     ("arguments", "words"),
     [
         ({"pod_cidrs": ["10.0.0.0/40"]}, "'10.0.0.0/40' is no CIDR"),
+        ({"pod_cidrs": []}, "pod_cidrs is empty"),
         ({"revert_after": -1}, "revert_after is -1"),
         ({"state_dir": "state"}, "has to be an absolute path"),
         ({"state": "synced"}, "change_id"),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import packet_filter
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import packet_filter, pod_network
 from ansible_collections.kubemetrics.aggregation.plugins.modules import host_network_info
 
 SAVED = """\
@@ -28,6 +28,7 @@ def programs(tmp_path, monkeypatch):
     directory.mkdir()
     monkeypatch.setattr(packet_filter, "EXTRA_PATH", str(directory))
     monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(pod_network, "read_bridges", lambda pods: [])
 
     def add(name, script):
         path = directory / name
@@ -64,6 +65,8 @@ def test_what_is_in_the_way(host, run_module):
             "backend": "nft",
             "source": "192.0.2.11/32",
             "destination": "10.233.64.0/18",
+            "incoming": "any",
+            "outgoing": "any",
             "action": "DROP",
             "certain": True,
             "rule": "policy of FORWARD",

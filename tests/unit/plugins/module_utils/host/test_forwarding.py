@@ -14,7 +14,7 @@ CORPUS = Path(__file__).parents[2] / "corpus"
 PODS = ipaddress.ip_network("10.233.64.0/18")
 PODS6 = ipaddress.ip_network("fd00:10:233::/56")
 NODE = ipaddress.ip_network("192.0.2.11")
-CONNECTIONS = [(PODS, PODS), (PODS, NODE), (NODE, PODS)]
+CONNECTIONS = [network.Connection(*pair) for pair in ((PODS, PODS), (PODS, NODE), (NODE, PODS))]
 CIDRS = [str(PODS)]
 VERSIONS = {"nft": 4, "legacy": 4, "nft6": 6, "legacy6": 6}
 PROGRAMS = {name: "/usr/sbin/iptables-" + name for name in VERSIONS}
@@ -54,7 +54,21 @@ def test_judge(name, dropped, doubtful, refused):
 def test_our_own_rules_do_not_hide_the_need_for_them():
     repaired = load("docker20-repaired")
     assert forwarding.judge(repaired, CONNECTIONS) == forwarding.judge(load("docker20"), CONNECTIONS)
-    assert network.simulate(repaired, PODS, NODE).action == "ACCEPT"
+    assert network.simulate(repaired, network.Connection(PODS, NODE)).action == "ACCEPT"
+
+
+@pytest.mark.parametrize("name", ["kube-proxy", "flannel", "docker20", "calico", "firewalld", "docker0-pods"])
+def test_accepts_everything(name):
+    """What a probe may say without knowing pods' networks: only where no rule and no policy can be in the way."""
+    assert forwarding.accepts_everything(load(name)) is (name == "kube-proxy")
+
+
+@pytest.mark.parametrize(
+    "rule", ["-i docker0 -j DROP", "-s 10.0.0.0/8 -j DROP", "-p tcp -m tcp --dport 80 -j REJECT", "-d fd00::/8 -j DROP"]
+)
+def test_a_rule_that_may_be_in_the_way_needs_a_closer_examination(rule):
+    assert not forwarding.accepts_everything({"FORWARD": network.Chain("ACCEPT", 0, [rule])})
+    assert forwarding.accepts_everything({"FORWARD": network.Chain("ACCEPT", 0, [])})
 
 
 @pytest.mark.parametrize(
@@ -94,9 +108,9 @@ def test_rules_are_appended_and_nothing_else_changes(name):
     ]
     assert after["nft"]["FORWARD"].rules == [*chains["FORWARD"].rules, "-j KUBEMETRICS-FORWARD"]
     assert forwarding.without_own(after["nft"]) == chains
-    for source, destination in CONNECTIONS:
-        assert network.simulate(after["nft"], source, destination).action == "ACCEPT"
-    assert network.simulate(after["nft"], NODE, NODE).action == "DROP"
+    for connection in CONNECTIONS:
+        assert network.simulate(after["nft"], connection).action == "ACCEPT"
+    assert network.simulate(after["nft"], network.Connection(NODE, NODE)).action == "DROP"
     assert plan(RULES, RULES, nft=after["nft"])[0] == []
 
 
@@ -143,7 +157,7 @@ def test_taking_the_rules_away():
     commands, after = plan(RULES, None, nft=load("docker20-repaired"))
     assert commands[-1] == ("nft", ["-X", "KUBEMETRICS-FORWARD"])
     assert forwarding.CHAIN not in after["nft"]
-    assert network.simulate(after["nft"], PODS, NODE).action == "DROP"
+    assert network.simulate(after["nft"], network.Connection(PODS, NODE)).action == "DROP"
     assert plan(None, None, nft=load("docker20"))[0] == []
 
 
@@ -218,7 +232,7 @@ def test_the_unit_is_sound_for_systemd(tmp_path):
         subprocess.run(["sh", "-n", "-c", script[1:-1]], check=True)
 
 
-def test_the_way_back(tmp_path):
+def test_the_script_restores_what_was(tmp_path):
     """The script is run for real, with a program that notes how it was called."""
     program = tmp_path / "iptables"
     log = tmp_path / "log"

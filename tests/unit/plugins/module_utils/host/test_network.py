@@ -59,21 +59,40 @@ def test_parse_save():
 def test_docker_drops_the_traffic_of_pods():
     chains = network.parse_save(DOCKER)
     for source, destination in ((PODS, PODS), (PODS, NODE), (NODE, PODS)):
-        assert network.simulate(chains, source, destination) == ("DROP", True, "policy of FORWARD")
+        assert network.simulate(chains, network.Connection(source, destination)) == ("DROP", True, "policy of FORWARD")
 
 
-def test_pods_behind_dockers_own_bridge_are_another_matter():
-    verdict = network.simulate(network.parse_save(DOCKER), PODS, NODE, {"docker0"})
-    assert (verdict.action, verdict.certain) == ("DROP", False)
+@pytest.mark.parametrize(
+    ("pattern", "names", "others", "expected"),
+    [
+        ("cni0", (), True, None),
+        ("docker0", (), True, False),
+        ("lo", (), True, False),
+        ("+", (), True, True),
+        ("docker0", ("docker0",), False, True),
+        ("docker0", ("cni0",), False, False),
+        ("cali+", ("cali1", "cali2"), False, True),
+        ("cali1", ("cali1", "cali2"), False, None),
+        ("docker0", ("docker0",), True, False),
+        ("cali+", ("cali1",), True, False),
+        ("eth0", ("docker0",), True, None),
+    ],
+)
+def test_interfaces(pattern, names, others, expected):
+    assert network.Interfaces(frozenset(names), others).match(pattern) is expected
 
 
 def test_accepting_pod_networks_heals_it():
     chains = network.parse_save(DOCKER)
     chains["FORWARD"].rules.insert(0, "-s 10.233.64.0/18 -j ACCEPT")
-    assert network.simulate(chains, PODS, NODE).action == "ACCEPT"
-    assert network.simulate(chains, NODE, PODS).action == "DROP"
+    assert network.simulate(chains, network.Connection(PODS, NODE)).action == "ACCEPT"
+    assert network.simulate(chains, network.Connection(NODE, PODS)).action == "DROP"
     chains["FORWARD"].rules.append("-d 10.233.0.0/16 -j ACCEPT")
-    assert network.simulate(chains, NODE, PODS) == ("ACCEPT", True, "FORWARD: -d 10.233.0.0/16 -j ACCEPT")
+    assert network.simulate(chains, network.Connection(NODE, PODS)) == (
+        "ACCEPT",
+        True,
+        "FORWARD: -d 10.233.0.0/16 -j ACCEPT",
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,36 +129,36 @@ def test_accepting_pod_networks_heals_it():
     ],
 )
 def test_rules(rules, action, certain):
-    verdict = network.simulate(forward(*rules), PODS, NODE)
+    verdict = network.simulate(forward(*rules), network.Connection(PODS, NODE))
     assert (verdict.action, verdict.certain) == (action, certain)
 
 
 def test_chains_return_and_go_on():
     chains = forward("-j A", "-j ACCEPT", A=["-d 192.0.2.0/24 -j RETURN", "-j DROP"])
-    assert network.simulate(chains, PODS, NODE).action == "ACCEPT"
-    assert network.simulate(chains, NODE, PODS) == ("DROP", True, "A: -j DROP")
+    assert network.simulate(chains, network.Connection(PODS, NODE)).action == "ACCEPT"
+    assert network.simulate(chains, network.Connection(NODE, PODS)) == ("DROP", True, "A: -j DROP")
 
 
 def test_goto_does_not_come_back():
     chains = forward("-g A", "-j ACCEPT", A=["-d 10.0.0.0/8 -j ACCEPT"])
     # The end of a chain that was gone to ends the chain that was left, and the policy decides.
-    assert network.simulate(chains, PODS, NODE) == ("DROP", True, "policy of FORWARD")
+    assert network.simulate(chains, network.Connection(PODS, NODE)) == ("DROP", True, "policy of FORWARD")
 
 
 def test_doubts_inside_of_a_chain_count():
     chains = forward("-i eth1 -j A", policy="ACCEPT", A=["-j DROP"])
-    assert network.simulate(chains, PODS, NODE)[:2] == ("ACCEPT", False)
+    assert network.simulate(chains, network.Connection(PODS, NODE))[:2] == ("ACCEPT", False)
     chains = forward("-j A", policy="ACCEPT", A=["-i eth1 -j RETURN", "-j DROP"])
-    assert network.simulate(chains, PODS, NODE)[:2] == ("DROP", False)
+    assert network.simulate(chains, network.Connection(PODS, NODE))[:2] == ("DROP", False)
 
 
 def test_chains_that_call_each_other():
     chains = forward("-j A", A=["-j B"], B=["-j A"])
-    assert network.simulate(chains, PODS, NODE).action == "DROP"
+    assert network.simulate(chains, network.Connection(PODS, NODE)).action == "DROP"
 
 
 def test_no_table_at_all():
-    assert network.simulate({}, PODS, NODE).action == "ACCEPT"
+    assert network.simulate({}, network.Connection(PODS, NODE)).action == "ACCEPT"
 
 
 def test_forward_hooks():
@@ -206,18 +225,3 @@ def test_parse_networks():
     assert network.parse_networks([" 10.0.0.1/8", "fd00::1"])[0] == ipaddress.ip_network("10.0.0.0/8")
     with pytest.raises(ValueError, match="'10.0.0.0/33' is no CIDR"):
         network.parse_networks(["10.0.0.0/33"])
-
-
-def test_devices_within():
-    text = (
-        "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
-        "eth0 00000000 0102000A 0003 0 0 0 00000000 0 0 0\n"
-        "cni0 0041E90A 00000000 0001 0 0 0 00FFFFFF 0 0 0\n"
-        "eth0 0042E90A 0102000A 0003 0 0 0 00FFFFFF 0 0 0\n"
-        "docker0 000011AC 00000000 0001 0 0 0 0000FFFF 0 0 0\n"
-        "broken x\n"
-    )
-    # The table is in the byte order of the machine; both that are in use are little-endian.
-    assert network.devices_within(text, [PODS]) == {"cni0", "eth0"}
-    assert network.devices_within(text, [ipaddress.ip_network("fd00::/64")]) == set()
-    assert network.devices_within("", [PODS]) == set()
