@@ -28,6 +28,13 @@ options:
     type: list
     elements: str
     default: [v1beta1.metrics.k8s.io]
+  all_versions:
+    description:
+      - Whether to look at every other registered version of the groups of O(name), too, such as C(v1.metrics.k8s.io)
+        beside C(v1beta1.metrics.k8s.io). A client takes the one that it knows.
+      - Goes without O(request_path).
+    type: bool
+    default: false
   servers:
     description:
       - The API servers to ask, as C(https://HOST:PORT). Without it, the server of the kubeconfig.
@@ -280,6 +287,19 @@ def describe(api: kube.Api, name: str) -> t.Dict[str, t.Any]:
     return summary
 
 
+def other_versions(api: kube.Api, paths: t.Mapping[str, str]) -> t.Dict[str, str]:
+    """The paths of every registered version of the groups that these APIServices belong to, by name."""
+    groups = {name.partition(".")[2] for name in paths}
+    found = {}
+    items, unused_date = api.list(APISERVICE_PATH.rstrip("/"))
+    for item in items:
+        name = str((item.get("metadata") or {}).get("name") or "")
+        path = apiservices.default_path(name)
+        if path is not None and name.partition(".")[2] in groups:
+            found[name] = path
+    return dict(sorted(found.items()))
+
+
 class Asked(t.NamedTuple):
     """What one API server makes of each APIService, and what makes it useless to ask again."""
 
@@ -364,9 +384,13 @@ def read_unavailability(api: kube.Api, server: str, entries: t.Dict[str, t.Dict[
 
 
 class Looker:
-    def __init__(self, api: kube.Api, paths: t.Dict[str, str], servers: t.List[str], attempts: int) -> None:
+    def __init__(
+        self, api: kube.Api, paths: t.Dict[str, str], servers: t.List[str], attempts: int, all_versions: bool
+    ) -> None:
         self.api = api
+        self.named = paths
         self.paths = paths
+        self.all_versions = all_versions
         self.servers = servers
         self.attempts = attempts
         self.apiservices: t.List[t.Dict[str, t.Any]] = []
@@ -374,6 +398,7 @@ class Looker:
         self.hopeless: t.Optional[kube.KubeError] = None
 
     def look(self) -> Observation:
+        self.paths = {**self.named, **other_versions(self.api, self.named)} if self.all_versions else self.named
         self.apiservices = [describe(self.api, name) for name in self.paths]
         # Servers are asked side by side, so that those that hang cost one timeout together.
         with ThreadPoolExecutor(max_workers=min(MAX_PARALLEL, len(self.servers))) as pool:
@@ -413,6 +438,8 @@ def check_arguments(params: t.Mapping[str, t.Any]) -> t.Dict[str, str]:
     if params["request_path"] is not None:
         if len(params["name"]) != 1:
             raise ValueError("request_path goes with a single name; leave one of them out.")
+        if params["all_versions"]:
+            raise ValueError("request_path and all_versions exclude each other; leave one of them out.")
         if not params["request_path"].startswith("/"):
             raise ValueError("request_path is %r and has to start with a slash." % params["request_path"])
         return {params["name"][0]: params["request_path"]}
@@ -431,6 +458,7 @@ def main() -> t.NoReturn:
             **kube.API_ARGUMENTS,
             **WAIT_ARGUMENTS,
             "name": {"type": "list", "elements": "str", "default": ["v1beta1.metrics.k8s.io"]},
+            "all_versions": {"type": "bool", "default": False},
             "servers": {"type": "list", "elements": "str"},
             "request_path": {"type": "str"},
             "attempts": {"type": "int", "default": 3},
@@ -449,7 +477,7 @@ def main() -> t.NoReturn:
             kubeconfig=params["kubeconfig"], context=params["context"], request_timeout=params["request_timeout"]
         )
         servers = [kube.normalize_server(server) for server in params["servers"] or ()] or [api.server]
-        looker = Looker(api, paths, list(dict.fromkeys(servers)), params["attempts"])
+        looker = Looker(api, paths, list(dict.fromkeys(servers)), params["attempts"], params["all_versions"])
         if params["wait"]:
             waited = wait_until(looker.patient_look, timeout=params["wait_timeout"], sleep=params["wait_sleep"])
             observation = waited.observation

@@ -129,8 +129,8 @@ nodes:
       description: Whether it carries a control plane's role label.
       type: bool
 servers:
-  description: Every API server, with RV(ignore:server), whether it is RV(ignore:ready), and a RV(ignore:message)
-    when it is not.
+  description: Every API server, with RV(ignore:server), whether it is RV(ignore:ready), a RV(ignore:message)
+    when it is not, and its RV(ignore:version), which is empty when it did not say.
   returned: success
   type: list
   elements: dict
@@ -138,6 +138,7 @@ servers:
     - server: https://192.0.2.11:6443
       ready: true
       message: ""
+      version: v1.37.2
 version:
   description: Version that the API server says it has.
   returned: success
@@ -166,18 +167,29 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.wait i
     wait_until,
 )
 
+SERVER_KEYS = ("server", "ready", "message", "version")
+
+
+def version_of(api: kube.Api, server: str) -> str:
+    """What a server says of its version; empty where it does not."""
+    try:
+        return str(api.get("/version", server=server)[0].get("gitVersion") or "")
+    except kube.KubeError:
+        return ""
+
 
 def look_at_server(api: kube.Api, server: str) -> t.Dict[str, t.Any]:
     try:
         response = api.request("GET", "/readyz", server=server)
     except kube.KubeError as exc:
-        return {"server": server, "ready": False, "message": exc.message, "reason": exc.reason}
+        return {"server": server, "ready": False, "message": exc.message, "reason": exc.reason, "version": ""}
     message = (
         ""
         if response.status == 200
         else kube.http_error(response.status, response.body, server, "/readyz", None).message
     )
-    return {"server": server, "ready": response.status == 200, "message": message, "reason": ""}
+    version = version_of(api, server)
+    return {"server": server, "ready": response.status == 200, "message": message, "reason": "", "version": version}
 
 
 class Answer(t.NamedTuple):
@@ -271,7 +283,7 @@ def main() -> t.NoReturn:
     except kube.KubeError as exc:
         module.fail_json(
             msg="%s %s" % (exc.message, cluster_state.advice(exc.status, exc.reason)),
-            servers=[{key: state[key] for key in ("server", "ready", "message")} for state in states],
+            servers=[{key: state[key] for key in SERVER_KEYS} for state in states],
         )
     if params["wait"] and not waited.observation.done:
         module.fail_json(
@@ -282,7 +294,7 @@ def main() -> t.NoReturn:
     module.exit_json(
         changed=False,
         nodes=waited.observation.state,
-        servers=[{key: state[key] for key in ("server", "ready", "message")} for state in states],
+        servers=[{key: state[key] for key in SERVER_KEYS} for state in states],
         version=answers[0].version,
         pending_serving_requests=answers[0].pending,
         elapsed=round(waited.elapsed, 2),

@@ -205,3 +205,29 @@ def test_a_server_that_is_not_trusted_ends_the_wait(serve, start_server, other_a
     result = run_module(apiservice_info, kubeconfig=kubeconfig, servers=[stranger.url], wait=True, wait_timeout=60)
     assert result["failed"]
     assert f"{stranger.url} is not trusted" in result["msg"]
+
+
+def test_every_registered_version_of_the_group_is_looked_at(serve, api_server, apiservice, kubeconfig, run_module):
+    names = [NAME, "v1.metrics.k8s.io", "v1beta1.custom.metrics.k8s.io", "v1.", "odd"]
+    api_server.get(OBJECT.rpartition("/")[0], {"items": [{"metadata": {"name": name}} for name in names]})
+    stable = {**apiservice, "metadata": {"name": "v1.metrics.k8s.io"}}
+    api_server.get(OBJECT.replace(NAME, "v1.metrics.k8s.io"), lambda request: (200, stable))
+    api_server.get("/apis/metrics.k8s.io/v1", "service unavailable", status=503)
+    result = run_module(apiservice_info, kubeconfig=kubeconfig, all_versions=True)
+    assert [item["name"] for item in result["apiservices"]] == [NAME, "v1.metrics.k8s.io"]
+    assert [(item["name"], item["ok"]) for item in result["servers"]] == [(NAME, True), ("v1.metrics.k8s.io", False)]
+    assert not result["ok"]
+    assert run_module(apiservice_info, kubeconfig=kubeconfig)["ok"]
+
+
+def test_what_is_asked_for_by_name_has_to_be_there_whatever_else_is(serve, api_server, kubeconfig, run_module):
+    api_server.get(OBJECT.rpartition("/")[0], {"items": [{"metadata": {"name": NAME}}]})
+    wanted = ["v1.metrics.k8s.io"]
+    result = run_module(apiservice_info, kubeconfig=kubeconfig, name=wanted, all_versions=True, attempts=1)
+    assert [(item["name"], item["exists"]) for item in result["apiservices"]] == [(wanted[0], False), (NAME, True)]
+    assert not result["ok"]
+
+
+def test_a_path_of_ones_own_goes_with_one_version(kubeconfig, run_module):
+    result = run_module(apiservice_info, kubeconfig=kubeconfig, request_path="/healthz", all_versions=True)
+    assert result["msg"] == "request_path and all_versions exclude each other; leave one of them out."
