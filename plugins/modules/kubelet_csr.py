@@ -22,6 +22,9 @@ description:
   - The approver that the role C(metrics_server) can run in the cluster has the same rules, without an inventory.
   - Addresses that can never be a node's are refused whoever lists them - loopback, the C(kubernetes) Service, names of
     services, wildcards.
+  - An address that only a Node object states has to be outside of O(service_cidrs), and for a node that is no control
+    plane it has to be none by which clients know the API servers - none that their certificate, the kubeconfig or
+    O(control_plane_addresses) names. A load balancer's address is one of these.
   - Of several pending requests of one node only the newest is approved, because a kubelet that asks again makes a new
     key. The older ones are left, and the cluster removes them after a day.
 extends_documentation_fragment:
@@ -42,6 +45,25 @@ options:
         trusted to name their own addresses.
     type: bool
     default: true
+  service_cidrs:
+    description:
+      - The networks of Services. No address in them is taken from a Node object.
+    type: list
+    elements: str
+    default: []
+  control_plane_addresses:
+    description:
+      - Further addresses and names of the API servers, such as those of a load balancer or a virtual IP. The certificate
+        of the API server and the kubeconfig name most of them.
+    type: list
+    elements: str
+    default: []
+  control_plane_nodes:
+    description:
+      - Nodes that are control planes although no label says so.
+    type: list
+    elements: str
+    default: []
   state:
     description:
       - What to make of the requests that pass.
@@ -247,6 +269,9 @@ class Approver:
         deny_invalid: bool,
         issued_after: str,
         dry_run: bool,
+        service_cidrs: t.Sequence[str] = (),
+        control_plane_addresses: t.Sequence[str] = (),
+        control_plane_nodes: t.Sequence[str] = (),
     ) -> None:
         self.api = api
         self.nodes = nodes
@@ -254,16 +279,24 @@ class Approver:
         self.deny_invalid = deny_invalid
         self.issued_after = issued_after
         self.dry_run = dry_run
+        self.service_cidrs = service_cidrs
+        self.control_plane_addresses = control_plane_addresses
+        self.control_plane_nodes = control_plane_nodes
         self.approved: t.Dict[str, t.Dict[str, t.Any]] = {}
         self.denied: t.Dict[str, t.Dict[str, t.Any]] = {}
         self.left: t.List[t.Dict[str, t.Any]] = []
         self.progress: t.Dict[str, t.Dict[str, t.Any]] = {}
         self.server_time: t.Optional[str] = None
+        self.certificate_names: t.Optional[t.List[str]] = None
 
     def owners(self) -> kubelet_csrs.Owners:
         nodes: t.List[t.Dict[str, t.Any]] = []
         service_ips: t.List[str] = []
+        api_hosts = [urlsplit(self.api.server).hostname or "", *self.control_plane_addresses]
         if self.use_node_addresses:
+            if self.certificate_names is None:
+                self.certificate_names = self.api.certificate_names()
+            api_hosts += self.certificate_names
             nodes = self.api.list("/api/v1/nodes")[0]
             service = self.api.get("/api/v1/namespaces/default/services/kubernetes")[0]
             spec = service.get("spec") or {}
@@ -272,7 +305,9 @@ class Approver:
             self.nodes or {},
             nodes,
             service_ips=[kubelet_csrs.normalize(ip) for ip in service_ips if ip],
-            api_hosts=[urlsplit(self.api.server).hostname or ""],
+            service_cidrs=self.service_cidrs,
+            api_hosts=api_hosts,
+            control_planes=self.control_plane_nodes,
         )
 
     def look(self) -> Observation:
@@ -366,6 +401,9 @@ def main() -> t.NoReturn:
             **WAIT_ARGUMENTS,
             "nodes": {"type": "dict"},
             "use_node_addresses": {"type": "bool", "default": True},
+            "service_cidrs": {"type": "list", "elements": "str", "default": []},
+            "control_plane_addresses": {"type": "list", "elements": "str", "default": []},
+            "control_plane_nodes": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": ["approved"], "default": "approved"},
             "deny_invalid": {"type": "bool", "default": False},
             "issued_after": {"type": "str"},
@@ -401,6 +439,9 @@ def main() -> t.NoReturn:
             deny_invalid=params["deny_invalid"],
             issued_after=to_seconds(issued_after),
             dry_run=module.check_mode,
+            service_cidrs=params["service_cidrs"],
+            control_plane_addresses=params["control_plane_addresses"],
+            control_plane_nodes=params["control_plane_nodes"],
         )
         if waits:
             waited = wait_until(

@@ -211,10 +211,16 @@ class PlainConfiguration:
         # As for kubectl, a client certificate does not keep a token from being sent.
         return {"Authorization": "Bearer " + self._plain.token} if self._plain.token else {}
 
-    def pool_for(self, unused_server: str) -> t.Any:
+    def ssl_context(self) -> ssl.SSLContext:
         context = self._plain.ssl_context()
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        return urllib3.PoolManager(ssl_context=context, maxsize=4)
+        return context
+
+    def server_name(self) -> t.Optional[str]:
+        return urlsplit(self.host).hostname
+
+    def pool_for(self, unused_server: str) -> t.Any:
+        return urllib3.PoolManager(ssl_context=self.ssl_context(), maxsize=4)
 
 
 class OfficialConfiguration:
@@ -232,6 +238,17 @@ class OfficialConfiguration:
             for setting in settings
             if setting.get("in") == "header" and setting.get("value")
         }
+
+    def ssl_context(self) -> t.Optional[ssl.SSLContext]:
+        """What verifies the API server, or None where it is reached through a proxy."""
+        if self._configuration.proxy:
+            return None
+        context = ssl.create_default_context(cafile=self._configuration.ssl_ca_cert or None)
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return context
+
+    def server_name(self) -> t.Optional[str]:
+        return self._configuration.tls_server_name or urlsplit(self.host).hostname
 
     def pool_for(self, server: str) -> t.Any:
         configuration = copy.copy(self._configuration)
@@ -323,6 +340,27 @@ class Api:
                         "The certificates of the kubeconfig cannot be used: %s." % _one_line(exc), final=True
                     ) from exc
             return self._pools[server]
+
+    def certificate_names(self) -> t.List[str]:
+        """The addresses and names that the API server's certificate is for: by these, clients know API servers.
+
+        Nothing is known of a server behind a proxy.
+        """
+        try:
+            context = self._configuration.ssl_context()
+            if context is None:
+                return []
+            parts = urlsplit(self.server)
+            with (
+                socket.create_connection(
+                    (parts.hostname or "", parts.port or 443), timeout=self.request_timeout
+                ) as connection,
+                context.wrap_socket(connection, server_hostname=self._configuration.server_name()) as secured,
+            ):
+                certificate = secured.getpeercert() or {}
+        except OSError as exc:
+            raise transport_error(exc, self.server, self.request_timeout) from exc
+        return [str(value) for kind, value in certificate.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
 
     def _headers(self) -> t.Dict[str, str]:
         headers = {"Accept": "application/json", "User-Agent": "kubemetrics.aggregation"}

@@ -115,7 +115,8 @@ class Owners:
     """Which addresses belong to which node.
 
     An address that the caller gave for one node belongs to that node alone. One that only Node objects state counts for
-    nobody when several nodes state it, because a kubelet writes that list itself.
+    nobody when several nodes state it, because a kubelet writes that list itself. For the same reason such an address
+    must be none of a Service, and none by which clients know the API servers, unless the node is a control plane.
     """
 
     def __init__(
@@ -124,13 +125,16 @@ class Owners:
         nodes: t.Iterable[t.Mapping[str, t.Any]] = (),
         *,
         service_ips: t.Collection[str] = (),
+        service_cidrs: t.Collection[str] = (),
         api_hosts: t.Collection[str] = (),
+        control_planes: t.Collection[str] = (),
     ) -> None:
         self._given = {name: {normalize(address) for address in addresses} for name, addresses in given.items()}
         self._stated: t.Dict[str, t.Set[str]] = {}
         self._service_ips = frozenset(service_ips)
+        self._service_networks = [ipaddress.ip_network(cidr.strip(), strict=False) for cidr in service_cidrs]
         self._api_hosts = frozenset(normalize(host) for host in api_hosts)
-        self._control_planes = set()
+        self._control_planes = set(control_planes)
         for node in nodes:
             name = (node.get("metadata") or {}).get("name")
             if name:
@@ -163,6 +167,10 @@ class Owners:
             return None
         if address not in self._stated.get(node, ()):
             return Fault("AddressUnknown", "%s is no address of node %s" % (address, node))
+        parsed = as_ip(address)
+        network = next((str(one) for one in self._service_networks if parsed is not None and parsed in one), None)
+        if network:
+            return Fault("AddressReserved", "%s belongs to the network of Services %s" % (address, network))
         if address in self._api_hosts and node not in self._control_planes:
             words = "%s is the address of the API server, and node %s is no control plane" % (address, node)
             return Fault("AddressOfAPIServer", words)

@@ -66,6 +66,56 @@ def test_check_mode_says_what_would_happen_and_then_it_happens_once(cluster, kub
     assert not run_module(kubelet_csr, check_mode=True, kubeconfig=kubeconfig)["changed"]
 
 
+def test_a_node_that_claims_an_address_of_the_api_servers_does_not_get_it(
+    cluster, start_server, write_kubeconfig, run_module, api_server
+):
+    """A kubelet writes the addresses of its Node itself; the certificate of the API server names the load balancer."""
+    balanced = start_server(ips=("127.0.0.1", "192.0.2.100"), dns=("api.example.com",))
+    balanced.routes = api_server.routes
+    cluster.nodes = [
+        {
+            "metadata": {"name": "w1"},
+            "status": {
+                "addresses": [
+                    {"type": "InternalIP", "address": "192.0.2.21"},
+                    {"type": "ExternalIP", "address": "192.0.2.100"},
+                    {"type": "ExternalIP", "address": "192.0.2.101"},
+                    {"type": "ExternalIP", "address": "10.233.0.9"},
+                    {"type": "ExternalDNS", "address": "api.example.com"},
+                ]
+            },
+        }
+    ]
+    for name, asked in (
+        ("balancer", "192.0.2.100"),
+        ("name", "api.example.com"),
+        ("virtual", "192.0.2.101"),
+        ("service", "10.233.0.9"),
+    ):
+        cluster.add(name, names=["w1", "192.0.2.21", asked])
+    arguments = {
+        "kubeconfig": write_kubeconfig(balanced.url),
+        "control_plane_addresses": ["192.0.2.101"],
+        "service_cidrs": ["10.233.0.0/18"],
+    }
+    result = run_module(kubelet_csr, **arguments)
+    assert (result["approved"], cluster.approvals) == ([], [])
+    reasons = {entry["name"]: entry["reason"] for entry in result["left"]}
+    assert reasons == {
+        "balancer": "192.0.2.100 is the address of the API server, and node w1 is no control plane",
+        "name": "api.example.com is the address of the API server, and node w1 is no control plane",
+        "virtual": "192.0.2.101 is the address of the API server, and node w1 is no control plane",
+        "service": "10.233.0.9 belongs to the network of Services 10.233.0.0/18",
+    }
+    as_control_plane = run_module(kubelet_csr, **arguments, control_plane_nodes=["w1"])
+    assert [entry["name"] for entry in as_control_plane["approved"]] == ["virtual"]
+
+
+def test_networks_that_are_none(cluster, kubeconfig, run_module):
+    result = run_module(kubelet_csr, kubeconfig=kubeconfig, service_cidrs=["10.233.0.0/99"])
+    assert result["failed"] and "10.233.0.0/99" in result["msg"]
+
+
 def test_the_clock_of_the_server_is_told(cluster, kubeconfig, run_module):
     told = run_module(kubelet_csr, kubeconfig=kubeconfig)["server_time"]
     moment = datetime.datetime.fromisoformat(told)

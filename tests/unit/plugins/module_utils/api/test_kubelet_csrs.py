@@ -101,6 +101,19 @@ def test_the_address_of_the_api_server_is_for_control_planes():
     assert owners.fault("cp1", "192.0.2.11") is None
 
 
+def test_a_control_plane_without_the_label_is_one_if_the_caller_says_so():
+    owners = Owners({}, [node("cp1", "192.0.2.11")], api_hosts=["192.0.2.11"], control_planes=["cp1"])
+    assert owners.fault("cp1", "192.0.2.11") is None
+
+
+def test_no_address_in_the_network_of_services_is_taken_from_a_node_object():
+    states = [node("w1", "10.233.7.7", "fd00:1234::7")]
+    owners = Owners({}, states, service_cidrs=["10.233.0.0/18", "fd00:1234::/108"])
+    assert "network of Services 10.233.0.0/18" in owners.fault("w1", "10.233.7.7")
+    assert "network of Services fd00:1234::/108" in owners.fault("w1", "fd00:1234::7")
+    assert Owners({"w1": ["10.233.7.7"]}, states, service_cidrs=["10.233.0.0/18"]).fault("w1", "10.233.7.7") is None
+
+
 def test_without_node_objects_only_given_addresses_count():
     owners = Owners({"w1": ["192.0.2.21"]})
     assert owners.fault("w1", "192.0.2.21") is None
