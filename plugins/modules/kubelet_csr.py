@@ -53,8 +53,8 @@ options:
     default: []
   control_plane_addresses:
     description:
-      - Further addresses and names of the API servers, such as those of a load balancer or a virtual IP. The certificate
-        of the API server and the kubeconfig name most of them.
+      - Further addresses and names of the API servers, such as those of a load balancer or a virtual IP. The
+        certificate of the API server and the kubeconfig name most of them.
     type: list
     elements: str
     default: []

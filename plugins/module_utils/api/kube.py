@@ -351,12 +351,10 @@ class Api:
             if context is None:
                 return []
             parts = urlsplit(self.server)
-            with (
-                socket.create_connection(
-                    (parts.hostname or "", parts.port or 443), timeout=self.request_timeout
-                ) as connection,
-                context.wrap_socket(connection, server_hostname=self._configuration.server_name()) as secured,
-            ):
+            address = (parts.hostname or "", parts.port or 443)
+            # The wrapper takes the connection over, and closes it when the handshake fails.
+            connection = socket.create_connection(address, timeout=self.request_timeout)
+            with context.wrap_socket(connection, server_hostname=self._configuration.server_name()) as secured:
                 certificate = secured.getpeercert() or {}
         except OSError as exc:
             raise transport_error(exc, self.server, self.request_timeout) from exc
