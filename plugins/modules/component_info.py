@@ -30,11 +30,17 @@ options:
   gather_subset:
     description:
       - What else to find out, in the same call.
-      - V(kubelet_answers) connects to the kubelet as a metrics server does. An empty list leaves it out.
+      - V(kubelet_answers) connects to the kubelet as a metrics server does.
+      - V(forwarding) reads the packet filters, whether they may be in the way of pod traffic.
+      - V(images) lists the images of O(image_repository).
     type: list
     elements: str
-    choices: [kubelet_answers]
+    choices: [forwarding, images, kubelet_answers]
     default: [kubelet_answers]
+  image_repository:
+    description:
+      - Name without a tag of the images that V(images) in O(gather_subset) lists. Needed with it.
+    type: str
   kubelet_serving_ca_file:
     description:
       - The CA on the host that the kubelet's serving certificate is verified against.
@@ -305,6 +311,39 @@ kubelet_answers:
     error: ""
     certificate: MIIDAz...
     read_only_port: {port: 10255, open: false}
+forwarding:
+  description: What the packet filters do with what the host forwards; null when nobody asked.
+  returned: success
+  type: dict
+  contains:
+    accepts_everything:
+      description:
+        - Whether the FORWARD chains of iptables surely accept everything, whatever the networks of pods.
+        - Where not, M(kubemetrics.aggregation.forward_rules) knows more.
+      type: bool
+    managed:
+      description: Whether M(kubemetrics.aggregation.forward_rules) has made rules or files there.
+      type: bool
+  sample: {accepts_everything: true, managed: false}
+images:
+  description: The images of O(image_repository) in the container runtime of the host; null when nobody asked.
+  returned: success
+  type: dict
+  contains:
+    runtime:
+      description: V(containerd), V(cri-o), V(docker), or null.
+      type: str
+    names:
+      description: Their full names.
+      type: list
+      elements: str
+    error:
+      description: Why they cannot be listed, or an empty text.
+      type: str
+  sample:
+    runtime: containerd
+    names: [localhost/kubemetrics/metrics-server:0123456789ab]
+    error: ""
 kubernetes_dir:
   description: Where the installer keeps its files.
   returned: success
@@ -332,7 +371,12 @@ import signal
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import components, processes
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import (
+    components,
+    forwarding_host,
+    images,
+    processes,
+)
 
 
 class OutOfTime(Exception):
@@ -349,11 +393,19 @@ def gather(params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
         kubelet_answers = components.describe_kubelet_answers(
             host, kubelet_config, directories["pki_dir"], params["kubelet_serving_ca_file"]
         )
+    forwarding = images_found = None
+    if "forwarding" in params["gather_subset"]:
+        forwarding = forwarding_host.survey(host.remaining())
+    if "images" in params["gather_subset"]:
+        endpoint = images.configured_endpoint(host.flags_of("kubelet"), kubelet_config["text"])
+        images_found = images.survey(endpoint, params["image_repository"], host.remaining())
     return {
         "components": components.describe(host, params["components"], manifests),
         "host": components.describe_host(host),
         "kubelet_config": kubelet_config,
         "kubelet_answers": kubelet_answers,
+        "forwarding": forwarding,
+        "images": images_found,
         "kubernetes_dir": directories,
     }
 
@@ -370,9 +422,10 @@ def main() -> t.NoReturn:
             "gather_subset": {
                 "type": "list",
                 "elements": "str",
-                "choices": ["kubelet_answers"],
+                "choices": ["forwarding", "images", "kubelet_answers"],
                 "default": ["kubelet_answers"],
             },
+            "image_repository": {"type": "str"},
             "kubelet_serving_ca_file": {"type": "path"},
             "timeout": {"type": "int", "default": 10},
         },
@@ -381,6 +434,8 @@ def main() -> t.NoReturn:
     timeout = module.params["timeout"]
     if timeout < 1:
         module.fail_json(msg="timeout is %d, and has to be at least 1 second." % timeout)
+    if "images" in module.params["gather_subset"] and not module.params["image_repository"]:
+        module.fail_json(msg="gather_subset has images; say with image_repository which ones.")
     if os.geteuid() != 0:
         module.fail_json(msg="The module runs as user id %d, not as root, and would miss most of it." % os.geteuid())
 

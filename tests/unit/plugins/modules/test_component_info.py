@@ -158,3 +158,13 @@ def test_what_the_kubelet_answers(start, start_server, authority, tmp_path, run_
         found = run_module(component_info, components=["etcd"])["kubelet_answers"]
         assert (found["verified"], found["ca_file"]) == (False, str(tmp_path / "other.crt"))
     assert run_module(component_info, gather_subset=[])["kubelet_answers"] is None
+
+
+def test_forwarding_and_images_in_the_same_call(run_module, monkeypatch):
+    monkeypatch.setattr(component_info.forwarding_host, "survey", lambda timeout: {"managed": timeout < 0})
+    monkeypatch.setattr(component_info.images, "survey", lambda endpoint, repository, timeout: {"names": [repository]})
+    result = run_module(component_info, gather_subset=["forwarding", "images"], image_repository="r")
+    assert (result["forwarding"], result["images"]) == ({"managed": False}, {"names": ["r"]})
+    result = run_module(component_info)
+    assert (result["forwarding"], result["images"]) == (None, None)
+    assert "image_repository" in run_module(component_info, gather_subset=["images"])["msg"]

@@ -1,0 +1,126 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The images of this host's container runtime, by the runtime's own program. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import re
+import typing as t
+
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import packet_filter, processes
+
+#: Where runtimes listen, in the order in which they are looked for when the kubelet's own setting is not known.
+SOCKETS = (
+    "/run/k3s/containerd/containerd.sock",
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+    "/run/cri-dockerd.sock",
+    "/run/docker.sock",
+)
+#: Besides the search path, which sudo often shortens: kubespray, k3s and RKE2 put their programs here.
+PROGRAM_PATHS = ("/usr/local/bin", "/opt/bin", "/var/lib/rancher/k3s/data/current/bin", "/var/lib/rancher/rke2/bin")
+#: Keeps the kubelet from removing an image that no registry has.
+PINNED = "io.cri-containerd.pinned=pinned"
+LIST_FORMAT = "{{.Repository}}:{{.Tag}}"
+
+
+class ImageError(Exception):
+    """One sentence for the user."""
+
+
+class Runtime(t.NamedTuple):
+    """A container runtime and the program that manages its images."""
+
+    name: str
+    program: t.List[str]
+
+    def list_command(self) -> t.List[str]:
+        if self.name == "containerd":
+            return [*self.program, "images", "list", "--quiet"]
+        return [*self.program, "images", "--format", LIST_FORMAT]
+
+    def load_commands(self, archive: str, image: str) -> t.List[t.List[str]]:
+        if self.name == "containerd":
+            return [[*self.program, "images", "import", archive], [*self.program, "images", "label", image, PINNED]]
+        return [[*self.program, "load", "--quiet", "--input", archive]]
+
+    def remove_command(self, images: t.Sequence[str]) -> t.List[str]:
+        return [*self.program, *(["images", "remove"] if self.name == "containerd" else ["rmi"]), *images]
+
+
+def configured_endpoint(flags: t.Mapping[str, t.Any], config_text: t.Optional[str]) -> str:
+    """The socket that a kubelet is told to use, or an empty text. A flag wins over the configuration file."""
+    endpoint = flags.get("container-runtime-endpoint") or processes.yaml_value(
+        config_text or "", "containerRuntimeEndpoint"
+    )
+    return re.sub(r"^unix://", "", str(endpoint or "")).strip()
+
+
+def runtime_of(socket: str, find: t.Callable[[str], t.Optional[str]]) -> Runtime:
+    """The runtime behind a socket, with the program that manages its images. Raises ImageError."""
+    name = os.path.basename(socket)
+    if "containerd" in name:
+        k3s = find("k3s") if "/k3s/" in socket else None
+        ctr = find("ctr")
+        if not ctr and k3s:
+            return Runtime("containerd", [k3s, "ctr", "--namespace", "k8s.io"])
+        return Runtime("containerd", [_needed("ctr", ctr, socket), "--address", socket, "--namespace", "k8s.io"])
+    if "crio" in name:
+        return Runtime("cri-o", [_needed("podman", find("podman"), socket)])
+    if "docker" in name:
+        return Runtime("docker", [_needed("docker", find("docker"), socket)])
+    raise ImageError(
+        "The container runtime behind %s is not known here; push the image to a registry and set "
+        "metrics_server_image_source to pull." % (socket or "an unknown socket")
+    )
+
+
+def _needed(name: str, path: t.Optional[str], socket: str) -> str:
+    if path is None:
+        raise ImageError("The program %s, which loads images into the runtime of %s, is missing." % (name, socket))
+    return path
+
+
+def of_repository(listed: str, repository: str) -> t.List[str]:
+    """The images of one repository from what a runtime lists, sorted."""
+    return sorted({line.strip() for line in listed.splitlines() if line.strip().startswith(repository + ":")})
+
+
+# --- this host --------------------------------------------------------------------------------------------------------
+
+
+def find_program(name: str) -> t.Optional[str]:
+    own = next(
+        (os.path.join(path, name) for path in PROGRAM_PATHS if os.access(os.path.join(path, name), os.X_OK)), None
+    )
+    return packet_filter.find(name) or own
+
+
+def find_runtime(endpoint: str = "") -> Runtime:
+    """The runtime of this host. Raises ImageError."""
+    socket = endpoint or next((path for path in SOCKETS if os.path.exists(path)), "")
+    return runtime_of(socket, find_program)
+
+
+def run(command: t.Sequence[str], timeout: float) -> str:
+    try:
+        return packet_filter.run(command, timeout)
+    except packet_filter.CommandError as exc:
+        shown = " ".join([os.path.basename(command[0]), *command[1:]])
+        raise ImageError("%s failed (%s)." % (shown, str(exc).rstrip("."))) from exc
+
+
+def list_images(runtime: Runtime, repository: str, timeout: float) -> t.List[str]:
+    return of_repository(run(runtime.list_command(), timeout), repository)
+
+
+def survey(endpoint: str, repository: str, timeout: float) -> t.Dict[str, t.Any]:
+    """The images of a repository that this host has, or why they cannot be listed."""
+    try:
+        runtime = find_runtime(endpoint)
+        return {"runtime": runtime.name, "names": list_images(runtime, repository, timeout), "error": ""}
+    except ImageError as exc:
+        return {"runtime": None, "names": [], "error": str(exc)}

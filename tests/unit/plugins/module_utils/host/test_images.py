@@ -1,0 +1,93 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import images, packet_filter
+
+
+def paths(*names):
+    return lambda name: f"/bin/{name}" if name in names else None
+
+
+@pytest.mark.parametrize(
+    ("flags", "text", "expected"),
+    [
+        ({}, None, ""),
+        ({"container-runtime-endpoint": "unix:///run/crio/crio.sock"}, None, "/run/crio/crio.sock"),
+        ({}, "containerRuntimeEndpoint: unix:///run/containerd/containerd.sock\n", "/run/containerd/containerd.sock"),
+        (
+            {"container-runtime-endpoint": "/run/a.sock"},
+            'containerRuntimeEndpoint: "unix:///run/b.sock"\n',
+            "/run/a.sock",
+        ),
+        ({}, 'containerRuntimeEndpoint: ""\n', ""),
+    ],
+)
+def test_the_endpoint_of_the_kubelet(flags, text, expected):
+    assert images.configured_endpoint(flags, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("socket", "found", "expected"),
+    [
+        (
+            "/run/containerd/containerd.sock",
+            ["ctr"],
+            ("containerd", ["/bin/ctr", "--address", "/run/containerd/containerd.sock", "--namespace", "k8s.io"]),
+        ),
+        ("/run/k3s/containerd/containerd.sock", ["k3s"], ("containerd", ["/bin/k3s", "ctr", "--namespace", "k8s.io"])),
+        ("/var/run/crio/crio.sock", ["podman"], ("cri-o", ["/bin/podman"])),
+        ("/run/cri-dockerd.sock", ["docker"], ("docker", ["/bin/docker"])),
+        ("/var/run/docker.sock", ["docker"], ("docker", ["/bin/docker"])),
+    ],
+)
+def test_the_runtime_behind_a_socket(socket, found, expected):
+    assert images.runtime_of(socket, paths(*found)) == expected
+
+
+@pytest.mark.parametrize(
+    ("socket", "words"),
+    [
+        ("/run/containerd/containerd.sock", "The program ctr, which loads images into the runtime of /run/containerd"),
+        ("/run/other.sock", "behind /run/other.sock is not known here; push the image to a registry"),
+        ("", "behind an unknown socket"),
+    ],
+)
+def test_no_way_to_load_images(socket, words):
+    with pytest.raises(images.ImageError, match=words):
+        images.runtime_of(socket, paths())
+
+
+def test_commands():
+    containerd = images.Runtime("containerd", ["ctr"])
+    assert containerd.load_commands("/a.tar", "r:1") == [
+        ["ctr", "images", "import", "/a.tar"],
+        ["ctr", "images", "label", "r:1", images.PINNED],
+    ]
+    assert containerd.remove_command(["r:1", "r:2"]) == ["ctr", "images", "remove", "r:1", "r:2"]
+    podman = images.Runtime("cri-o", ["podman"])
+    assert podman.load_commands("/a.tar", "r:1") == [["podman", "load", "--quiet", "--input", "/a.tar"]]
+    assert podman.remove_command(["r:1"]) == ["podman", "rmi", "r:1"]
+    assert podman.list_command() == ["podman", "images", "--format", "{{.Repository}}:{{.Tag}}"]
+
+
+def test_only_the_repository_counts():
+    listed = "localhost/a/server:2\nlocalhost/a/server:1\nlocalhost/a/server-x:1\nsha256:abc\nlocalhost/a/server:1\n"
+    assert images.of_repository(listed, "localhost/a/server") == ["localhost/a/server:1", "localhost/a/server:2"]
+
+
+def test_survey(tmp_path, monkeypatch):
+    monkeypatch.setattr(packet_filter, "EXTRA_PATH", str(tmp_path))
+    monkeypatch.setattr(images, "PROGRAM_PATHS", ())
+    monkeypatch.setenv("PATH", "")
+    socket = "/run/containerd/containerd.sock"
+    assert "The program ctr" in images.survey(socket, "r", 5)["error"]
+    ctr = tmp_path / "ctr"
+    ctr.write_text("#!/bin/sh\necho r:1\necho q:1\n")
+    ctr.chmod(0o755)
+    assert images.survey(socket, "r", 5) == {"runtime": "containerd", "names": ["r:1"], "error": ""}
+    ctr.write_text("#!/bin/sh\necho 'connection refused' >&2\nexit 1\n")
+    assert images.survey(socket, "r", 5)["error"].startswith("ctr --address")
+    assert images.survey(socket, "r", 5)["error"].endswith("images list --quiet failed (connection refused).")
