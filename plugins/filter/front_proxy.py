@@ -11,6 +11,7 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
 
 
 def front_proxy_flags(host: t.Any, peers: t.Any, files: t.Any = None, routing: t.Any = "auto") -> dict[str, t.Any]:
@@ -18,17 +19,17 @@ def front_proxy_flags(host: t.Any, peers: t.Any, files: t.Any = None, routing: t
     if text not in ("auto", "true", "false"):
         raise AnsibleFilterError(f"The routing of the aggregator is {routing!r}, and has to be auto, true or false.")
     try:
-        return front_proxy.wanted_flags(host, list(peers), files or {}, text)
+        return front_proxy.wanted_flags(native(host), native(peers), native(files or {}), text)
     except front_proxy.FrontProxyError as exc:
         raise AnsibleFilterError(str(exc)) from exc
 
 
 def front_proxy_beside_kubeadm(wanted: t.Any, directory: t.Any) -> dict[str, t.Any]:
-    return front_proxy.beside_kubeadm(wanted, str(directory))
+    return front_proxy.beside_kubeadm(native(wanted), native(directory))
 
 
 def front_proxy_volumes(directories: t.Any) -> list[dict[str, str]]:
-    return [{"name": front_proxy.volume_name(path), "host_path": path} for path in directories]
+    return [{"name": front_proxy.volume_name(path), "host_path": path} for path in native(directories)]
 
 
 def front_proxy_plan(
@@ -42,7 +43,7 @@ def front_proxy_plan(
         raise AnsibleFilterError("The Python library cryptography is missing on the controller; install it there.")
     settings = front_proxy.Settings(int(threshold_days), bool(renew), bool(replace_shared))
     try:
-        return {"problem": "", **front_proxy.plan(hosts, allowed_names, settings)}
+        return {"problem": "", **front_proxy.plan(native(hosts), native(allowed_names), settings)}
     except front_proxy.FrontProxyError as exc:
         # A finding about the cluster, which the role reports as one; an error in a template would be drowned.
         return {"problem": str(exc)}
@@ -52,7 +53,7 @@ def front_proxy_rotation(hosts: t.Any, target: t.Any = None) -> dict[str, t.Any]
     if certs.CRYPTOGRAPHY_IMPORT_ERROR:
         raise AnsibleFilterError("The Python library cryptography is missing on the controller; install it there.")
     try:
-        return {"problem": "", **front_proxy.rotation(hosts, target or None)}
+        return {"problem": "", **front_proxy.rotation(native(hosts), native(target) or None)}
     except front_proxy.FrontProxyError as exc:
         return {"problem": str(exc)}
 

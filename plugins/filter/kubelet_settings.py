@@ -32,12 +32,12 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.editor import native
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.kubelet_effective import (
     SettingsError,
     effective_settings,
     planned_changes,
 )
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
 
 
 def kubelet_settings(kubelet_config):

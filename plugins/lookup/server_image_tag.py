@@ -42,6 +42,7 @@ from pathlib import Path
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.source import SourceError, source_tag
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
 
 
 class LookupModule(LookupBase):
@@ -52,6 +53,7 @@ class LookupModule(LookupBase):
         if not terms:
             raise AnsibleLookupError("server_image_tag needs the folder of the server's source as its first term.")
         try:
-            return [source_tag(Path(terms[0]), *[str(term) for term in terms[1:]])]
+            source, *others = native(terms)
+            return [source_tag(Path(source), *[str(other) for other in others])]
         except (SourceError, OSError) as exc:
             raise AnsibleLookupError(str(exc)) from exc

@@ -13,6 +13,7 @@ import typing as t
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
 
 SUFFIX = "certificate_der"
 
@@ -57,7 +58,7 @@ class DecodingAction(ActionBase):
         answer = self._execute_module(
             module_name=self.MODULE, module_args=self.arguments(dict(self._task.args)), task_vars=task_vars
         )
-        result.update(self.finish(decode(answer)))
+        result.update(self.finish(decode(native(answer))))
         return result
 
     def arguments(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:

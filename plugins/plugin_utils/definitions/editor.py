@@ -18,6 +18,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definition
     DefinitionError,
     SystemdService,
 )
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
 
 
 class EditError(Exception):
@@ -40,18 +41,6 @@ class Change(t.NamedTuple):
     text: str
     mode: str = "0600"
     make_directory: bool = False
-
-
-def native(value: t.Any) -> t.Any:
-    """The same data in Python's own types: Ansible's values remember their origin, and PyYAML cannot write those."""
-    if isinstance(value, dict):
-        return {native(key): native(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [native(entry) for entry in value]
-    for kind in (str, float, int):
-        if isinstance(value, kind) and not isinstance(value, bool):
-            return kind(value)
-    return value
 
 
 def expand(patterns: t.Sequence[str], files: t.Mapping[str, HostFile]) -> dict[str, list[str]]:
@@ -93,8 +82,10 @@ class EditorAction(ActionBase):
 
     def module(self, name: str, **arguments: t.Any) -> dict[str, t.Any]:
         """Run a module of this collection on the host; its failure is this task's failure."""
-        result = self._execute_module(
-            module_name=f"kubemetrics.aggregation.{name}", module_args=arguments, task_vars=self.task_vars
+        result: dict[str, t.Any] = native(
+            self._execute_module(
+                module_name=f"kubemetrics.aggregation.{name}", module_args=arguments, task_vars=self.task_vars
+            )
         )
         if result.get("failed"):
             raise EditError(str(result.get("msg") or f"The module {name} failed on the host without a message."))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import http.server
 import ipaddress
@@ -13,8 +14,10 @@ import json
 import ssl
 import threading
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
+from ansible.module_utils import basic
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -222,10 +225,19 @@ def without_proxies(monkeypatch):
         monkeypatch.delenv(name.lower(), raising=False)
 
 
+@contextlib.contextmanager
+def module_args_of_2_18(arguments):
+    with mock.patch.object(basic, "_ANSIBLE_ARGS", json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()):
+        yield
+
+
 @pytest.fixture
 def run_module(capsys):
     """Runs the main function of a module with arguments and returns its result."""
-    from ansible.module_utils.testing import patch_module_args
+    try:
+        from ansible.module_utils.testing import patch_module_args
+    except ImportError:  # ansible-core 2.18
+        patch_module_args = module_args_of_2_18
 
     def run(module, check_mode=False, **arguments):
         with patch_module_args({**arguments, "_ansible_check_mode": check_mode}), pytest.raises(SystemExit) as ended:
