@@ -139,6 +139,11 @@ def absolute(path: str | None) -> str | None:
     return os.path.normpath(os.path.join("/", path)) if path else None
 
 
+def walk_order(path: str) -> list[str]:
+    """Sorts drop-ins as the kubelet meets them: name by name at each level of directories."""
+    return path.split("/")
+
+
 def load(file: HostFile) -> YamlText:
     """The document in a file of the kubelet."""
     try:
@@ -164,7 +169,7 @@ def plan(
     if sources.main and not files[sources.main].exists and not may_create:
         raise EditError(f"{sources.main} is named by the running kubelet but does not exist; restore it or give path.")
     order = [sources.main] if sources.main else []
-    order += sorted({*sources.drop_ins, target} - set(order), key=os.path.basename)
+    order += sorted({*sources.drop_ins, target} - set(order), key=walk_order)
     documents = {path: load(files[path]) for path in order}
 
     effective = effective_config(order, documents)

@@ -245,7 +245,9 @@ kubelet_config:
       description: The directory given by C(--config-dir).
       type: str
     drop_ins:
-      description: The drop-in files that the kubelet reads, in its order, with RV(ignore:path) and RV(ignore:text).
+      description:
+        - The drop-in files that the kubelet reads, in its order, with RV(ignore:path) and RV(ignore:text), those of
+          subdirectories among them.
       type: list
       elements: dict
     static_pod_path:
@@ -259,6 +261,10 @@ kubelet_config:
         - Whether one of its files was written after the kubelet started, which reads them only then. False when none
           runs.
       type: bool
+    newer_files:
+      description: Those files, or the drop-in directory where one was removed.
+      type: list
+      elements: str
   sample:
     path: /var/lib/kubelet/config.yaml
     exists: true
@@ -269,6 +275,7 @@ kubelet_config:
     static_pod_path: /etc/kubernetes/manifests
     overriding_flags: {}
     changed_since_start: false
+    newer_files: []
 kubelet_answers:
   description: What the running kubelet answers to a client without credentials; null when none runs or nobody asked.
   returned: success

@@ -45,15 +45,35 @@ def list_files(directory: str, suffix: str = "") -> t.List[str]:
     return [path for path in paths if os.path.isfile(path)]
 
 
-def written_after(paths: t.Iterable[str], moment: float) -> bool:
-    """Whether one of the files is younger than ``moment``, which the kernel tells to the second only."""
+def walk_drop_ins(directory: str) -> t.List[str]:
+    """The files that a kubelet reads below its --config-dir, in its order; what it passes over is passed over here.
+
+    It walks through subdirectories, in the order of names at each level, and takes every file whose name ends in .conf,
+    also one with a dot in front. It follows no link to a directory.
+    """
+    try:
+        entries = sorted(os.scandir(directory), key=lambda entry: os.fsencode(entry.name))
+    except OSError:
+        return []
+    found = []
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            found += walk_drop_ins(entry.path)
+        elif entry.name.endswith(".conf"):
+            found.append(entry.path)
+    return found
+
+
+def written_after(paths: t.Iterable[str], moment: float) -> t.List[str]:
+    """Those of the files that are younger than ``moment``, which the kernel tells to the second only."""
+    found = []
     for path in paths:
         try:
             if os.stat(path).st_mtime > moment + START_TIME_GRAIN:
-                return True
+                found.append(path)
         except OSError:
             continue
-    return False
+    return found
 
 
 def distribution_files(name: str) -> t.List[str]:
@@ -121,9 +141,12 @@ class Host:
             path, source = DEFAULT_KUBELET_CONFIG, "default"
         if kubelet and flags.get("config-dir"):
             drop_in_dir = self.proc.absolute(kubelet.pid, flags["config-dir"])
+            # Not even one in the place of --config-dir itself, unless a slash behind it says that it is a directory.
+            if os.path.islink(prefix + drop_in_dir) and not flags["config-dir"].endswith("/"):
+                drop_in_dir = None
         text = processes.read_text(prefix + path) if path else None
         drop_ins = []
-        for found in list_files(prefix + drop_in_dir, ".conf") if drop_in_dir else []:
+        for found in walk_drop_ins(prefix + drop_in_dir) if drop_in_dir else []:
             content = processes.read_text(found)
             drop_ins.append(
                 {
@@ -136,6 +159,12 @@ class Host:
             static_pod_path = processes.static_pod_path_of(drop_in["text"], flags) or static_pod_path
         if static_pod_path is None and not kubelet and os.path.isdir(DEFAULT_MANIFESTS):
             static_pod_path = DEFAULT_MANIFESTS
+        newer: t.List[str] = []
+        if kubelet is not None:
+            started = self.boot_time + kubelet.start_ticks / os.sysconf("SC_CLK_TCK")
+            files = [prefix + name for name in [path, *(entry["path"] for entry in drop_ins)] if name]
+            # A directory is younger than the files in it when one of them was removed.
+            newer = written_after(files, started) or written_after([prefix + (drop_in_dir or "")], started)
         return {
             "path": path,
             "exists": text is not None,
@@ -145,11 +174,8 @@ class Host:
             "drop_ins": drop_ins,
             "static_pod_path": static_pod_path,
             "overriding_flags": {name: value for name, value in sorted(flags.items()) if name in CONFIG_FLAGS},
-            "changed_since_start": kubelet is not None
-            and written_after(
-                [prefix + name for name in [path, drop_in_dir, *(entry["path"] for entry in drop_ins)] if name],
-                self.boot_time + kubelet.start_ticks / os.sysconf("SC_CLK_TCK"),
-            ),
+            "changed_since_start": bool(newer),
+            "newer_files": [name[len(prefix) :] for name in newer],
         }
 
     def manifests(self, directory: t.Optional[str]) -> t.Dict[str, str]:

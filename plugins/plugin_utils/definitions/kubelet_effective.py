@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 import yaml
@@ -52,9 +53,9 @@ class SettingsError(Exception):
 
 
 def load(text: str | None, path: str) -> dict[str, t.Any]:
-    """A KubeletConfiguration as data."""
+    """A KubeletConfiguration as data. JSON may be indented with tabs, which YAML forbids."""
     try:
-        data = yaml.safe_load(text or "")
+        data = json_object(text or "") or yaml.safe_load(text or "")
     except yaml.YAMLError as exc:
         line = getattr(getattr(exc, "problem_mark", None), "line", None)
         where = "" if line is None else " (line %d)" % (line + 1)
@@ -64,6 +65,17 @@ def load(text: str | None, path: str) -> dict[str, t.Any]:
     if not isinstance(data, dict):
         raise SettingsError("%s holds no KubeletConfiguration; correct it first." % path)
     return data
+
+
+def json_object(text: str) -> dict[str, t.Any] | None:
+    """The object in a text of JSON; None where it is no such text."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return None
+    return data if isinstance(data, dict) else None
 
 
 def flag_value(text: str, default: t.Any) -> t.Any:

@@ -212,3 +212,19 @@ def test_a_file_that_is_not_text(main_file, run_editor):
 def test_bad_arguments(config, words, main_file, run_editor):
     with pytest.raises(EditError, match=words):
         run_editor(kubelet_config, host(main_file), config=config)
+
+
+def test_json_with_tabs_is_edited(main_file, run_editor):
+    main_file.write_text('{\n\t"kind": "KubeletConfiguration",\n\t"readOnlyPort": 10255\n}\n')
+    assert run_editor(kubelet_config, host(main_file), config={"readOnlyPort": 0})["changed"]
+    assert yaml.safe_load(main_file.read_text().replace("\t", " "))["readOnlyPort"] == 0
+
+
+def test_a_drop_in_of_a_subdirectory_comes_in_the_order_of_the_walk(main_file, tmp_path, run_editor):
+    """10-late.conf lies in 95-team, which the kubelet enters after our own 90-kubemetrics.conf."""
+    late = tmp_path / "d" / "95-team" / "10-late.conf"
+    late.parent.mkdir(parents=True)
+    late.write_text(HEADER + "readOnlyPort: 10255\n")
+    here = host(main_file, drop_in_dir=tmp_path / "d", drop_ins=[late])
+    result = run_editor(kubelet_config, here, config={"readOnlyPort": 0})
+    assert result["overriding_files"] == [str(late)]

@@ -97,6 +97,53 @@ def test_a_kubelet_as_it_really_runs(start, tmp_path, run_module):
         assert (etcd["managed_by"], etcd["definition_files"]) == ("static_pod", [str(manifests / "etcd.yaml")])
 
 
+def test_drop_ins_are_walked_as_the_kubelet_does(start, tmp_path, run_module):
+    """filepath.WalkDir of cmd/kubelet/app/server.go: subdirectories, .conf alone, no link to a directory."""
+    top = tmp_path / "d"
+    for name in ("20-b/10-z.conf", "20-b/nested.conf/x.conf", "30.conf", "20-a.conf", ".hidden.conf", "40.yaml"):
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"kind: {name}\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "99.conf").write_text("kind: x\n")
+    (top / "50-linked").symlink_to(elsewhere)
+    (top / "60-file.conf").symlink_to(elsewhere / "99.conf")
+    start("kubelet", f"--config-dir={top}")
+    config = run_module(component_info, components=["kubelet"])["kubelet_config"]
+    assert [entry["path"][len(str(top)) + 1 :] for entry in config["drop_ins"]] == [
+        ".hidden.conf",
+        "20-a.conf",
+        "20-b/10-z.conf",
+        "20-b/nested.conf/x.conf",
+        "30.conf",
+        "60-file.conf",
+    ]
+    assert config["newer_files"] == []
+    later = (time.time() + 60,) * 2
+    os.utime(top / "20-b/10-z.conf", times=later)
+    config = run_module(component_info, components=["kubelet"])["kubelet_config"]
+    assert config["newer_files"] == [str(top / "20-b/10-z.conf")]
+    os.utime(top / "20-b/10-z.conf", times=(1, 1))
+    os.utime(top, times=later)
+    config = run_module(component_info, components=["kubelet"])["kubelet_config"]
+    assert (config["newer_files"], config["changed_since_start"]) == ([str(top)], True)
+
+
+def test_a_drop_in_directory_behind_a_link_is_not_walked(start, tmp_path, run_module):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "10.conf").write_text("kind: x\n")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    kubelet = start("kubelet", f"--config-dir={tmp_path}/link")
+    config = run_module(component_info, components=["kubelet"])["kubelet_config"]
+    assert (config["drop_in_dir"], config["drop_ins"]) == (None, [])
+    kubelet.kill()
+    kubelet.wait()
+    start("kubelet", f"--config-dir={tmp_path}/link/")
+    config = run_module(component_info, components=["kubelet"])["kubelet_config"]
+    assert [entry["path"] for entry in config["drop_ins"]] == [f"{tmp_path}/link/10.conf"]
+
+
 def test_a_kubelet_of_flags_alone(start, run_module):
     start("kubelet", "--read-only-port=10255", "--pod-manifest-path=/nonexistent/")
     config = run_module(component_info, components=["kubelet"])["kubelet_config"]

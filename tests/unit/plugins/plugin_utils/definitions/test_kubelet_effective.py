@@ -40,6 +40,14 @@ def test_a_file_that_says_nothing_is_closed():
     assert settings["serverTLSBootstrap"] is False
 
 
+def test_json_may_have_tabs():
+    text = '{\n\t"kind": "KubeletConfiguration",\n\t"readOnlyPort": 10255,\n\t"authorization": {\t"mode": "AlwaysAllow"}\n}\n'
+    settings = effective_settings(config(text))
+    assert (settings["readOnlyPort"], settings["authorization"]["mode"]) == (10255, "AlwaysAllow")
+    with pytest.raises(SettingsError, match="not valid YAML"):
+        effective_settings(config('{\n\t"kind": }'))
+
+
 def test_without_a_file_it_is_open():
     settings = effective_settings(config(source="none"))
     assert settings["authentication"]["webhook"]["enabled"] is False
