@@ -41,7 +41,10 @@ def test_a_file_that_says_nothing_is_closed():
 
 
 def test_json_may_have_tabs():
-    text = '{\n\t"kind": "KubeletConfiguration",\n\t"readOnlyPort": 10255,\n\t"authorization": {\t"mode": "AlwaysAllow"}\n}\n'
+    text = (
+        '{\n\t"kind": "KubeletConfiguration",\n\t"readOnlyPort": 10255,\n'
+        '\t"authorization": {\t"mode": "AlwaysAllow"}\n}\n'
+    )
     settings = effective_settings(config(text))
     assert (settings["readOnlyPort"], settings["authorization"]["mode"]) == (10255, "AlwaysAllow")
     with pytest.raises(SettingsError, match="not valid YAML"):
