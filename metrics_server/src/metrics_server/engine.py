@@ -19,6 +19,7 @@ from metrics_server.cluster.index import ClusterIndex
 from metrics_server.cluster.watch import NodeSink, PodSink, Watcher
 from metrics_server.kube import KubeClient
 from metrics_server.kubelet.address import DEFAULT_ADDRESS_TYPES
+from metrics_server.kubelet.batch import Batch
 from metrics_server.kubelet.client import KubeletClient
 from metrics_server.kubelet.errors import Reason, ScrapeError
 from metrics_server.kubelet.source import KubeletSource
@@ -104,6 +105,8 @@ class Engine:
         #: Nodes that were scraped at least once, with the number of failures in a row.
         self._attempts: dict[str, int] = {}
         self._logged: dict[str, tuple[Reason, float]] = {}
+        #: By node: how many scrapes in a row had a working set of 0, and when that was logged.
+        self._zeros: dict[str, tuple[int, float]] = {}
         self._synced_at: float | None = None
         self._ready = False
         self._failure: str | None = None
@@ -218,6 +221,7 @@ class Engine:
             self._telemetry.forget(name)
             self._attempts.pop(name, None)
             self._logged.pop(name, None)
+            self._zeros.pop(name, None)
         elif self._scheduler is not None:
             self._scheduler.add(name)
             if self._attempts.get(name) and node.ready:
@@ -248,7 +252,33 @@ class Engine:
         self._attempts[name] = 0
         if batch.bad:
             self._telemetry.bad(batch.bad)
+        if batch.zeros:
+            self._telemetry.bad({"zero_memory": batch.zeros})
+        if batch.zeros or self._zeros:
+            self._log_zeros(name, batch)
         return Outcome.READY if self._store.commit(name, batch) else Outcome.WARMING
+
+    def _log_zeros(self, name: str, batch: Batch) -> None:
+        """Say that a node reports a working set of 0 for containers, whose pods are not served then.
+
+        Once may be a process that has just ended; twice in a row is a runtime or a kernel that does not know better.
+        """
+        if not batch.zeros:
+            self._zeros.pop(name, None)
+            return
+        times, logged = self._zeros.get(name, (0, float("-inf")))
+        now = time.monotonic()
+        if times > 0 and now - logged >= _LOG_INTERVAL:
+            logged = now
+            log.warning(
+                "node %s reports a working set of 0 bytes for %d of %d containers: running ones have no usage and their"
+                " pods no metrics; look at the container runtime (known of cri-dockerd, and of idle containers with"
+                " cgroup v1)",
+                name,
+                batch.zeros,
+                batch.layout.size,
+            )
+        self._zeros[name] = times + 1, logged
 
     def _log_failure(self, node: NodeEntry, error: ScrapeError) -> None:
         now = time.monotonic()

@@ -4,6 +4,10 @@
 Points are kept in columns, one array a value and node: taking in a scrape of an unchanged node is a few array
 comparisons and an exchange of references. Everything that the API needs is computed when it is asked for and kept
 until the next scrape.
+
+A working set of 0 is no usage: kubelets report it just after a process has ended, and some runtimes for every
+container. A pod with such a container, if that runs, has no reading but the last whole one; nobody shall scale it in
+for it.
 """
 
 from __future__ import annotations
@@ -46,7 +50,6 @@ class _Node:
     """What is known of one node. `previous_times` holds 0 for a container that has only one point."""
 
     __slots__ = (
-        "carried",
         "cpu",
         "fragments",
         "layout",
@@ -60,6 +63,7 @@ class _Node:
         "previous_point",
         "previous_times",
         "received",
+        "retained",
         "starts",
         "times",
     )
@@ -78,7 +82,7 @@ class _Node:
         self.node_fragment: bytes | None = None
         self.fragments: list[bytes | None] | None = None
         #: Last whole readings of pods that the newest scrape did not have in full, and until when they count.
-        self.carried: dict[PodKey, tuple[float, Reading]] = {}
+        self.retained: dict[PodKey, tuple[float, Reading]] = {}
 
 
 class Store:
@@ -109,6 +113,8 @@ class Store:
         now = self._clock()
         if known is None or now - known.received > self._lifetime:
             known = self._nodes[node] = _Node()
+        if known.retained:
+            self._expire_retained(known, now)
         advanced = self._commit_node(known, batch.node)
         if self._commit_containers(known, batch, now):
             advanced = True
@@ -137,6 +143,8 @@ class Store:
 
     def _commit_containers(self, known: _Node, batch: Batch, now: float) -> bool:
         """Return whether any container has a new point."""
+        if batch.zeros or batch.layout.pods is not known.layout.pods:
+            self._retain(known, batch)
         if batch.layout is known.layout and (batch.starts is known.starts or batch.starts == known.starts):
             if batch.times == known.times:
                 if batch.memory != known.memory:
@@ -151,17 +159,14 @@ class Store:
                 known.previous_times, known.previous_cpu = known.times, known.cpu
                 known.times, known.cpu, known.memory = batch.times, batch.cpu, batch.memory
                 self._sampled(known, batch.oldest, batch.newest)
-                if known.carried:
-                    self._expire_carried(known, now)
                 return True
-        return self._merge(known, batch, now)
+        return self._merge(known, batch)
 
-    def _merge(self, known: _Node, batch: Batch, now: float) -> bool:
+    def _merge(self, known: _Node, batch: Batch) -> bool:
         """Take in a scrape container by container: some came, went, restarted, or have no new sample."""
         old_layout = known.layout
         same_slots = batch.layout.pods is old_layout.pods and batch.layout.slots is old_layout.slots
         old_slots = None if same_slots else _slot_finder(old_layout)
-        self._carry(known, batch.layout, now)
         size = batch.layout.size
         times, cpu, memory = batch.times[:], batch.cpu[:], batch.memory[:]
         starts = batch.starts[:]
@@ -173,7 +178,10 @@ class Store:
                 old = slot if old_slots is None else old_slots(key, name)
                 if old < 0:
                     advanced = True
-                    self._first_point(slot, times, starts, cpu, previous_times)
+                    self._first_point(slot, times, starts, previous_times)
+                    retained = known.retained.get(key)
+                    if retained is not None and starts[slot] * 1e9 > retained[1].timestamp_ns:
+                        del known.retained[key]
                     continue
                 age = times[slot] - known.times[old]
                 if age == 0 or -_CLOCK_STEP < age < 0:
@@ -183,13 +191,17 @@ class Store:
                     previous_times[slot], previous_cpu[slot] = known.previous_times[old], known.previous_cpu[old]
                     continue
                 advanced = True
-                restarted = (
-                    cpu[slot] < known.cpu[old]
-                    or (known.starts[old] > 0 and starts[slot] > known.starts[old] + _START_JITTER)
-                    or starts[slot] * 1000 >= known.times[old]
+                fell = cpu[slot] < known.cpu[old]
+                newer = (known.starts[old] > 0 and starts[slot] > known.starts[old] + _START_JITTER) or (
+                    starts[slot] * 1000 >= known.times[old]
                 )
-                if restarted or age < 0 or age > self._lifetime_ms:
-                    self._first_point(slot, times, starts, cpu, previous_times)
+                if fell or newer or age < 0 or age > self._lifetime_ms:
+                    # A counter that fell while the start stayed did not begin at that start.
+                    if newer or not fell:
+                        self._first_point(slot, times, starts, previous_times)
+                    # What was read of the process before says nothing of this one.
+                    if (fell or newer) and memory[slot]:
+                        known.retained.pop(key, None)
                 else:
                     previous_times[slot], previous_cpu[slot] = known.times[old], known.cpu[old]
         known.layout = batch.layout
@@ -203,34 +215,35 @@ class Store:
         known.newest = newest if known.point is None else max(newest, known.point.time)
         known.fragments = None
 
-    def _first_point(
-        self, slot: int, times: array[int], starts: array[float], cpu: array[float], previous_times: array[int]
-    ) -> None:
+    def _first_point(self, slot: int, times: array[int], starts: array[float], previous_times: array[int]) -> None:
         """Let the start of a young container stand in for the earlier point; its counter was 0 then."""
         started = int(starts[slot] * 1000)
         if started and _FRESH_MIN <= times[slot] - started < _FRESH_MAX:
             previous_times[slot] = started
 
-    def _carry(self, known: _Node, new: Layout, now: float) -> None:
+    def _retain(self, known: _Node, batch: Batch) -> None:
         """Keep the reading of pods that the new scrape does not have in full.
 
         Whether such a pod is gone or only badly reported is decided when it is read: gone pods are not in the index.
         """
-        self._expire_carried(known, now)
-        if new.pods is known.layout.pods:
-            return
+        new, memory = batch.layout, batch.memory
         for key, number in known.layout.pods.items():
             found = new.pods.get(key)
-            if found is not None and set(known.layout.names[number]) <= set(new.names[found]):
-                known.carried.pop(key, None)
+            if (
+                found is not None
+                and (new.pods is known.layout.pods or set(known.layout.names[number]) <= set(new.names[found]))
+                and (not batch.zeros or all(memory[slot] for slot in new.slots[found]))
+            ):
+                known.retained.pop(key, None)
                 continue
-            reading = self._reading(known, number)
+            entry = self._locate(*key)
+            reading = self._reading(known, number, () if entry is None else entry.running)
             if reading is not None:
-                known.carried[key] = (known.received + self._lifetime, reading)
+                known.retained[key] = (known.received + self._lifetime, reading)
 
-    def _expire_carried(self, known: _Node, now: float) -> None:
-        if known.carried:
-            known.carried = {key: item for key, item in known.carried.items() if item[0] > now}
+    def _expire_retained(self, known: _Node, now: float) -> None:
+        if known.retained:
+            known.retained = {key: item for key, item in known.retained.items() if item[0] > now}
 
     # Reading
 
@@ -270,10 +283,10 @@ class Store:
         key = (pod.namespace, pod.name)
         number = known.layout.pods.get(key)
         if number is not None and _covers(known.layout.names[number], pod.running):
-            reading = self._reading(known, number)
+            reading = self._reading(known, number, pod.running)
             if reading is not None:
                 return reading
-        return self._carried(known, key, pod)
+        return self._from_retained(known, key, pod)
 
     def node_fragment(self, name: str) -> bytes | None:
         """Return `"timestamp":"...Z","window":"15.029s","usage":{"cpu":"1n","memory":"1Ki"}` (no braces around), or
@@ -310,8 +323,11 @@ class Store:
             fragment = fragments[number]
             if fragment is not None:
                 return fragment
-        carried = self._carried(known, key, pod)
-        return None if carried is None else _pod_fragment(carried)
+            reading = self._reading(known, number, pod.running)
+            if reading is not None:
+                return _pod_fragment(reading)
+        retained = self._from_retained(known, key, pod)
+        return None if retained is None else _pod_fragment(retained)
 
     def counts(self) -> PointCounts:
         """Count what has a reading."""
@@ -330,8 +346,8 @@ class Store:
             return None
         return known
 
-    def _carried(self, known: _Node, key: PodKey, pod: PodEntry) -> Reading | None:
-        item = known.carried.get(key)
+    def _from_retained(self, known: _Node, key: PodKey, pod: PodEntry) -> Reading | None:
+        item = known.retained.get(key)
         if item is None or item[0] < self._clock():
             return None
         reading = item[1]
@@ -344,6 +360,7 @@ class Store:
         """Make the fragments of all pods of a node.
 
         The same as `_pod_fragment(self._reading(...))` for each, in a quarter of the time: full lists are made of this.
+        Pods with a working set of 0 are left to that.
         """
         oldest = known.newest - self._lifetime_ms
         times, previous_times = known.times, known.previous_times
@@ -351,7 +368,7 @@ class Store:
         for now, before, cpu_now, cpu_before, memory in zip(
             times, previous_times, known.cpu, known.previous_cpu, known.memory, strict=True
         ):
-            if not before or now < oldest:
+            if not before or now < oldest or not memory:
                 usages.append(None)
                 continue
             nanocores = int((int(cpu_now * 1e9) - int(cpu_before * 1e9)) / ((now - before) / 1000))
@@ -383,12 +400,21 @@ class Store:
             fragments.append(f'"timestamp":"{stamp}","window":"{window}","containers":[{containers}]'.encode())
         return fragments
 
-    def _reading(self, known: _Node, number: int) -> Reading | None:
+    def _reading(self, known: _Node, number: int, running: Sequence[str]) -> Reading | None:
+        """Return the reading of a pod, or None when one of its containers has none.
+
+        A container that does not run and has a working set of 0 (kubelets go on reporting some that have ended) is no
+        part of it.
+        """
         layout = known.layout
         usages: list[ContainerUsage] = []
         oldest = known.newest - self._lifetime_ms
         earliest = window_of_earliest = 0
         for name, slot in zip(layout.names[number], layout.slots[number], strict=True):
+            if not known.memory[slot]:
+                if name in running:
+                    return None
+                continue
             time_before, time_now = known.previous_times[slot], known.times[slot]
             if not time_before or time_now < oldest:
                 return None

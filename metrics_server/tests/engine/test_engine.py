@@ -37,6 +37,7 @@ class Machine:
         self.containers = containers
         self.started = time.time() - 1000
         self.kubelet = FakeKubelet(self.answer, certificate or CA.issue(name, dns=(name,)))
+        self.memory = 1 << 20
         self.failing: Callable[[Request, Writer], object] | None = None
 
     async def answer(self, request: Request, writer: Writer) -> None:
@@ -56,7 +57,7 @@ class Machine:
         milliseconds = int(now * 1000)
         text = resource_text(
             [
-                Container("default", pod_name, container, ran / 10, 1 << 20, self.started, milliseconds)
+                Container("default", pod_name, container, ran / 10, self.memory, self.started, milliseconds)
                 for pod_name, container in self.containers
             ],
             node_cpu=ran,
@@ -143,6 +144,22 @@ async def test_from_cluster_to_readings(tmp_path: Path) -> None:
             assert 'metrics_server_kubelet_request_total{reason="",success="true"}' in metrics
             assert 'metrics_server_kubelet_request_duration_seconds_bucket{le="+Inf",node="n1"}' in metrics
             assert "metrics_server_kubelet_connections 2.0" in metrics
+
+
+async def test_a_node_without_memory_usage_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = Machine("n1", ("web", "app"), ("web", "side"))
+    one.memory = 0
+    async with FakeApi(tmp_path) as api, running(tmp_path, one.kubelet):
+        await api.put(one.object(), pod("default", "web", "n1", "app", "side"))
+        async with engine_for(api, tmp_path) as run:
+            await run.ready()
+            await until(lambda: "working set of 0 bytes for 2 of 2 containers" in caplog.text)
+            assert run.engine.store.pod_fragment("default", "web") is None
+            assert run.engine.store.node_reading("n1") is not None
+            assert 'metrics_server_kubelet_bad_lines_total{reason="zero_memory"}' in run.metrics()
+            one.memory = 1 << 20
+            await until(lambda: run.engine.store.pod_fragment("default", "web") is not None)
+    assert caplog.text.count("working set of 0 bytes") == 1
 
 
 async def test_a_node_that_leaves_takes_everything_along(tmp_path: Path) -> None:

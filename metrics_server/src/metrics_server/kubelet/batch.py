@@ -84,6 +84,8 @@ class Batch:
     #: The earliest and the latest of `times`; 0 without containers.
     oldest: int = 0
     newest: int = 0
+    #: How many containers have a working set of 0, which no running process has: what is behind it is not known.
+    zeros: int = 0
     #: Lines (or JSON objects) that could not be used, by reason.
     bad: dict[str, int] = field(default_factory=dict)
 
@@ -142,4 +144,4 @@ def build_batch(
     else:
         layout = Layout(pods, names, slots, len(order), incomplete)
     oldest, newest = (min(times), max(times)) if times else (0, 0)
-    return Batch(layout, node, times, cpu, memory, starts, oldest, newest, bad), order
+    return Batch(layout, node, times, cpu, memory, starts, oldest, newest, memory.count(0.0), bad), order

@@ -75,7 +75,7 @@ def _fast(body: bytes, layout: Layout, shapes: tuple[FamilyShape, FamilyShape, F
     """Return the batch, or None when anything is not exactly as it was."""
     columns: list[array[float]] = []
     times = array("q")
-    oldest = newest = seen = 0
+    oldest = newest = seen = zeros = 0
     rest: list[bytes] = []
     for number, shape in enumerate(shapes):
         if not shape.series:
@@ -101,7 +101,7 @@ def _fast(body: bytes, layout: Layout, shapes: tuple[FamilyShape, FamilyShape, F
             stamps = _INTEGERS.decode(b"[%b]" % b",".join(words[2::3])) if number == 0 else []
         except msgspec.MsgspecError:
             return None
-        if len(values) != shape.series or min(values) < 0 or max(values) > _LIMITS[number]:
+        if len(values) != shape.series or (least := min(values)) < 0 or max(values) > _LIMITS[number]:
             return None
         if number == 0:
             oldest, newest = min(stamps, default=0), max(stamps, default=0)
@@ -116,6 +116,8 @@ def _fast(body: bytes, layout: Layout, shapes: tuple[FamilyShape, FamilyShape, F
         columns.append(array("d", values))
         if number == 0:
             times = array("q", stamps)
+        elif number == 1 and not least:
+            zeros = columns[1].count(0.0)
     rest.append(body[seen:])
     # Series outside of their family's block would have been overlooked.
     others = b"".join(rest)
@@ -124,7 +126,7 @@ def _fast(body: bytes, layout: Layout, shapes: tuple[FamilyShape, FamilyShape, F
     node = _fast_node(others)
     if node is None:
         return None
-    return Batch(layout, node, times, columns[0], columns[1], columns[2], oldest, newest)
+    return Batch(layout, node, times, columns[0], columns[1], columns[2], oldest, newest, zeros)
 
 
 def _block_end(body: bytes, start: int) -> int:
@@ -158,6 +160,8 @@ def _fast_node(text: bytes) -> NodePoint | None:
     try:
         cpu, memory = values[b"cpu_usage_seconds_total"], values[b"memory_working_set_bytes"]
     except KeyError:
+        return None
+    if not memory[0]:
         return None
     swap = values.get(b"swap_usage_bytes")
     return NodePoint(cpu[1], cpu[0], memory[0], None if swap is None else swap[0])
@@ -298,7 +302,8 @@ class _Careful:
 
     def _node_point(self) -> NodePoint | None:
         cpu, memory, swap = (self._node.get(name) for name in (_NODE_CPU, _NODE_MEMORY, _NODE_SWAP))
-        if cpu is None or memory is None:
+        # No node runs without memory.
+        if cpu is None or memory is None or not memory[0]:
             return None
         return NodePoint(cpu[1], cpu[0], memory[0], None if swap is None else swap[0])
 

@@ -56,7 +56,8 @@ class _PodRef(msgspec.Struct):
 
 class _Pod(msgspec.Struct, rename="camel"):
     pod_ref: _PodRef
-    containers: list[msgspec.Raw] = msgspec.field(default_factory=list)
+    #: Null for a pod that has not started a container yet.
+    containers: list[msgspec.Raw] | None = None
 
 
 class _Summary(msgspec.Struct):
@@ -91,7 +92,7 @@ def parse_summary(body: bytes, layout: Layout | None, now_ms: int) -> Batch:
         if not pod.pod_ref.name or not pod.pod_ref.namespace:
             _count(bad, "missing_label")
             continue
-        for raw in pod.containers:
+        for raw in pod.containers or ():
             if len(containers) >= MAX_CONTAINERS:
                 raise ParseError(f"the answer names more than {MAX_CONTAINERS} containers")
             _container(containers, pod.pod_ref, raw, bad, now_ms)
@@ -141,7 +142,8 @@ def _node_point(raw: msgspec.Raw, bad: dict[str, int], now_ms: int) -> NodePoint
     if usage is None:
         return None
     cpu, memory = _values(usage)
-    if cpu is None or memory is None:
+    # No node runs without memory.
+    if cpu is None or not memory:
         return None
     time = _milliseconds(usage, now_ms)
     if time is None:
