@@ -199,7 +199,12 @@ host:
     node_name:
       description:
         - The name that the kubelet registers with, which is its C(--hostname-override) or else the host name in lower
-          case.
+          case. A cloud provider may have given it another one, which its client certificate then has.
+      type: str
+    kubelet_client_certificate:
+      description:
+        - The certificate by which the API server knows the kubelet (DER in base64), or null. Its common name is
+          C(system:node:) and the name of the node.
       type: str
     boot_id:
       description: Changes with every boot.
@@ -216,6 +221,7 @@ host:
   sample:
     hostname: cp1
     node_name: cp1
+    kubelet_client_certificate: MIIDAz...
     boot_id: 0c9d3c8e-8f5c-4a50-9d4b-0d1a5e1f7a11
     cgroup_version: 2
     default_ipv4: 192.0.2.11

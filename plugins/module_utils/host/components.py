@@ -29,6 +29,8 @@ PKI_DIRS = (
     "/var/lib/rancher/rke2/server/tls",
     "/var/lib/minikube/certs",
 )
+DEFAULT_CERT_DIR = "/var/lib/kubelet/pki"
+K3S_CLIENT_CERTIFICATE = "/var/lib/rancher/k3s/agent/client-kubelet.crt"
 START_TIME_GRAIN = 2.0
 KUBELET_TIMEOUT = 3.0
 KUBEADM_FLAGS_FILE = "/var/lib/kubelet/kubeadm-flags.env"
@@ -178,6 +180,34 @@ class Host:
             "newer_files": [name[len(prefix) :] for name in newer],
         }
 
+    def k3s_node_name(self) -> t.Optional[str]:
+        """The name of the node where k3s is told one; its command line is not to be seen."""
+        if self.k3s is None:
+            return None
+        for entry in processes.split_nul(processes.read_bytes(self.proc.path(self.k3s.pid, "environ")) or b""):
+            if entry.startswith("K3S_NODE_NAME="):
+                return entry.partition("=")[2] or None
+        texts = [processes.read_text(path) for path in reversed(distribution_files("k3s"))]
+        return next(filter(None, (processes.yaml_value(text or "", "node-name") for text in texts)), None)
+
+    def kubelet_client_certificate(self) -> t.Optional[str]:
+        """The certificate (DER in base64) by which the API server knows the kubelet; None where it has none."""
+        kubelet = processes.choose(self.by_component.get("kubelet", ()))
+        if kubelet is None:
+            return kubelets.certificate_in(processes.read_text(K3S_CLIENT_CERTIFICATE)) if self.k3s else None
+        flags = self.flags_of("kubelet")
+        prefix = self.proc.own_files(kubelet.pid)
+        kubeconfig = flags.get("kubeconfig")
+        text = processes.read_text(prefix + self.proc.absolute(kubelet.pid, kubeconfig)) if kubeconfig else None
+        data = processes.yaml_value(text or "", "client-certificate-data")
+        if data:
+            return kubelets.certificate_in(kubelets.decoded(data))
+        path = processes.yaml_value(text or "", "client-certificate") or os.path.join(
+            flags.get("cert-dir") or DEFAULT_CERT_DIR, "kubelet-client-current.pem"
+        )
+        base = os.path.dirname(self.proc.absolute(kubelet.pid, kubeconfig)) if kubeconfig else "/"
+        return kubelets.certificate_in(processes.read_text(prefix + os.path.normpath(os.path.join(base, path))))
+
     def manifests(self, directory: t.Optional[str]) -> t.Dict[str, str]:
         """The static pod manifests by their path."""
         return {path: processes.read_text(path) or "" for path in list_files(directory or "")}
@@ -281,9 +311,11 @@ def describe_one(
 
 def describe_host(host: Host) -> t.Dict[str, t.Any]:
     hostname = os.uname().nodename
+    named = host.flags_of("kubelet").get("hostname-override") or host.k3s_node_name()
     return {
         "hostname": hostname,
-        "node_name": host.flags_of("kubelet").get("hostname-override") or hostname.lower(),
+        "node_name": named or hostname.lower(),
+        "kubelet_client_certificate": host.kubelet_client_certificate(),
         "boot_id": (processes.read_text("/proc/sys/kernel/random/boot_id") or "").strip() or None,
         "cgroup_version": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "default_ipv4": kubelets.default_address(),

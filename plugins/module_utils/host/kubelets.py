@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import ipaddress
 import os
+import re
 import socket
 import typing as t
 
@@ -21,6 +24,8 @@ SERVER_AUTHORITIES = {
     "k3s": "/var/lib/rancher/k3s/agent/server-ca.crt",
     "rke2": "/var/lib/rancher/rke2/agent/server-ca.crt",
 }
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 
 
 def setting(kubelet_config: t.Mapping[str, t.Any], flags: t.Mapping[str, t.Any], key: str, flag: str) -> str:
@@ -37,6 +42,20 @@ def setting(kubelet_config: t.Mapping[str, t.Any], flags: t.Mapping[str, t.Any],
 def number(text: str, default: int) -> int:
     """A port, or the default where there is none."""
     return int(text) if text.isdigit() and 0 < int(text) < 65536 else default
+
+
+def decoded(data: str) -> t.Optional[str]:
+    """Base64 as text, or None."""
+    try:
+        return base64.b64decode(data, validate=True).decode("ascii", "replace")
+    except (binascii.Error, ValueError):
+        return None
+
+
+def certificate_in(pem: t.Optional[str]) -> t.Optional[str]:
+    """The first certificate of a PEM file as DER in base64. A key may stand beside it and is left there."""
+    match = _CERTIFICATE.search(pem or "")
+    return "".join(match.group(1).split()) if match else None
 
 
 def default_address(family: int = socket.AF_INET) -> t.Optional[str]:

@@ -1,0 +1,259 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the facts cluster_host and cluster_info say, from what each host and the API answered. Pure functions."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import ipaddress
+import re
+import typing as t
+
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
+
+Host = t.Mapping[str, t.Any]
+
+DEFAULT_API_PORT = 6443
+KUBESPRAY_KUBELET_CONFIG = "/etc/kubernetes/kubelet-config.yaml"
+DISTRIBUTIONS = ("k3s", "rke2", "minikube")
+_NODE_USER = re.compile(r"(?:^|,)CN=system:node:([^,+]+)")
+_MOST_SAID = 300
+
+
+class ClusterError(Exception):
+    """One sentence for the user: what is wrong, where, and what to do."""
+
+
+# --- one host -------------------------------------------------------------------------------------------------------
+
+
+def host_facts(
+    name: str,
+    found: t.Mapping[str, t.Any],
+    *,
+    control_plane: bool,
+    api_server_url: str = "",
+    address: str = "",
+    addresses: t.Sequence[str] = (),
+    node_name: str = "",
+) -> dict[str, t.Any]:
+    """The fact cluster_host, from what component_info found and what the inventory says."""
+    host = dict(found["host"])
+    certificate = host.pop("kubelet_client_certificate", None)
+    return {
+        "name": name,
+        "node_name": node_name or node_of_certificate(certificate) or host["node_name"],
+        "node_name_given": bool(node_name),
+        "addresses": list(dict.fromkeys(entry for entry in addresses if entry)),
+        "control_plane": control_plane,
+        "api_server_url": (api_server_url or url_of_api_server(found, address or name)) if control_plane else None,
+        "host": host,
+        **{
+            key: found[key]
+            for key in ("components", "kubelet_config", "kubelet_answers", "kubernetes_dir", "forwarding", "images")
+            if key in found
+        },
+    }
+
+
+def node_of_certificate(encoded: str | None) -> str | None:
+    """The node that a kubelet's client certificate (DER in base64) is of; the API server knows the kubelet by it."""
+    if not encoded:
+        return None
+    try:
+        subject = certs.load_der(base64.b64decode(encoded)).subject.rfc4514_string()
+    except (binascii.Error, ValueError):
+        return None
+    match = _NODE_USER.search(subject)
+    return match.group(1) if match else None
+
+
+def url_of_api_server(found: t.Mapping[str, t.Any], address: str) -> str:
+    """Where the API server of a host listens: at the address that it advertises, else at that of the host."""
+    flags = found["components"].get("kube-apiserver", {}).get("flags", {})
+    chosen = flags.get("advertise-address") or found["host"].get("default_ipv4") or address
+    shown = f"[{chosen}]" if ":" in chosen else chosen
+    return f"https://{shown}:{flags.get('secure-port') or DEFAULT_API_PORT}"
+
+
+def api_server_is_expected(found: t.Mapping[str, t.Any]) -> bool:
+    """Whether an API server is defined on the host and does not run, which a restart would explain."""
+    component = found["components"].get("kube-apiserver", {})
+    return not component.get("running") and bool(component.get("definition_files"))
+
+
+def said(result: t.Mapping[str, t.Any]) -> str:
+    """What a failed attempt said, in a line, without what Ansible puts before it."""
+    parts = [str(result.get(key) or "") for key in ("msg", "module_stderr", "module_stdout")]
+    text = re.sub(r"\s+", " ", " ".join(part for part in parts if part))
+    text = re.sub(r"^.*(can be reached over ssh: |Task failed: )", "", text)
+    text = text.replace("Module result deserialization failed: No start of json char found ", "")
+    text = re.sub(r"[.:]$", "", text.strip())
+    return text if len(text) <= _MOST_SAID else text[: _MOST_SAID - 3].rstrip() + "..."
+
+
+def explain(result: t.Mapping[str, t.Any], *, unreachable: bool) -> str:
+    """Why a host could not be examined, and what to do; a clause that ends its sentence."""
+    words = said(result)
+    if re.search(r"(?i)not as root|sudo|privilege escalation|password is required|incorrect .* password|\bsu: ", words):
+        return (
+            f"becoming root failed ({words}): connect as root, or let the user become root (become: true, and "
+            "--ask-become-pass where a password is asked for)."
+        )
+    if re.search(r"(?i)minimum of python|python[0-9.]*.? (was )?not found|no python|interpreter|SyntaxError", words):
+        return (
+            f"its Python cannot be used ({words}): install Python 3.8 or newer there, or name it as "
+            "ansible_python_interpreter."
+        )
+    if unreachable:
+        return (
+            f"it does not answer ({words}): check that it is up and that ansible_host, ansible_user and the SSH key "
+            "in the inventory are right."
+        )
+    return f"its processes could not be read ({words}): run again with -vvv for more."
+
+
+# --- the cluster ----------------------------------------------------------------------------------------------------
+
+
+def runs_api_server(host: Host) -> bool:
+    return bool(host["components"].get("kube-apiserver", {}).get("running"))
+
+
+def api_server_age(hosts: t.Iterable[Host]) -> float | None:
+    """Seconds since the youngest API server started, by the clock of its own host; None where none runs."""
+    ages = []
+    for host in hosts:
+        if runs_api_server(host):
+            moments = (host["host"]["time"], host["components"]["kube-apiserver"]["start_time"])
+            now, start = (datetime.datetime.strptime(moment, "%Y-%m-%dT%H:%M:%SZ") for moment in moments)
+            ages.append((now - start).total_seconds())
+    return min(ages, default=None)
+
+
+def flavour_of(host: Host) -> str:
+    """Who made the cluster, by its first control plane."""
+    manager = str(host["components"]["kube-apiserver"]["managed_by"])
+    if manager in DISTRIBUTIONS:
+        return manager
+    if host["kubelet_config"].get("path") == KUBESPRAY_KUBELET_CONFIG:
+        return "kubespray"
+    if manager == "static_pod" and host["kubernetes_dir"].get("kubeadm"):
+        return "kubeadm"
+    return manager
+
+
+def cidrs_of(flags: t.Mapping[str, t.Any], name: str, otherwise: str) -> list[str]:
+    """Address ranges from a flag, or from what the inventory says."""
+    value = flags.get(name) or otherwise or ""
+    parts = value if isinstance(value, list) else str(value).split(",")
+    return [part.strip() for part in parts if part.strip()]
+
+
+def comparable(address: t.Any) -> str | None:
+    """An address in its one form, or None for a name."""
+    try:
+        return str(ipaddress.ip_address(str(address).strip("[]")))
+    except ValueError:
+        return None
+
+
+class Match(t.NamedTuple):
+    #: Node name -> host of the play.
+    hosts: dict[str, str]
+    #: Host of the play -> node name, for all that have one.
+    nodes: dict[str, str]
+
+
+def match_nodes(hosts: t.Sequence[Host], nodes: t.Sequence[t.Mapping[str, t.Any]], where: str) -> Match:
+    """Which host is which node: by its name, which is that of the kubelet's certificate, or else by the addresses.
+
+    A host that has no kubelet need not be a node. Raises ClusterError where a host is no node of this cluster, or two
+    hosts are the same one.
+    """
+    known = {str(node["name"]) for node in nodes}
+    by_address: dict[str, set[str]] = {}
+    for node in nodes:
+        for entry in node["addresses"]:
+            address = comparable(entry["address"])
+            if address:
+                by_address.setdefault(address, set()).add(str(node["name"]))
+    found: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    lost: dict[str, str] = {}
+    for host in hosts:
+        name, node = str(host["name"]), str(host["node_name"])
+        if node not in known and not host["node_name_given"]:
+            own = str(host["host"]["node_name"])
+            node = own if own in known else _node_by_address(host, by_address)
+        if node not in known:
+            if host["components"].get("kubelet", {}).get("running"):
+                lost[name] = str(host["node_name"])
+            continue
+        if node in taken:
+            raise ClusterError(
+                f"The hosts {taken[node]} and {name} both are the node {node}: take one of them out of the inventory, "
+                "or name the right node of each as cluster_node_name."
+            )
+        taken[node] = name
+        found[name] = node
+    if lost:
+        listed = ", ".join(sorted(known))
+        listed = listed if len(listed) <= 200 else listed[:197] + "..."
+        raise ClusterError(
+            f"The kubelets of {', '.join(lost)} call their nodes {', '.join(lost.values())}, but the cluster behind "
+            f"{where} has only {listed or 'no nodes'}: the kubeconfig is of another cluster, these hosts have not "
+            "joined yet, or the names of their nodes have to be given as cluster_node_name."
+        )
+    return Match(taken, found)
+
+
+def _node_by_address(host: Host, by_address: t.Mapping[str, set[str]]) -> str:
+    """The one node that has an address of the host; what the inventory says comes before what the host says."""
+    for candidates in (host["addresses"], (host["host"].get("default_ipv4"),)):
+        matching = set()
+        for candidate in candidates:
+            matching |= by_address.get(comparable(candidate or "") or "", set())
+        if len(matching) == 1:
+            return matching.pop()
+    return ""
+
+
+def cluster_facts(
+    hosts: t.Sequence[Host],
+    state: t.Mapping[str, t.Any],
+    *,
+    control_planes: t.Sequence[str],
+    kubeconfig: str,
+    context: str = "",
+    service_cidrs: str = "",
+    pod_cidrs: str = "",
+    where: str = "",
+) -> dict[str, t.Any]:
+    """The fact cluster_info. ``hosts`` are those that were examined, in the order of the inventory."""
+    match = match_nodes(hosts, state["nodes"], where or kubeconfig)
+    running = [host for host in hosts if host["name"] in control_planes and runs_api_server(host)]
+    running.sort(key=lambda host: list(control_planes).index(host["name"]))
+    components: t.Mapping[str, t.Any] = running[0]["components"] if running else {}
+    return {
+        "kubeconfig": kubeconfig,
+        "context": context,
+        "version": state["version"],
+        "flavour": flavour_of(running[0]) if running else "unknown",
+        "servers": state["servers"],
+        "pending_serving_requests": int(state["pending_serving_requests"]),
+        "nodes": {node["name"]: node for node in state["nodes"]},
+        "node_hosts": match.hosts,
+        "host_nodes": match.nodes,
+        "control_planes": list(control_planes),
+        "service_cidrs": cidrs_of(
+            components.get("kube-apiserver", {}).get("flags", {}), "service-cluster-ip-range", service_cidrs
+        ),
+        "pod_cidrs": cidrs_of(
+            components.get("kube-controller-manager", {}).get("flags", {}), "cluster-cidr", pod_cidrs
+        ),
+    }
