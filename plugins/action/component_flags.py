@@ -62,7 +62,7 @@ class ActionModule(EditorAction):
         component = arguments["component"]
         wanted = {flag_model.normalize(str(name)): value for name, value in arguments["flags"].items()}
         try:
-            flag_model.check_wanted(arguments["flags"])
+            flag_model.check_wanted(arguments["flags"], component)
         except flag_model.FlagError as exc:
             raise EditError(str(exc)) from None
         version = arguments["version"]
@@ -147,7 +147,7 @@ class ActionModule(EditorAction):
     ) -> tuple[list[str], list[str]]:
         """Make sure that the container sees the files that flags name; (directories added, paths on the host)."""
         added, on_host = [], []
-        for path in files_of(wanted):
+        for path in files_of(pod.component, wanted):
             if pod.host_path(path) is None:
                 directory = posixpath.dirname(path)
                 if not arguments["add_mounts"]:
@@ -175,7 +175,7 @@ class ActionModule(EditorAction):
             file = files.get(path) or HostFile(path, False, "", None)
             if text != file.text:
                 changes.append(self._local_change(file, text))
-        return Edited(before, service.flags, changes, [], files_of(wanted), version)
+        return Edited(before, service.flags, changes, [], files_of(component, wanted), version)
 
     def _local_change(self, file: HostFile, text: str) -> Change:
         """A unit of the distribution's package is overridden in /etc: the next update of the package would undo it."""
@@ -206,13 +206,13 @@ class ActionModule(EditorAction):
             "unit": found["unit"] if kind == "systemd" else None,
             "files": changed_paths,
             "daemon_reload": kind == "systemd" and any(path.endswith((".service", ".conf")) for path in changed_paths),
-            "previous": masked(previous_values(wanted, edited.flags_before, edited.flags_after)),
-            "flags": masked(flag_model.effective(edited.flags_after)),
+            "previous": masked(previous_values(component, wanted, edited.flags_before, edited.flags_after)),
+            "flags": masked(flag_model.effective(edited.flags_after, component)),
             "obsolete_flags": [one._asdict() for one in obsolete],
-            "duplicate_flags": flag_model.duplicates(edited.flags_after),
+            "duplicate_flags": flag_model.duplicates(edited.flags_after, component),
             "added_mounts": edited.added_mounts,
             "missing_files": missing,
-            "running_differs": sorted(differing(wanted, found["argv"])) if running else None,
+            "running_differs": sorted(differing(component, wanted, found["argv"])) if running else None,
         }
         if missing:
             result["warnings"] = [
@@ -221,12 +221,12 @@ class ActionModule(EditorAction):
         return result
 
 
-def files_of(wanted: t.Mapping[str, t.Any]) -> list[str]:
+def files_of(component: str, wanted: t.Mapping[str, t.Any]) -> list[str]:
     """The absolute paths that the wanted flags name, each once."""
     found = []
     for name, value in wanted.items():
         if value is not None and is_file_flag(name):
-            found += [part for text in flag_model.values_of(name, value) for part in text.split(",")]
+            found += [part for text in flag_model.values_of(component, name, value) for part in text.split(",")]
     return list(dict.fromkeys(path for path in found if posixpath.isabs(path)))
 
 
@@ -251,21 +251,21 @@ def complete(
 
 
 def previous_values(
-    wanted: t.Mapping[str, t.Any], before: t.Sequence[flag_model.Flag], after: t.Sequence[flag_model.Flag]
+    component: str,
+    wanted: t.Mapping[str, t.Any],
+    before: t.Sequence[flag_model.Flag],
+    after: t.Sequence[flag_model.Flag],
 ) -> dict[str, t.Any]:
     """What the flags that are different now were before; None where there was none."""
-    result: dict[str, t.Any] = {}
     names = dict.fromkeys([*wanted, *(flag.name for flag in before)])
-    for name in names:
-        old = [flag.text for flag in before if flag.name == name]
-        if old != [flag.text for flag in after if flag.name == name]:
-            result[name] = None if not old else old[-1] if name not in flag_model.REPEATED or len(old) == 1 else old
-    return result
+    old, new = flag_model.effective(before, component), flag_model.effective(after, component)
+    return {name: old.get(name) for name in names if old.get(name) != new.get(name)}
 
 
-def differing(wanted: t.Mapping[str, t.Any], argv: t.Sequence[str]) -> list[str]:
+def differing(component: str, wanted: t.Mapping[str, t.Any], argv: t.Sequence[str]) -> list[str]:
     """The wanted flags that the running process does not have as wanted: it was not restarted since."""
-    return [step.name for step in flag_model.plan(flag_model.parse(argv[1:]), wanted)]
+    steps = flag_model.plan(flag_model.of_argv(argv, component), wanted, component)
+    return list(dict.fromkeys(step.name for step in steps))
 
 
 def masked(values: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -277,7 +277,7 @@ def masked(values: dict[str, t.Any]) -> dict[str, t.Any]:
 
 def distribution_advice(component: str, kind: str, wanted: t.Mapping[str, t.Any]) -> str:
     path, name = DISTRIBUTION_SOURCES[kind]
-    pairs = [(flag, text) for flag, value in wanted.items() for text in flag_model.values_of(flag, value)]
+    pairs = [(flag, text) for flag, value in wanted.items() for text in flag_model.values_of(component, flag, value)]
     if path is None:
         short = component.replace("kube-", "", 1)
         shown = " ".join(f"--extra-config={short}.{flag}={text}" for flag, text in pairs)

@@ -10,7 +10,7 @@ import os
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import kubelet_values as settings
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import effective
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import Value, effective, write_list
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.yaml_text import (
     YamlText,
@@ -35,7 +35,7 @@ class Sources(t.NamedTuple):
     main: str | None
     drop_in_dir: str | None
     drop_ins: list[str]
-    flags: dict[str, str]
+    flags: dict[str, Value]
 
     @property
     def own_drop_in(self) -> str | None:
@@ -59,7 +59,7 @@ class ActionModule(EditorAction):
         sources = self.find_sources(arguments["path"])
         overriding_flags = settings.overriding(sources.flags, config)
         if overriding_flags and arguments["fail_on_override"]:
-            shown = ", ".join(f"--{name}={value}" for name, value in overriding_flags.items())
+            shown = ", ".join(f"--{name}={shown_value(value)}" for name, value in overriding_flags.items())
             raise EditError(
                 f"Flags of the running kubelet win over its configuration file and say something else: {shown}; "
                 "take them out with component_flags first."
@@ -123,7 +123,7 @@ class ActionModule(EditorAction):
                 "path."
             )
         service, _files = self.read_service("kubelet", [state["fragment"], *state["drop_ins"]])
-        flags = effective(service.flags)
+        flags = effective(service.flags, "kubelet")
         main, drop_in_dir = absolute(flags.get("config")), absolute(flags.get("config-dir"))
         if not main and not drop_in_dir:
             raise EditError(
@@ -134,7 +134,11 @@ class ActionModule(EditorAction):
         return Sources(main, drop_in_dir, drop_ins, {name: flags[name] for name in flags if name in CONFIG_FLAGS})
 
 
-def absolute(path: str | None) -> str | None:
+def shown_value(value: Value) -> str:
+    return write_list(value) if isinstance(value, list) else value
+
+
+def absolute(path: t.Any) -> str | None:
     """A path from a unit, whose services start in the root directory."""
     return os.path.normpath(os.path.join("/", path)) if path else None
 

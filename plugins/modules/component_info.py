@@ -115,9 +115,13 @@ components:
       elements: str
     flags:
       description:
-        - The flags of the command line by name, without dashes. Of a repeated flag the last value, as the component
-          has it.
-        - A flag without a value is V("true").
+        - The flags of the command line by name, without dashes, as the component itself reads them.
+        - A flag that takes a list is a list of strings. Repeated flags add up, and each value is a line of CSV, so
+          that C(--requestheader-allowed-names="aggregator") with literal quotes is the one name V(aggregator),
+          C(--requestheader-allowed-names="") is a list of one empty name, and C(--requestheader-allowed-names=) is
+          the empty list.
+        - Any other flag is the text of its last value; pairs of repeated maps such as C(--feature-gates) are joined.
+          A bare flag is V("true").
       type: dict
     environ:
       description: The proxy variables of the process as they are spelled there, without user names and passwords.
@@ -260,7 +264,9 @@ kubelet_config:
       description: The directory of static pod manifests.
       type: str
     overriding_flags:
-      description: The flags of the running kubelet that win over the same setting in the file.
+      description:
+        - The flags of the running kubelet that win over the same setting in the file, in the form of
+          RV(components.flags).
       type: dict
     changed_since_start:
       description:

@@ -239,7 +239,7 @@ def check_arguments(params: t.Mapping[str, t.Any]) -> t.Optional[str]:
     if params["flags"] is None and params["volumes"]:
         return None
     try:
-        flags.check_wanted(params["flags"] or {})
+        flags.check_wanted(params["flags"] or {}, f"kube-{params['component']}")
     except flags.FlagError as exc:
         return str(exc)
     return None

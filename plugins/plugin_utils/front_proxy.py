@@ -14,6 +14,7 @@ import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import write_list
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions import flag_history
 
 CA_FILE = "requestheader-client-ca-file"
@@ -44,11 +45,12 @@ class FrontProxyError(ValueError):
 # --- flags ----------------------------------------------------------------------------------------------------------
 
 
-def running_flags(host: t.Mapping[str, t.Any]) -> t.Mapping[str, str]:
-    return t.cast("t.Mapping[str, str]", host["components"]["kube-apiserver"]["flags"])
+def running_flags(host: t.Mapping[str, t.Any]) -> t.Mapping[str, t.Any]:
+    """The flags of the running API server, as component_info reads them: those that take lists are lists."""
+    return t.cast("t.Mapping[str, t.Any]", host["components"]["kube-apiserver"]["flags"])
 
 
-def is_complete(flags: t.Mapping[str, str]) -> bool:
+def is_complete(flags: t.Mapping[str, t.Any]) -> bool:
     """Whether all seven are there. Allowed names may be empty: then every name that the CA signs is allowed."""
     return all(name in flags and (flags[name] or name == ALLOWED_NAMES) for name in REQUIRED)
 
@@ -72,7 +74,7 @@ def wanted_flags(
     # With the cluster's CA in this place the client pair is in question, too: it may serve other purposes.
     borrowed = bool(files.get("replace_shared")) and own.get(CA_FILE, "") == own.get("client-ca-file", "-")
 
-    def found(name: str) -> t.Optional[str]:
+    def found(name: str) -> t.Any:
         sources = others if borrowed and name in FILES else [own, *others]
         return next(
             (flags[name] for flags in sources if flags.get(name) and flags[name] != own.get("client-ca-file")), None
@@ -88,11 +90,12 @@ def wanted_flags(
             )
         result[name] = path or posixpath.join(directory, file_name)
     if ALLOWED_NAMES in own:
-        result[ALLOWED_NAMES] = own[ALLOWED_NAMES]
+        # A list of one empty name, which literal quotes make, admits nobody; that was meant to be empty.
+        result[ALLOWED_NAMES] = [] if own[ALLOWED_NAMES] == [""] else own[ALLOWED_NAMES]
     else:
-        result[ALLOWED_NAMES] = found(ALLOWED_NAMES) or COMMON_NAME
+        result[ALLOWED_NAMES] = found(ALLOWED_NAMES) or [COMMON_NAME]
     for name, default in HEADERS.items():
-        result[name] = found(name) or default
+        result[name] = found(name) or [default]
     uid = uid_headers(host, own, others)
     if uid:
         result[UID_HEADERS] = uid
@@ -101,20 +104,20 @@ def wanted_flags(
 
 
 def uid_headers(
-    host: t.Mapping[str, t.Any], own: t.Mapping[str, str], others: t.Sequence[t.Mapping[str, str]]
-) -> t.Optional[str]:
+    host: t.Mapping[str, t.Any], own: t.Mapping[str, t.Any], others: t.Sequence[t.Mapping[str, t.Any]]
+) -> t.Optional[t.List[str]]:
     """The header that carries the user's uid: the same for all, and nothing to restart a complete API server for."""
     if own.get(UID_HEADERS):
-        return own[UID_HEADERS]
+        return list(own[UID_HEADERS])
     version = flag_history.parse_version(host["components"]["kube-apiserver"].get("version"))
     if is_complete(own) or version is None or flag_history.refusal("kube-apiserver", UID_HEADERS, version):
         return None
     complete = [flags for flags in others if is_complete(flags)]
     there = next((flags[UID_HEADERS] for flags in others if flags.get(UID_HEADERS)), None)
-    return there or (None if complete else UID_HEADER)
+    return there or (None if complete else [UID_HEADER])
 
 
-def routing_flag(host: t.Mapping[str, t.Any], own: t.Mapping[str, str], routing: str) -> t.Dict[str, bool]:
+def routing_flag(host: t.Mapping[str, t.Any], own: t.Mapping[str, t.Any], routing: str) -> t.Dict[str, bool]:
     """Without kube-proxy nothing on the host knows ClusterIPs, so the API server has to go to the endpoints itself."""
     present = own.get(ROUTING, "").lower() in ("1", "t", "true")
     if routing == "auto":
@@ -125,12 +128,16 @@ def routing_flag(host: t.Mapping[str, t.Any], own: t.Mapping[str, str], routing:
 
 
 def beside_kubeadm(wanted: t.Mapping[str, t.Any], directory: str) -> t.Dict[str, t.Any]:
-    """Those of the flags that kubeadm does not set by itself; the others as None, so that its own values hold."""
+    """Those of the flags that kubeadm does not set by itself; the others as None, so that its own values hold.
+
+    Lists become the text that a command line holds: kubespray's variable of extra arguments takes no other.
+    """
     defaults: t.Dict[str, t.Any] = {name: posixpath.join(directory, file) for name, file in FILES.items()}
     defaults.update(HEADERS)
     defaults[ALLOWED_NAMES] = COMMON_NAME
     defaults[ROUTING] = False
-    return {name: None if defaults.get(name) == value else value for name, value in wanted.items()}
+    texts = {name: write_list(value) if isinstance(value, list) else value for name, value in wanted.items()}
+    return {name: None if defaults.get(name) == text else text for name, text in texts.items()}
 
 
 def volume_name(directory: str) -> str:

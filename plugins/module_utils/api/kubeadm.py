@@ -21,6 +21,9 @@ KUBELET_KEY = "kubelet"
 #: What users call a control-plane component -> its section of ClusterConfiguration.
 SECTIONS = {"apiserver": "apiServer", "controller-manager": "controllerManager", "scheduler": "scheduler"}
 
+#: Section -> the component whose flags it holds.
+COMPONENTS = {section: f"kube-{name}" for name, section in SECTIONS.items()}
+
 _API_VERSION = re.compile(r"^kubeadm\.k8s\.io/v1(?:alpha|beta)(\d+)$")
 
 FlagValue = t.Union[None, str, t.List[str]]
@@ -79,15 +82,16 @@ class ClusterConfiguration:
         try:
             for name, value in wanted.items():
                 before = self.values(section, name)
-                after = flags.values_of(name, value)
+                component = COMPONENTS[section]
+                after = flags.values_of(component, name, value)
                 if not self.as_list and len(after) > 1:
                     raise KubeadmError(
                         f"{self.document.name} is {self.api_version}, where a flag cannot be given more than once, so "
                         f"--{name} cannot have {len(after)} values; move it to v1beta4 with kubeadm config migrate."
                     )
-                if flags.same_values(before, after):
+                if flags.same_values(component, name, before, after):
                     continue
-                previous[name] = None if not before else before[0] if len(before) == 1 else before
+                previous[name] = flags.meaning(component, flags.normalize(name), before) if before else None
                 self._set(section, name, after)
         except YamlTextError as exc:
             raise KubeadmError(str(exc)) from None

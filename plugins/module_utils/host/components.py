@@ -11,6 +11,7 @@ import time
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import kubelets, processes
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags as flag_model
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
 
 DEFAULT_KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
@@ -127,9 +128,13 @@ class Host:
         own = processes.choose(self.by_component.get(name, ()))
         return own or (self.k3s if name in self.k3s_components else None)
 
-    def flags_of(self, name: str) -> t.Dict[str, str]:
+    def flags_of(self, name: str) -> t.Dict[str, flag_model.Value]:
         process = processes.choose(self.by_component.get(name, ()))
-        return processes.flags_of(process.argv) if process else {}
+        return flag_model.effective(flag_model.of_argv(process.argv, name), name) if process else {}
+
+    def flag_of(self, name: str, flag: str) -> str:
+        """The text of a flag that takes one value; empty when it is not given."""
+        return str(self.flags_of(name).get(flag) or "")
 
     def kubelet_config(self) -> t.Dict[str, t.Any]:
         kubelet = processes.choose(self.by_component.get("kubelet", ()))
@@ -138,13 +143,13 @@ class Host:
         path = drop_in_dir = None
         source = "none"
         if kubelet and flags.get("config"):
-            path, source = self.proc.absolute(kubelet.pid, flags["config"]), "flag"
+            path, source = self.proc.absolute(kubelet.pid, str(flags["config"])), "flag"
         elif not kubelet and not self.k3s and os.path.isfile(DEFAULT_KUBELET_CONFIG):
             path, source = DEFAULT_KUBELET_CONFIG, "default"
         if kubelet and flags.get("config-dir"):
-            drop_in_dir = self.proc.absolute(kubelet.pid, flags["config-dir"])
+            drop_in_dir = self.proc.absolute(kubelet.pid, str(flags["config-dir"]))
             # Not even one in the place of --config-dir itself, unless a slash behind it says that it is a directory.
-            if os.path.islink(prefix + drop_in_dir) and not flags["config-dir"].endswith("/"):
+            if os.path.islink(prefix + drop_in_dir) and not str(flags["config-dir"]).endswith("/"):
                 drop_in_dir = None
         text = processes.read_text(prefix + path) if path else None
         drop_ins = []
@@ -298,7 +303,7 @@ def describe_one(
         other_pids=[other.pid for other in host.by_component.get(name, ()) if other.pid != process.pid],
         in_process=in_process,
         argv=argv,
-        flags={} if in_process else processes.flags_of(argv),
+        flags={} if in_process else flag_model.effective(flag_model.of_argv(argv, name), name),
         environ=host.proc.proxy_environment(process.pid),
         start_time=processes.rfc3339(host.boot_time + process.start_ticks / os.sysconf("SC_CLK_TCK")),
         binary=processes.read_link(host.proc.path(process.pid, "exe")),
@@ -311,7 +316,7 @@ def describe_one(
 
 def describe_host(host: Host) -> t.Dict[str, t.Any]:
     hostname = os.uname().nodename
-    named = host.flags_of("kubelet").get("hostname-override") or host.k3s_node_name()
+    named = host.flag_of("kubelet", "hostname-override") or host.k3s_node_name()
     return {
         "hostname": hostname,
         "node_name": named or hostname.lower(),
@@ -326,7 +331,7 @@ def describe_host(host: Host) -> t.Dict[str, t.Any]:
 def describe_directories(
     host: Host, manifests: t.Mapping[str, str], kubelet_text: t.Optional[str]
 ) -> t.Dict[str, t.Any]:
-    authorities = [host.flags_of(name).get("client-ca-file") for name in ("kube-apiserver", "kubelet")]
+    authorities = [host.flag_of(name, "client-ca-file") for name in ("kube-apiserver", "kubelet")]
     authorities.append(processes.yaml_value(kubelet_text or "", "clientCAFile"))
     named = [os.path.dirname(path) for path in authorities if path and os.path.isabs(path)]
     return {

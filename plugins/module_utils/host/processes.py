@@ -14,6 +14,8 @@ import subprocess
 import time
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import Value, normalize
+
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "etcd")
 
 #: What one process of k3s runs inside itself, by its role.
@@ -75,38 +77,12 @@ def mask_argv(argv: t.Sequence[str]) -> t.List[str]:
             continue
         hide_next = False
         name, equals, value = argument.partition("=")
-        if argument.startswith("-") and flag_name(name) in SECRET_FLAGS:
+        if argument.startswith("-") and normalize(name) in SECRET_FLAGS:
             hide_next = not equals
             masked.append(name + equals + (MASK if value else ""))
         else:
             masked.append(_USERINFO.sub(lambda match: match.group("scheme"), argument))
     return masked
-
-
-def flag_name(argument: str) -> str:
-    """The name as pflag normalizes it."""
-    return argument.lstrip("-").replace("_", "-")
-
-
-def flags_of(argv: t.Sequence[str]) -> t.Dict[str, str]:
-    """Flags of a command line by name without dashes. The last one of a name wins, as it does in the component."""
-    flags: t.Dict[str, str] = {}
-    position = 1
-    while position < len(argv):
-        argument = argv[position]
-        position += 1
-        if argument == "--":
-            break
-        if not argument.startswith("-") or not argument.strip("-"):
-            continue
-        name, equals, value = argument.partition("=")
-        if not equals:
-            value = "true"
-            if position < len(argv) and not argv[position].startswith("-"):
-                value = argv[position]
-                position += 1
-        flags[flag_name(name)] = value
-    return flags
 
 
 def component_of(argv: t.Sequence[str], comm: str = "") -> t.Optional[str]:
@@ -250,9 +226,9 @@ def yaml_value(text: str, key: str) -> t.Optional[str]:
     return next((group for group in match.groups() if group), None) if match else None
 
 
-def static_pod_path_of(config_text: t.Optional[str], flags: t.Mapping[str, str]) -> t.Optional[str]:
+def static_pod_path_of(config_text: t.Optional[str], flags: t.Mapping[str, Value]) -> t.Optional[str]:
     """The directory of static pods of a kubelet: a flag wins over the file."""
-    path = flags.get("pod-manifest-path") or yaml_value(config_text or "", "staticPodPath")
+    path = str(flags.get("pod-manifest-path") or "") or yaml_value(config_text or "", "staticPodPath")
     return path.rstrip("/") or "/" if path else None
 
 

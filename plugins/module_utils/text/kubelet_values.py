@@ -10,6 +10,7 @@ import re
 import typing as t
 from fractions import Fraction
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import Value
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.yaml_text import same_value
 
@@ -153,18 +154,18 @@ def check(config: t.Mapping[str, t.Any]) -> t.Optional[str]:
     return None
 
 
-def flag_agrees(value: str, path: Path, wanted: t.Any) -> bool:
-    """Whether a flag's text says the same as the setting that is wanted."""
+def flag_agrees(value: Value, path: Path, wanted: t.Any) -> bool:
+    """Whether a flag says the same as the setting that is wanted."""
+    if isinstance(value, list) or isinstance(wanted, list):
+        return isinstance(value, list) and isinstance(wanted, list) and value == [str(part) for part in wanted]
     if isinstance(wanted, bool):
         return value in (_TRUE if wanted else _FALSE)
-    if isinstance(wanted, list):
-        return [part.strip() for part in value.split(",")] == [str(part) for part in wanted]
     if path in SETTINGS and SETTINGS[path][0] is Duration:
         return duration(value) == duration(wanted)
     return value == str(wanted)
 
 
-def overriding(flags: t.Mapping[str, str], config: t.Mapping[str, t.Any]) -> t.Dict[str, str]:
+def overriding(flags: t.Mapping[str, Value], config: t.Mapping[str, t.Any]) -> t.Dict[str, Value]:
     """The flags that make a setting of ``config`` void because they say something else and win over the file."""
     asked = list(leaves(config))
     found = {}

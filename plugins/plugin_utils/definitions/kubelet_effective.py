@@ -10,6 +10,7 @@ import json
 import typing as t
 
 import yaml
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import Value
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_values import (
     check,
@@ -78,8 +79,11 @@ def json_object(text: str) -> dict[str, t.Any] | None:
     return data if isinstance(data, dict) else None
 
 
-def flag_value(text: str, default: t.Any) -> t.Any:
-    """A flag's text as the type that its setting has."""
+def flag_value(value: Value, default: t.Any) -> t.Any:
+    """A flag as the type that its setting has."""
+    if isinstance(value, list):
+        return value
+    text = str(value)
     if isinstance(default, bool):
         return text.strip().lower() in ("true", "1", "t")
     if isinstance(default, int):
@@ -99,11 +103,11 @@ def effective_settings(kubelet_config: t.Mapping[str, t.Any]) -> dict[str, t.Any
     for path, text in layers:
         # An explicit null is the default, as it is to the kubelet.
         settings = merged(settings, without_nulls(load(text, path)))
-    for flag, text in (kubelet_config.get("overriding_flags") or {}).items():
+    for flag, value in (kubelet_config.get("overriding_flags") or {}).items():
         setting = CONFIG_FLAGS.get(flag)
         if setting:
             override: dict[str, t.Any] = {}
-            nest(setting, flag_value(str(text), lookup(defaults, setting)), override)
+            nest(setting, flag_value(value, lookup(defaults, setting)), override)
             settings = merged(settings, override)
     return settings
 

@@ -91,7 +91,7 @@ class StaticPod:
 
     @property
     def flags(self) -> t.List[flag_model.Flag]:
-        return flag_model.parse(self.words)
+        return flag_model.parse(self.words, self.component)
 
     @property
     def image_version(self) -> t.Optional[str]:
@@ -130,7 +130,7 @@ class StaticPod:
         """Set or (None) remove flags."""
         try:
             while True:
-                steps = flag_model.plan(self.flags, wanted)
+                steps = flag_model.plan(self.flags, wanted, self.component)
                 if not steps:
                     return
                 self._apply(steps[0])

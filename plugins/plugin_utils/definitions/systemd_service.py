@@ -75,15 +75,9 @@ class Argument(t.NamedTuple):
 
 def program_index(words: t.Sequence[str], component: str, name: str) -> int:
     """The index of the word that names the program; its arguments follow. Raises DefinitionError for wrappers."""
-    short = component.replace("kube-", "", 1)
-    for index, word in enumerate(words):
-        if word.startswith("-") and index:
-            break
-        base = os.path.basename(word)
-        if base == component:
-            return index
-        if base == "hyperkube" and index + 1 < len(words) and words[index + 1] in (component, short):
-            return index + 1
+    index = flag_model.program_index(words, component)
+    if index is not None:
+        return index
     base = os.path.basename(words[0]) if words else ""
     if base in SHELLS or base.endswith(".sh"):
         raise DefinitionError(
@@ -245,7 +239,7 @@ class SystemdService:
 
     @property
     def flags(self) -> t.List[flag_model.Flag]:
-        return flag_model.parse(self.words)
+        return flag_model.parse(self.words, self.component)
 
     # --- editing ---
 
@@ -253,12 +247,12 @@ class SystemdService:
         """Set or (None) remove flags."""
         others = self._others(wanted)
         for _step in range(_MAX_STEPS):
-            steps = flag_model.plan(self.flags, wanted)
+            steps = flag_model.plan(self.flags, wanted, self.component)
             if not steps:
                 break
             self._apply(steps[0])
             self._read()
-        if flag_model.plan(self.flags, wanted) or self._others(wanted) != others:
+        if flag_model.plan(self.flags, wanted, self.component) or self._others(wanted) != others:
             raise DefinitionError(
                 f"{self.unit_paths[0]} is written in a way that cannot be changed without touching other parts of it; "
                 "make the change by hand."

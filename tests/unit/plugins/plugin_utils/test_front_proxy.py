@@ -18,10 +18,10 @@ UTC = datetime.UTC
 KUBEADM = {
     "client-ca-file": "/etc/kubernetes/pki/ca.crt",
     "requestheader-client-ca-file": "/etc/kubernetes/pki/front-proxy-ca.crt",
-    "requestheader-allowed-names": "front-proxy-client",
-    "requestheader-username-headers": "X-Remote-User",
-    "requestheader-group-headers": "X-Remote-Group",
-    "requestheader-extra-headers-prefix": "X-Remote-Extra-",
+    "requestheader-allowed-names": ["front-proxy-client"],
+    "requestheader-username-headers": ["X-Remote-User"],
+    "requestheader-group-headers": ["X-Remote-Group"],
+    "requestheader-extra-headers-prefix": ["X-Remote-Extra-"],
     "proxy-client-cert-file": "/etc/kubernetes/pki/front-proxy-client.crt",
     "proxy-client-key-file": "/etc/kubernetes/pki/front-proxy-client.key",
 }
@@ -94,38 +94,43 @@ def test_a_bare_api_server_gets_the_values_of_kubeadm_in_its_own_directory():
     wanted = front_proxy.wanted_flags(bare, [bare], {})
     assert wanted["requestheader-client-ca-file"] == "/etc/kubernetes/ssl/front-proxy-ca.crt"
     assert wanted["proxy-client-key-file"] == "/etc/kubernetes/ssl/front-proxy-client.key"
-    assert wanted["requestheader-allowed-names"] == "front-proxy-client"
-    assert wanted["requestheader-uid-headers"] == "X-Remote-Uid"
+    assert wanted["requestheader-allowed-names"] == ["front-proxy-client"]
+    assert wanted["requestheader-uid-headers"] == ["X-Remote-Uid"]
 
 
 def test_own_values_are_kept():
     own = {
         **KUBEADM,
-        "requestheader-allowed-names": "aggregator,front-proxy-client",
+        "requestheader-allowed-names": ["aggregator", "front-proxy-client"],
         "proxy-client-cert-file": "/x/y.pem",
     }
     wanted = front_proxy.wanted_flags(host(own), [host(own)], {})
-    assert wanted["requestheader-allowed-names"] == "aggregator,front-proxy-client"
+    assert wanted["requestheader-allowed-names"] == ["aggregator", "front-proxy-client"]
     assert wanted["proxy-client-cert-file"] == "/x/y.pem"
 
 
 def test_an_empty_list_of_names_is_a_decision():
-    own = {**KUBEADM, "requestheader-allowed-names": ""}
+    own = {**KUBEADM, "requestheader-allowed-names": []}
     assert front_proxy.is_complete(own)
-    assert front_proxy.wanted_flags(host(own), [host(own)], {})["requestheader-allowed-names"] == ""
+    assert front_proxy.wanted_flags(host(own), [host(own)], {})["requestheader-allowed-names"] == []
+
+
+def test_a_list_of_one_empty_name_admits_nobody_and_was_meant_to_be_empty():
+    own = {**KUBEADM, "requestheader-allowed-names": [""]}
+    assert front_proxy.wanted_flags(host(own), [host(own)], {})["requestheader-allowed-names"] == []
 
 
 def test_what_is_missing_comes_from_the_other_api_servers():
-    peer = host({**KUBEADM, "requestheader-allowed-names": "aggregator"}, name="cp2")
+    peer = host({**KUBEADM, "requestheader-allowed-names": ["aggregator"]}, name="cp2")
     wanted = front_proxy.wanted_flags(host(BARE), [host(BARE), peer], {})
-    assert wanted["requestheader-allowed-names"] == "aggregator"
+    assert wanted["requestheader-allowed-names"] == ["aggregator"]
     # The other one is complete without it, and all shall be the same.
     assert "requestheader-uid-headers" not in wanted
 
 
 def test_the_uid_header_follows_the_other_api_servers():
-    peer = host({**KUBEADM, "requestheader-uid-headers": "X-Uid"}, name="cp2")
-    assert front_proxy.wanted_flags(host(BARE), [peer], {})["requestheader-uid-headers"] == "X-Uid"
+    peer = host({**KUBEADM, "requestheader-uid-headers": ["X-Uid"]}, name="cp2")
+    assert front_proxy.wanted_flags(host(BARE), [peer], {})["requestheader-uid-headers"] == ["X-Uid"]
     assert "requestheader-uid-headers" not in front_proxy.wanted_flags(host(), [peer], {})
 
 
@@ -178,7 +183,7 @@ def test_routing(routing, proxy, present, wanted):
 
 
 def test_kubeadm_is_told_only_what_it_does_not_do_itself():
-    wanted = {**front_proxy.wanted_flags(host(BARE), [], {}, "true"), "requestheader-allowed-names": "aggregator"}
+    wanted = {**front_proxy.wanted_flags(host(BARE), [], {}, "true"), "requestheader-allowed-names": ["aggregator"]}
     kept = front_proxy.beside_kubeadm(wanted, "/etc/kubernetes/pki")
     assert {name: value for name, value in kept.items() if value is not None} == {
         "requestheader-allowed-names": "aggregator",

@@ -33,24 +33,6 @@ def test_split_nul(data, expected):
 
 
 @pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        (["kubelet", "--a=1", "--b", "2", "--c", "--d=x=y"], {"a": "1", "b": "2", "c": "true", "d": "x=y"}),
-        (["kube-apiserver", "--a=1", "--a=2"], {"a": "2"}),
-        (["kube-apiserver", "--allowed-names="], {"allowed-names": ""}),
-        (["etcd", "-name", "e1", "-v"], {"name": "e1", "v": "true"}),
-        (["kubelet", "--feature_gates=A=true"], {"feature-gates": "A=true"}),
-        (["hyperkube", "kubelet", "--a=1"], {"a": "1"}),
-        (["kubelet", "--a=1", "--", "--b=2"], {"a": "1"}),
-        (["kubelet", "-", "--", "--b"], {}),
-        ([], {}),
-    ],
-)
-def test_flags_of(argv, expected):
-    assert processes.flags_of(argv) == expected
-
-
-@pytest.mark.parametrize(
     ("argv", "comm", "expected"),
     [
         (["/usr/bin/kubelet", "--config=x"], "kubelet", "kubelet"),
