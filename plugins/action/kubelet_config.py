@@ -66,7 +66,8 @@ class ActionModule(EditorAction):
             )
 
         target = sources.own_drop_in or sources.main
-        assert target is not None  # find_sources leaves with an error otherwise
+        if target is None:
+            raise EditError("The kubelet reads no configuration file; set its flags with component_flags instead.")
         paths = [path for path in (sources.main, *sources.drop_ins, target) if path]
         files = self.read(paths)
         after, overriding_files = plan(sources, files, target, config, may_create=bool(arguments["path"]))

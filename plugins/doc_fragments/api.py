@@ -25,6 +25,12 @@ options:
       - Seconds that a single request may take, from connecting to the last byte.
     type: float
     default: 10
+attributes:
+  action_group:
+    description: Action is part of action groups, for which C(module_defaults) sets options once.
+    support: full
+    membership:
+      - kubemetrics.aggregation.api
 requirements:
   - kubernetes (Python library) on the machine that the module runs on
 notes:

@@ -22,6 +22,9 @@ description:
   - Tells whether the API server would go through an HTTP proxy, by its environment as
     M(kubemetrics.aggregation.component_info) shows it, and whether the proxy lets it.
   - The host needs nothing but Python. Certificates are decoded on the controller.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes.info
+  - kubemetrics.aggregation.host.probe
 options:
   client_cert:
     description:
@@ -93,24 +96,6 @@ options:
       - The proxy variables of the API server, RV(kubemetrics.aggregation.component_info#module:components.environ).
     type: dict
     default: {}
-  timeout:
-    description:
-      - Seconds for each step. The API server's own check takes 5.
-    type: float
-    default: 5
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
-    support: N/A
-    details: The module changes nothing.
-  idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
-    support: full
-requirements:
-  - cryptography (Python library) on the controller
 notes:
   - Needs root on the host, to read the key.
 seealso:

@@ -21,6 +21,7 @@ description:
 extends_documentation_fragment:
   - kubemetrics.aggregation.api
   - kubemetrics.aggregation.wait
+  - kubemetrics.aggregation.attributes.info
 options:
   name:
     description:
@@ -48,21 +49,10 @@ options:
     type: str
   attempts:
     description:
-      - Requests to each server. All of them have to succeed for RV(servers.ok).
+      - Requests to each server. All of them have to succeed for RV(servers[].ok).
       - After a request that was not answered in time no more are sent to that server for that APIService.
     type: int
     default: 3
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
-    support: N/A
-    details: The module changes nothing.
-  idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
-    support: full
 requirements:
   - cryptography (Python library) on the machine that the module runs on
 notes:

@@ -15,6 +15,8 @@ description:
   - Runs M(kubemetrics.aggregation.component_info) on the host, once, and puts beside it what the inventory knows. The
     result is what the role C(cluster) keeps as the fact C(cluster_host).
   - A failure says in one sentence what is wrong with the host and what to do.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes.info
 options:
   control_plane:
     description:
@@ -65,17 +67,6 @@ options:
       - Seconds that examining the host may take.
     type: int
     default: 10
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
-    support: N/A
-    details: The module changes nothing.
-  idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
-    support: full
 requirements:
   - cryptography (Python library) on the controller
 seealso:

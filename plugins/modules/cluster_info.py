@@ -17,6 +17,8 @@ description:
     C(cluster).
   - Meant for a task with C(run_once) that is delegated to where the kubeconfig is. It needs time in proportion to the
     number of hosts.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes.info
 options:
   hosts:
     description:
@@ -71,17 +73,6 @@ options:
       - Seconds within which an API server that has just been started has to answer.
     type: int
     default: 0
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
-    support: N/A
-    details: The module changes nothing.
-  idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
-    support: full
 seealso:
   - module: kubemetrics.aggregation.cluster_state_info
   - module: kubemetrics.aggregation.cluster_host_info

@@ -18,6 +18,7 @@ description:
     that does not answer is reported, not fatal.
 extends_documentation_fragment:
   - kubemetrics.aggregation.api
+  - kubemetrics.aggregation.attributes.info
 options:
   servers:
     description:
@@ -42,19 +43,6 @@ options:
     description: Seconds to wait at most. V(0) is a single look.
     type: int
     default: 120
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in
-      diff mode.
-    support: N/A
-    details: The module changes nothing.
-  idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation
-      indicates no change.
-    support: full
 seealso:
   - module: kubemetrics.aggregation.component_info
   - module: kubemetrics.aggregation.apiservice_info
@@ -217,8 +205,7 @@ def first_answer(api: kube.Api, servers: t.Sequence[str]) -> Answer:
             )
         except kube.KubeError as exc:
             first = first or exc
-    assert first is not None, "there is always a server to ask"
-    raise first
+    raise first or kube.KubeError("There is no API server to ask.")
 
 
 def judge(nodes: t.Sequence[t.Mapping[str, t.Any]], wanted: t.Sequence[str]) -> Observation:

@@ -23,6 +23,10 @@ description:
     caller, after a daemon-reload if RV(daemon_reload) says so.
   - k3s, RKE2 and minikube write these definitions themselves. There the task fails with the lines that their own
     configuration needs.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes
+  - kubemetrics.aggregation.host
+  - kubemetrics.aggregation.records.backup
 options:
   component:
     description:
@@ -58,30 +62,16 @@ options:
       - Whether to remove flags that this version no longer has. If V(false), they are only reported.
     type: bool
     default: false
-  backup:
-    description:
-      - Whether to keep the old files and a record of the change below O(state_dir), so that it can be undone.
-    type: bool
-    default: true
-  state_dir:
-    description:
-      - Where backups and records are kept on the host, for root alone.
-    type: path
-    default: /var/lib/kubemetrics
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
     details: A read-only file system, lack of space and lack of permission are found in check mode, too.
   diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
     support: full
     details: Variables of environment files that look like secrets are masked.
   idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
     support: full
 notes:
-  - The decision is made on the controller; the host needs nothing but Python.
   - A unit file that belongs to a package of the distribution is overridden by a changed copy below
     C(/etc/systemd/system), because an update of the package would undo a change in place.
   - An environment file may be read by several services. A flag that stands in such a file changes for all of them.

@@ -19,6 +19,9 @@ description:
   - One call gathers everything that is to be known of a host, in about a quarter of a second.
   - Processes of clusters that are nested in this host (nodes in containers, hosted control planes in pods) are
     left out.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes.info
+  - kubemetrics.aggregation.host
 options:
   components:
     description:
@@ -51,20 +54,7 @@ options:
       - Seconds after which the module gives up and fails.
     type: int
     default: 10
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
-    support: N/A
-    details: The module changes nothing.
-  idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
-    support: full
 notes:
-  - Needs root, because command lines are public but environments, namespaces and configuration files are not.
-  - Needs nothing but Python on the host.
   - An executable from a container image is asked for its version as an unprivileged user, never as root.
 seealso:
   - module: kubemetrics.aggregation.apiservice_info

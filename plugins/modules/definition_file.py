@@ -7,17 +7,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: definition_file
-short_description: Read and atomically replace the files that define a component
+short_description: Read and atomically replace the files that define a component (internal)
 version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - The host's half of the editors M(kubemetrics.aggregation.component_flags) and
-    M(kubemetrics.aggregation.kubelet_config), which decide on the controller what a file shall hold. Use those; this
-    one is documented for whoever debugs them.
+  - Internal to this collection. Its options may change in any release; it is documented for debugging only.
+  - It is the part of M(kubemetrics.aggregation.component_flags) and M(kubemetrics.aggregation.kubelet_config) that runs
+    on the host. Use those modules instead.
   - A replacement takes place only if each file still has the content that the decision was based on. All files are
     backed up and staged before the first one is renamed into place; if one of them fails, the others are put back.
   - Mode, owner and extended attributes stay. A symbolic link stays, and the file that it points to is replaced.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes
+  - kubemetrics.aggregation.host
+  - kubemetrics.aggregation.records.backup
 options:
   operation:
     description:
@@ -78,30 +82,15 @@ options:
     description:
       - The component that is concerned, for the record.
     type: str
-  backup:
-    description:
-      - Whether to keep the old files and a record of the change below O(state_dir), so that it can be undone.
-    type: bool
-    default: true
-  state_dir:
-    description:
-      - Where records and backups are kept, for root alone. Never a directory that a kubelet or systemd loads.
-    type: path
-    default: /var/lib/kubemetrics
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
     details: A read-only file system, lack of space and lack of permission are found in check mode, too.
   diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
     support: none
     details: The editors, which know the meaning of the files, return the diff.
   idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
     support: full
-notes:
-  - Needs nothing but Python on the host.
 seealso:
   - module: kubemetrics.aggregation.component_flags
   - module: kubemetrics.aggregation.kubelet_config

@@ -19,6 +19,7 @@ description:
 extends_documentation_fragment:
   - kubemetrics.aggregation.api
   - kubemetrics.aggregation.wait
+  - kubemetrics.aggregation.attributes.info
 options:
   server:
     description:
@@ -42,17 +43,6 @@ options:
     type: list
     elements: str
     default: []
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
-    support: N/A
-    details: The module changes nothing.
-  idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
-    support: full
 requirements:
   - cryptography (Python library) on the machine that the module runs on
 seealso:

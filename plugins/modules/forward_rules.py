@@ -23,6 +23,10 @@ description:
   - Nothing that others made is removed. All rules are saved before a change, the files are a recorded change that
     M(kubemetrics.aggregation.recorded_change) rolls back, and a timer on the host restores everything after
     O(revert_after) seconds, unless it is stopped.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes
+  - kubemetrics.aggregation.host
+  - kubemetrics.aggregation.records
 options:
   state:
     description:
@@ -72,11 +76,6 @@ options:
     description:
       - With O(state=synced), the id of the change that replaced the files.
     type: str
-  state_dir:
-    description:
-      - Where records, backups and saved rules are kept.
-    type: path
-    default: /var/lib/kubemetrics
   timeout:
     description:
       - Seconds for each command.
@@ -84,16 +83,13 @@ options:
     default: 30
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
     support: full
   idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
     support: full
 notes:
-  - Needs root, and systemd where something has to be changed.
+  - Needs systemd where something has to be changed.
   - The legacy tables of iptables are looked at only where the kernel has them already.
 seealso:
   - module: kubemetrics.aggregation.host_network_info

@@ -18,6 +18,9 @@ description:
     V(stage) puts the certificate beside the new key, so that the pair can be tried before it is used.
   - With V(create_ca) a CA of its own is made, and with V(trust) a control plane gets the CA file.
   - Use the role C(front_proxy_pki), which decides what has to be done.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes
+  - kubemetrics.aggregation.host
 options:
   operation:
     description:
@@ -82,20 +85,16 @@ options:
     type: path
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
     details: Every step but V(trust) reports a change without taking it, and hands out nothing.
   diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
     support: none
   idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
     support: none
     details: V(trust) is idempotent. The other steps make something new each time.
 requirements:
   - The C(openssl) program on the control planes, 1.1.1 or later
 notes:
-  - Needs root.
   - Files are replaced atomically. A kube-apiserver loads new ones by itself, and keeps the old pair until the new one
     is complete.
 seealso:

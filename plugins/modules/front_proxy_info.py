@@ -15,6 +15,9 @@ description:
   - Reads the certificates of the front proxy, which the API server proves itself with to aggregated API servers, and
     tells whether certificates and keys belong together.
   - Certificates are returned as they are, for the controller to decode. Keys do not leave the host.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes.info
+  - kubemetrics.aggregation.host
 options:
   ca_file:
     description:
@@ -45,20 +48,6 @@ options:
     type: list
     elements: str
     default: []
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
-    support: N/A
-    details: The module changes nothing.
-  idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
-    support: full
-notes:
-  - Needs root, to read the keys.
-  - Needs nothing but Python on the host.
 seealso:
   - module: kubemetrics.aggregation.front_proxy_certificate
   - module: kubemetrics.aggregation.extension_authentication_info

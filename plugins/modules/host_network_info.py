@@ -19,6 +19,9 @@ description:
     that decides.
   - Nothing is loaded or created by looking; the legacy tables of iptables are read only where the kernel has them
     already.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes.info
+  - kubemetrics.aggregation.host
 options:
   pod_cidrs:
     description:
@@ -51,20 +54,8 @@ options:
       - Seconds for each command and for the request to O(time_server).
     type: float
     default: 5
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
-    support: N/A
-    details: The module changes nothing.
-  idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
-    support: full
 notes:
-  - Needs root, to read rules.
-  - Needs nothing but Python on the host. What there is of C(iptables), C(nft), C(ip) and C(systemctl) is used.
+  - Uses C(iptables), C(nft), C(ip) and C(systemctl) where the host has them.
 seealso:
   - module: kubemetrics.aggregation.component_info
   - module: kubemetrics.aggregation.aggregator_info

@@ -20,6 +20,9 @@ description:
   - Everything else in the documents, comments and order included, stays byte for byte as it is.
   - Running hosts are not changed by this; see M(kubemetrics.aggregation.component_flags) and
     M(kubemetrics.aggregation.kubelet_config).
+extends_documentation_fragment:
+  - kubemetrics.aggregation.api
+  - kubemetrics.aggregation.attributes
 options:
   component:
     description:
@@ -70,18 +73,13 @@ options:
       - Whether a cluster without kubeadm's ConfigMap is an error. If V(false), nothing is done there.
     type: bool
     default: true
-extends_documentation_fragment:
-  - kubemetrics.aggregation.api
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
     support: full
     details: The values of C(staticPodURLHeader) are masked.
   idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
     support: full
 notes:
   - The ConfigMap is changed only if it still is the one that the decision was based on; otherwise it is read again.

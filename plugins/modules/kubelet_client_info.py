@@ -21,6 +21,7 @@ description:
   - Keys are not needed.
 extends_documentation_fragment:
   - kubemetrics.aggregation.api
+  - kubemetrics.aggregation.attributes.info
 options:
   clients:
     description:
@@ -33,21 +34,10 @@ options:
       - The client CA of each kubelet (C(clientCAFile)) as PEM, by a name of the caller's choice.
     type: dict
     default: {}
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in
-      diff mode.
-    support: N/A
-    details: The module changes nothing. A SubjectAccessReview is a question, and nothing of it is kept.
-  idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation
-      indicates no change.
-    support: full
 requirements:
   - cryptography (Python library) on the machine that the module runs on
+notes:
+  - Sends SubjectAccessReviews. The API server answers them and stores nothing.
 seealso:
   - module: kubemetrics.aggregation.kubelet_config
   - module: kubemetrics.aggregation.kubelet_info

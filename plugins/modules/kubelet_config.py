@@ -20,6 +20,10 @@ description:
     byte for byte as they are.
   - Flags of the running kubelet that win over the file are named.
   - The kubelet reads its configuration only when it starts; restart it when this task has changed something.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes
+  - kubemetrics.aggregation.host
+  - kubemetrics.aggregation.records.backup
 options:
   config:
     description:
@@ -39,30 +43,16 @@ options:
         setting void.
     type: bool
     default: false
-  backup:
-    description:
-      - Whether to keep the old file and a record of the change below O(state_dir), so that it can be undone.
-    type: bool
-    default: true
-  state_dir:
-    description:
-      - Where backups and records are kept on the host, for root alone.
-    type: path
-    default: /var/lib/kubemetrics
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
     details: A read-only file system, lack of space and lack of permission are found in check mode, too.
   diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
     support: full
     details: The values of C(staticPodURLHeader) are masked.
   idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
     support: full
 notes:
-  - The decision is made on the controller; the host needs nothing but Python.
   - The file is replaced atomically, with its mode, owner and extended attributes. A symbolic link stays a link.
 seealso:
   - module: kubemetrics.aggregation.component_flags

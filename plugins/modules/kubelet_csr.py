@@ -30,6 +30,7 @@ description:
 extends_documentation_fragment:
   - kubemetrics.aggregation.api
   - kubemetrics.aggregation.wait
+  - kubemetrics.aggregation.attributes
 options:
   nodes:
     description:
@@ -89,13 +90,10 @@ options:
       - In check mode there is nothing to wait for, and the module looks once.
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
     support: full
   idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
     support: full
     details: Unless a kubelet has asked for another certificate in between.
 requirements:

@@ -15,6 +15,9 @@ description:
   - Connects from the host to kubelets, step by step, as a metrics server does - the port, the certificate and whether
     it verifies, the answer without credentials, the answer with a token, and the old read-only port.
   - The host needs nothing but Python. Certificates are decoded on the controller.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes.info
+  - kubemetrics.aggregation.host.probe
 options:
   addresses:
     description:
@@ -58,27 +61,9 @@ options:
       - Whether requests, and with them O(token), go only to a kubelet whose certificate verifies.
       - V(false) sends them to whoever answers. Use it only with a token that is worth nothing elsewhere, and to look
         at kubelets that have no certificate of the cluster yet.
-      - RV(kubelets.tls.verified) is true to the facts either way.
+      - RV(kubelets[].tls.verified) is true to the facts either way.
     type: bool
     default: true
-  timeout:
-    description:
-      - Seconds for each step.
-    type: float
-    default: 5
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
-    support: N/A
-    details: The module changes nothing.
-  idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
-    support: full
-requirements:
-  - cryptography (Python library) on the controller
 seealso:
   - module: kubemetrics.aggregation.kubelet_csr
 """
@@ -164,7 +149,7 @@ kubelets:
               certificate does not verify.
           type: dict
     authenticated:
-      description: The request with O(token), like RV(kubelets.anonymous); null without a token.
+      description: The request with O(token), like RV(kubelets[].anonymous); null without a token.
       type: dict
     read_only:
       description:

@@ -20,6 +20,7 @@ description:
     add-on), so that nothing is taken over by accident.
 extends_documentation_fragment:
   - kubemetrics.aggregation.api
+  - kubemetrics.aggregation.attributes.info
 options:
   namespace:
     description: Namespace of the metrics server.
@@ -37,19 +38,6 @@ options:
     description: With O(pods), the number of log lines to fetch from pods that are not ready.
     type: int
     default: 5
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in
-      diff mode.
-    support: N/A
-    details: The module changes nothing.
-  idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation
-      indicates no change.
-    support: full
 seealso:
   - module: kubemetrics.aggregation.apiservice_info
   - module: kubemetrics.aggregation.resource_metrics_info

@@ -20,6 +20,7 @@ description:
   - The token is a secret. Run the task with C(no_log), and hand it on to M(kubemetrics.aggregation.kubelet_info).
 extends_documentation_fragment:
   - kubemetrics.aggregation.api
+  - kubemetrics.aggregation.attributes
 options:
   state:
     description:
@@ -39,14 +40,11 @@ options:
     default: metrics-server
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
     details: There is no token in check mode.
   diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
     support: none
   idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
     support: full
     details: Each run gets another token.
 seealso:

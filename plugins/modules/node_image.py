@@ -15,6 +15,9 @@ description:
   - Manages the images of one repository in the container runtime that the host's kubelet uses, without a registry.
     With containerd a loaded image is pinned, so that the kubelet does not remove it to free space.
   - C(ctr), C(podman) or C(docker) of the host do the work.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes
+  - kubemetrics.aggregation.host
 options:
   repository:
     description: Name of the images without a tag, with the registry in front, such as V(localhost/example/server).
@@ -50,16 +53,11 @@ options:
     default: 300
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
     support: full
   idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
     support: full
-notes:
-  - Needs root.
 seealso:
   - module: kubemetrics.aggregation.server_image
 """

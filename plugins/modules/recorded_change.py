@@ -16,6 +16,10 @@ description:
     and can be taken back in the same way.
   - Refuses if one of the files was edited since, because that edit would be lost.
   - Files only. Restarting what reads them is up to the caller; the kubelet does it by itself for a static pod.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes
+  - kubemetrics.aggregation.host
+  - kubemetrics.aggregation.records
 options:
   id:
     description:
@@ -27,24 +31,14 @@ options:
       - Whether to take the change back although a file was edited since. That edit is backed up.
     type: bool
     default: false
-  state_dir:
-    description:
-      - Where records and backups are kept.
-    type: path
-    default: /var/lib/kubemetrics
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
     support: full
     details: What looks like a secret is masked.
   idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
     support: full
-notes:
-  - Needs root, because records and backups are for root alone.
 seealso:
   - module: kubemetrics.aggregation.recorded_changes_info
 """

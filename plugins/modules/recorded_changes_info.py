@@ -14,25 +14,10 @@ author:
 description:
   - Lists what the editors M(kubemetrics.aggregation.component_flags) and M(kubemetrics.aggregation.kubelet_config)
     recorded on the host, the oldest change first, and tells of each whether its files still are as it left them.
-options:
-  state_dir:
-    description:
-      - Where the records are kept.
-    type: path
-    default: /var/lib/kubemetrics
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
-    support: N/A
-    details: The module changes nothing.
-  idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
-    support: full
-notes:
-  - Needs root, because records and backups are for root alone.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes.info
+  - kubemetrics.aggregation.host
+  - kubemetrics.aggregation.records
 seealso:
   - module: kubemetrics.aggregation.recorded_change
 """

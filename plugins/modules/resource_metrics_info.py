@@ -20,6 +20,7 @@ description:
 extends_documentation_fragment:
   - kubemetrics.aggregation.api
   - kubemetrics.aggregation.wait
+  - kubemetrics.aggregation.attributes.info
 options:
   servers:
     description:
@@ -56,17 +57,6 @@ options:
         it. A rate needs two samples.
     type: int
     default: 60
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
-    support: N/A
-    details: The module changes nothing.
-  idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
-    support: full
 seealso:
   - module: kubemetrics.aggregation.apiservice_info
 """
@@ -148,7 +138,7 @@ servers:
           type: list
           elements: dict
     pods:
-      description: The same for pods, which are named C(NAMESPACE/NAME), without RV(servers.nodes.usage).
+      description: The same for pods, which are named C(NAMESPACE/NAME), without RV(servers[].nodes.usage).
       type: dict
   sample:
     - server: https://192.0.2.11:6443

@@ -9,13 +9,16 @@ DOCUMENTATION = r"""
 module: server_image
 short_description: Build the bundled metrics server's image into an archive
 version_added: 0.1.0
-author: The kubemetrics.aggregation maintainers (@kubemetrics)
+author:
+  - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
   - Unpacks the wheels of the server's pinned dependencies, for the Python and the architecture of the base image, and
     puts them and the server onto the base with C(buildah) or C(podman). Nothing runs inside the image while it is
     built, so that the base needs no shell and the build no network of its own.
   - The result is an archive that every container runtime loads. It is kept, and built again only when it is missing.
   - Runs where the collection's source is, which is the controller.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes
 options:
   source:
     description: Folder of the server's source, with its C(pyproject.toml) and C(Containerfile).
@@ -56,12 +59,14 @@ requirements:
   - buildah or podman
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying the target.
     support: full
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
     support: none
     details: An image is no text.
+seealso:
+  - module: kubemetrics.aggregation.node_image
+  - plugin: kubemetrics.aggregation.server_image_tag
+    plugin_type: lookup
 """
 
 EXAMPLES = r"""

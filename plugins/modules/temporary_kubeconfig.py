@@ -15,6 +15,8 @@ description:
   - Reads a kubeconfig on the host and writes it on the controller, for its user alone. What it has in other files is
     put into it.
   - Reports no change, because the file comes and goes within a play.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes
 options:
   state:
     description:
@@ -43,14 +45,11 @@ options:
     default: true
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: none
     details: It writes and removes its file in check mode, too.
   diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
     support: none
   idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
     support: partial
     details: V(present) fails where the file exists.
 seealso:

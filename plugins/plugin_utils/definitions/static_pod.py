@@ -143,10 +143,9 @@ class StaticPod:
         return ["spec", "containers", self._container, key, position]
 
     def _apply(self, step: flag_model.Edit) -> None:
-        if step.action == "add":
+        if step.action == "add" or step.flag is None:
             self._add(f"--{step.name}={step.value}")
             return
-        assert step.flag is not None
         flag = step.flag
         if step.action == "remove":
             for index in reversed(range(flag.start, flag.end)):

@@ -274,10 +274,9 @@ class SystemdService:
         return flags, units, variables, self.references
 
     def _apply(self, step: flag_model.Edit) -> None:
-        if step.action == "add":
+        if step.action == "add" or step.flag is None:
             self._add(f"--{step.name}={step.value}")
             return
-        assert step.flag is not None
         arguments = self.arguments[step.flag.start : step.flag.end]
         if step.action == "remove":
             # The later word first: the places of the earlier one stay true.
@@ -298,7 +297,8 @@ class SystemdService:
     def _encode(self, region: Region, text: str) -> str:
         if region.kind == "exec":
             return st.quote_command(text, expands=region.expands)
-        assert region.quote
+        if not region.quote:
+            raise ValueError(f"The value of {region.variable} in {region.path} cannot be edited in place.")
         inner = st.quote(text)
         if region.kind == "file":
             return st.escape_environment(inner, region.quote)
