@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-r"""Every template compiles, on 2.18 too: it doubles backslashes in strings, so that a quote cannot be escaped as in 'it\'s'."""
+r"""Every template compiles. 2.18 doubles backslashes in strings, so that a quote cannot be escaped as in 'it\'s'."""
 
 from __future__ import annotations
 
