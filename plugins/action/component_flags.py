@@ -12,6 +12,7 @@ import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import processes
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags as flag_model
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import masking
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions import flag_history
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.editor import (
     Change,
@@ -206,8 +207,8 @@ class ActionModule(EditorAction):
             "unit": found["unit"] if kind == "systemd" else None,
             "files": changed_paths,
             "daemon_reload": kind == "systemd" and any(path.endswith((".service", ".conf")) for path in changed_paths),
-            "previous": masked(previous_values(component, wanted, edited.flags_before, edited.flags_after)),
-            "flags": masked(flag_model.effective(edited.flags_after, component)),
+            "previous": masking.mask_flags(previous_values(component, wanted, edited.flags_before, edited.flags_after)),
+            "flags": masking.mask_flags(flag_model.effective(edited.flags_after, component)),
             "obsolete_flags": [one._asdict() for one in obsolete],
             "duplicate_flags": flag_model.duplicates(edited.flags_after, component),
             "added_mounts": edited.added_mounts,
@@ -268,16 +269,13 @@ def differing(component: str, wanted: t.Mapping[str, t.Any], argv: t.Sequence[st
     return list(dict.fromkeys(step.name for step in steps))
 
 
-def masked(values: dict[str, t.Any]) -> dict[str, t.Any]:
-    return {
-        name: processes.MASK if name in processes.SECRET_FLAGS and value is not None else value
-        for name, value in values.items()
-    }
-
-
 def distribution_advice(component: str, kind: str, wanted: t.Mapping[str, t.Any]) -> str:
     path, name = DISTRIBUTION_SOURCES[kind]
-    pairs = [(flag, text) for flag, value in wanted.items() for text in flag_model.values_of(component, flag, value)]
+    pairs = [
+        (flag, text)
+        for flag, value in wanted.items()
+        for text in flag_model.values_of(component, flag, masking.mask_flag(flag, value))
+    ]
     if path is None:
         short = component.replace("kube-", "", 1)
         shown = " ".join(f"--extra-config={short}.{flag}={text}" for flag, text in pairs)

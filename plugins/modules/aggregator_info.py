@@ -236,6 +236,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import probes, processes
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import masking
 
 MAX_PARALLEL = 16
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
@@ -332,7 +333,7 @@ def probe(kind: str, host: str, port: int, usable: bool, params: t.Mapping[str, 
             target["response"] = send_request(host, port, params)
     if target["proxy"]:
         target["tunnel"] = probes.through_proxy(target["proxy"], host, port, params["timeout"])
-        target["proxy"] = processes.strip_userinfo(target["proxy"])
+        target["proxy"] = masking.strip_userinfo(target["proxy"])
     target["verdict"] = verdict_of(target)
     return target
 

@@ -68,7 +68,7 @@ attributes:
     details: A read-only file system, lack of space and lack of permission are found in check mode, too.
   diff_mode:
     support: full
-    details: Variables of environment files that look like secrets are masked.
+    details: What is a secret is masked, in flags, variables and manifests.
   idempotent:
     support: full
 notes:

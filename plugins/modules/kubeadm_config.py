@@ -78,7 +78,7 @@ attributes:
     support: full
   diff_mode:
     support: full
-    details: The values of C(staticPodURLHeader) are masked.
+    details: What is a secret is masked.
   idempotent:
     support: full
 notes:
@@ -135,8 +135,8 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import kube, kubeadm
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host.processes import mask_kubelet_config
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags, kubelet_values
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import mask_text
 
 ATTEMPTS = 5
 
@@ -296,7 +296,7 @@ def main() -> t.NoReturn:
         )
         outcome = run(api, params, module.check_mode)
     except (kube.KubeError, kubeadm.KubeadmError) as exc:
-        module.fail_json(msg=str(exc))
+        module.fail_json(msg=mask_text(str(exc)))
     if not outcome.exists and params["required"]:
         module.fail_json(
             msg=f"The cluster has no ConfigMap {outcome.config_map}, so kubeadm did not make it; change the source "
@@ -313,8 +313,8 @@ def main() -> t.NoReturn:
         result["diff"] = {
             "before_header": outcome.config_map,
             "after_header": outcome.config_map,
-            "before": mask_kubelet_config(outcome.before),
-            "after": mask_kubelet_config(outcome.after),
+            "before": mask_text(outcome.before),
+            "after": mask_text(outcome.after),
         }
     module.exit_json(**result)
 

@@ -49,7 +49,7 @@ attributes:
     details: A read-only file system, lack of space and lack of permission are found in check mode, too.
   diff_mode:
     support: full
-    details: The values of C(staticPodURLHeader) are masked.
+    details: What is a secret is masked.
   idempotent:
     support: full
 notes:

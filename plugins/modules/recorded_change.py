@@ -74,11 +74,11 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import mask_definition
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import mask_text
 
 
 def shown(content: t.Optional[bytes]) -> str:
-    return mask_definition((content or b"").decode("utf-8", "replace"))
+    return mask_text((content or b"").decode("utf-8", "replace"))
 
 
 def main() -> t.NoReturn:

@@ -12,6 +12,7 @@ import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import kubelets, processes
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags as flag_model
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import masking
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
 
 DEFAULT_KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
@@ -158,7 +159,7 @@ class Host:
             drop_ins.append(
                 {
                     "path": found[len(prefix) :],
-                    "text": None if content is None else processes.mask_kubelet_config(content),
+                    "text": None if content is None else masking.mask_kubelet_config(content),
                 }
             )
         static_pod_path = processes.static_pod_path_of(text, flags)
@@ -176,11 +177,13 @@ class Host:
             "path": path,
             "exists": text is not None,
             "source": source,
-            "text": None if text is None else processes.mask_kubelet_config(text),
+            "text": None if text is None else masking.mask_kubelet_config(text),
             "drop_in_dir": drop_in_dir,
             "drop_ins": drop_ins,
             "static_pod_path": static_pod_path,
-            "overriding_flags": {name: value for name, value in sorted(flags.items()) if name in CONFIG_FLAGS},
+            "overriding_flags": masking.mask_flags(
+                {name: flags[name] for name in sorted(flags) if name in CONFIG_FLAGS}
+            ),
             "changed_since_start": bool(newer),
             "newer_files": [name[len(prefix) :] for name in newer],
         }
@@ -289,7 +292,7 @@ def describe_one(
         return result
 
     in_process = name not in host.by_component
-    argv = processes.mask_argv(process.argv)
+    argv = masking.mask_argv(process.argv)
     pod_uid = processes.pod_uid_of(process.cgroups)
     managed_by = "k3s" if in_process else processes.manager_of(process.argv, pod_uid, unit_name)
     if managed_by in ("k3s", "rke2"):

@@ -14,7 +14,8 @@ import subprocess
 import time
 import typing as t
 
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import Value, normalize
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import Value
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import strip_userinfo
 
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "etcd")
 
@@ -23,8 +24,6 @@ K3S_SERVER_COMPONENTS = COMPONENTS
 K3S_AGENT_COMPONENTS = ("kube-proxy", "kubelet")
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-SECRET_FLAGS = ("manifest-url-header", "token", "agent-token", "bootstrap-token")
-MASK = "********"
 
 _COMM_LENGTH = 15
 _UNPRIVILEGED_ID = 65534
@@ -32,7 +31,6 @@ _MAX_FILE = 1 << 20
 _POD_UID = re.compile(
     r"kubepods[^\n]*?[-/]pod([0-9a-f]{32}|[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})"
 )
-_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/@\s,]*@")
 _VERSION = re.compile(r"\bv?\d+\.\d+\.\d+[0-9A-Za-z.+-]*")
 
 
@@ -57,32 +55,6 @@ def split_nul(data: bytes) -> t.List[str]:
         return []
     text = data.decode("utf-8", "replace")
     return (text[:-1] if text.endswith("\0") else text).split("\0")
-
-
-def strip_userinfo(value: str) -> str:
-    """A URL, or a list of them, without user names and passwords."""
-    value = _USERINFO.sub(lambda match: match.group("scheme"), value)
-    # A proxy variable may lack the scheme: user:password@proxy:3128.
-    return re.sub(r"^[^/@\s,]+@", "", value)
-
-
-def mask_argv(argv: t.Sequence[str]) -> t.List[str]:
-    """The command line with the values that are secrets taken out."""
-    masked: t.List[str] = []
-    hide_next = False
-    for argument in argv:
-        if hide_next and not argument.startswith("-"):
-            masked.append(MASK)
-            hide_next = False
-            continue
-        hide_next = False
-        name, equals, value = argument.partition("=")
-        if argument.startswith("-") and normalize(name) in SECRET_FLAGS:
-            hide_next = not equals
-            masked.append(name + equals + (MASK if value else ""))
-        else:
-            masked.append(_USERINFO.sub(lambda match: match.group("scheme"), argument))
-    return masked
 
 
 def component_of(argv: t.Sequence[str], comm: str = "") -> t.Optional[str]:
@@ -230,74 +202,6 @@ def static_pod_path_of(config_text: t.Optional[str], flags: t.Mapping[str, Value
     """The directory of static pods of a kubelet: a flag wins over the file."""
     path = str(flags.get("pod-manifest-path") or "") or yaml_value(config_text or "", "staticPodPath")
     return path.rstrip("/") or "/" if path else None
-
-
-def mask_kubelet_config(text: str) -> str:
-    """A kubelet configuration without the values of staticPodURLHeader, still of the same form."""
-    result = []
-    position = 0
-    for match in re.finditer(r"""["']?staticPodURLHeader["']?[ \t]*:[ \t]*""", text):
-        if match.start() < position:
-            continue
-        result.append(text[position : match.end()])
-        position = match.end()
-        if text[position : position + 1] == "{":
-            result.append('{"masked": ["%s"]}' % MASK)
-            position = _end_of_flow(text, position)
-            continue
-        line_start = text.rfind("\n", 0, match.start()) + 1
-        indent = match.start() - line_start
-        end = text.find("\n", position)
-        end = len(text) if end < 0 else end
-        empty = text[position:end].split("#")[0].strip() in ("", "null", "~")
-        result.append(text[position:end] if empty else '"%s"' % MASK)
-        block, position = _masked_block(text, end, indent)
-        result.append(block)
-    result.append(text[position:])
-    return "".join(result)
-
-
-def _end_of_flow(text: str, start: int) -> int:
-    depth = 0
-    quote = ""
-    position = start
-    while position < len(text):
-        char = text[position]
-        if quote:
-            if char == "\\" and quote == '"':
-                position += 1
-            elif char == quote:
-                quote = ""
-        elif char in "\"'":
-            quote = char
-        elif char in "{[":
-            depth += 1
-        elif char in "}]":
-            depth -= 1
-            if depth == 0:
-                return position + 1
-        position += 1
-    return len(text)
-
-
-def _masked_block(text: str, start: int, indent: int) -> t.Tuple[str, int]:
-    """The lines below a key of a block mapping that belong to it, values masked, and where they end."""
-    kept = []
-    position = start
-    while position < len(text):
-        end = text.find("\n", position + 1)
-        end = len(text) if end < 0 else end
-        line = text[position + 1 : end]
-        stripped = line.strip()
-        if stripped and len(line) - len(line.lstrip(" \t")) <= indent:
-            break
-        key = re.match(r"""^(\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')\s*:)(.*)$""", line)
-        if key:
-            kept.append("\n" + key.group(1) + (' "%s"' % MASK if key.group(2).strip() else ""))
-        elif stripped.startswith("-"):
-            kept.append("\n" + line[: line.index("-")] + '- "%s"' % MASK)
-        position = end
-    return "".join(kept), position
 
 
 def rfc3339(seconds: float) -> str:

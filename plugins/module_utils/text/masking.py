@@ -2,22 +2,279 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Texts of definitions as they may be shown: what looks like a secret is taken out."""
+"""What may be shown: command lines, flags and the texts of definitions without what is secret in them.
+
+The only place that decides this. The texts are those of units, environment files, manifests, kubelet and kubeadm
+configurations; they are masked as text, because what is shown may be broken, and hosts have no parser for YAML.
+"""
 
 from __future__ import annotations
 
 import re
+import typing as t
 
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host.processes import MASK, mask_kubelet_config
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import normalize
 
-_SECRET_NAME = re.compile(r"(?i)(pass|secret|token|credential|access_?key|private)")
-_VARIABLE = re.compile(r"""^(\s*(?:Environment=)?["']?([A-Za-z_][A-Za-z0-9_]*)=)""")
+MASK = "********"
+
+_SECRET_WORD = r"(?:token|password|passwd|passphrase|secret|credentials?)"
+_SECRET_FLAG = re.compile(r"(^|-)" + _SECRET_WORD + r"$|^manifest-url-header$")
+_SECRET_VARIABLE = re.compile(r"(?i)(pass|secret|token|credential|access_?key|private)")
+#: Variables that name a file or a limit, and systemd's own directives, hold no secret.
+_HARMLESS_VARIABLE = re.compile(r"(?i:_(file|path|dir|ttl|name))$|^(Private[A-Z]|Pass[A-Z]|LoadCredential|ImportCred)")
+_SECRET_KEY = re.compile(r"(?i)(token|password|passwd|passphrase|secret|credentials?|certificatekey|key-?data)$")
+
+_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/@\s,\"']*@")
+_STANDING_ALONE = [
+    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
+    # A bootstrap token, and a JSON web token.
+    re.compile(r"(?<![\w./-])[a-z0-9]{6}\.[a-z0-9]{16}(?![\w./-])"),
+    re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*"),
+    re.compile(r"(?<=Bearer )[^\s\"',}\]]+|(?<=Basic )[\w+/=-]{6,}"),
+]
+_QUOTED = r"\\?\"(?:[^\"\\]|\\[^\"])*\\?\"|'[^'\n]*'"
+_FLAG = re.compile(
+    r"(?P<name>(?<![\w-])--?(?:(?:[A-Za-z0-9][\w-]*[-_])?" + _SECRET_WORD + r"|manifest[-_]url[-_]header))"
+    r"(?P<sign>=|[ \t]+(?:\\\n[ \t]*)?|[\"']?[ \t]*,\s*(?!-)|[\"']?[ \t]*(?:\#[^\n]*)?\n[ \t]*-[ \t]+)"
+    r"(?P<value>" + _QUOTED + r"|[^\s\"'\\]*)"
+)
+_ASSIGNED_ITEM = re.compile(
+    r"(?P<quote>[\"'])(?P<name>[A-Za-z_]\w*)=(?P<value>(?:\\.|(?!(?P=quote))[^\\])*)", re.DOTALL
+)
+_ASSIGNED_LINE = re.compile(
+    r"(?m)^(?P<lead>[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_]\w*)[ \t]*=[ \t]*)"
+    r"(?P<value>\"(?:[^\"\\]|\\.)*\"|'[^']*'|(?:[^\n\\]|\\(?:.|\n))*)",
+    re.DOTALL,
+)
+_ASSIGNED_WORD = re.compile(
+    r"(?P<lead>(?<=[\s=])(?P<name>[A-Za-z_]\w*)=)(?P<value>\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s\"']+)"
+)
+_KEY = r"[\"']?(?P<key>[A-Za-z][\w.-]*)[\"']?[ \t]*:"
+_SCALAR = r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\n]|'')*'|"
+_FLOW_PAIR = re.compile(
+    r"(?P<lead>[{,][ \t\n]*" + _KEY + r"[ \t]*)(?P<value>" + _SCALAR + r"[^,}\]\n\"'\[{ ][^,}\]\n]*)"
+)
+_BLOCK_PAIR = re.compile(
+    r"(?P<lead>^[ \t]*(?:-[ \t]+)*" + _KEY + r"[ \t]+)(?P<value>" + _SCALAR + r"[^\s\"'\[{#].*?)(?P<end>[ \t]*)$"
+)
+_NAME_LINE = re.compile(r"^[ \t]*(?:-[ \t]+)?[\"']?name[\"']?[ \t]*:[ \t]*[\"']?([\w./-]+)")
+_NOTHING = {"", "true", "false", "null", "~", '""', "''", MASK, '"%s"' % MASK}
 
 
-def mask_definition(text: str) -> str:
-    """A unit, an environment file, a manifest or a kubelet configuration for a diff."""
-    lines = []
-    for line in mask_kubelet_config(text).split("\n"):
-        match = _VARIABLE.match(line)
-        lines.append(match.group(1) + MASK if match and _SECRET_NAME.search(match.group(2)) else line)
-    return "\n".join(lines)
+def is_secret_flag(name: str) -> bool:
+    """Whether the value of a flag is a secret by itself; the name of a file with a secret is none."""
+    return bool(_SECRET_FLAG.search(normalize(name)))
+
+
+def strip_userinfo(value: str) -> str:
+    """A URL, or a list of them, without user names and passwords."""
+    value = _USERINFO.sub(lambda match: match.group("scheme"), value)
+    # A proxy variable may lack the scheme: user:password@proxy:3128.
+    return re.sub(r"^[^/@\s,]+@", "", value)
+
+
+def mask_argv(argv: t.Sequence[str]) -> t.List[str]:
+    """The command line with the values that are secrets taken out."""
+    masked: t.List[str] = []
+    hide_next = False
+    for argument in argv:
+        if hide_next and not argument.startswith("-"):
+            masked.append(MASK)
+            hide_next = False
+            continue
+        hide_next = False
+        name, equals, value = argument.partition("=")
+        if argument.startswith("-") and is_secret_flag(name):
+            hide_next = not equals
+            masked.append(name + equals + (MASK if value else ""))
+        else:
+            masked.append(_USERINFO.sub(lambda match: match.group("scheme"), argument))
+    return masked
+
+
+def mask_flags(values: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    """Flags by their names, as they may be returned; None (not set) stays."""
+    return {name: mask_flag(name, value) for name, value in values.items()}
+
+
+def mask_flag(name: str, value: t.Any) -> t.Any:
+    """The value of a flag as it may be shown."""
+    if is_secret_flag(name) and value not in (None, "", []):
+        return MASK
+    if isinstance(value, list):
+        return [mask_flag(name, entry) for entry in value]
+    return _USERINFO.sub(lambda match: match.group("scheme"), value) if isinstance(value, str) else value
+
+
+def mask_text(text: str) -> str:
+    """A definition, or a sentence about one, without secrets. Lines stay where they are, so that diffs stay true."""
+    text = mask_kubelet_config(text)
+    for pattern in _STANDING_ALONE:
+        text = pattern.sub(lambda match: MASK + "\n" * match.group(0).count("\n"), text)
+    text = _USERINFO.sub(lambda match: match.group("scheme") + MASK + "@", text)
+    text = _FLAG.sub(_mask_flag_match, text)
+    for pattern in (_ASSIGNED_ITEM, _ASSIGNED_LINE, _ASSIGNED_WORD):
+        text = pattern.sub(_mask_variable, text)
+    return _mask_pairs(text)
+
+
+def _hidden(value: str) -> str:
+    """The mask in the place of a value, in its quotes, over as many lines."""
+    quote = re.match(r"\\?[\"']", value)
+    mark = quote.group(0) if quote and value.endswith(quote.group(0)) and len(value) > len(quote.group(0)) else ""
+    return mark + MASK + "\n" * value.count("\n") + mark
+
+
+def _mask_flag_match(match: "t.Match[str]") -> str:
+    value = match.group("value")
+    if not value:
+        return match.group(0)
+    return match.group("name") + match.group("sign") + _hidden(value)
+
+
+def _mask_variable(match: "t.Match[str]") -> str:
+    name, value = match.group("name"), match.group("value")
+    if not value.strip() or not _SECRET_VARIABLE.search(name) or _HARMLESS_VARIABLE.search(name):
+        return match.group(0)
+    return match.group(0)[: match.start("value") - match.start(0)] + _hidden(value)
+
+
+def _mask_pairs(text: str) -> str:
+    """The pairs of YAML and JSON whose keys say that they are secrets, and the variables of containers."""
+    text = _mask_flow_env(text)
+    text = _FLOW_PAIR.sub(_mask_pair, text)
+    lines = text.split("\n")
+    result: t.List[str] = []
+    env_indent: t.Optional[int] = None
+    block_indent: t.Optional[int] = None
+    secret_name = False
+    for line in lines:
+        indent = len(line) - len(line.lstrip(" \t"))
+        stripped = line.strip()
+        if block_indent is not None and (not stripped or indent > block_indent):
+            result.append(line[:indent] + MASK if stripped else line)
+            continue
+        block_indent = None
+        if env_indent is not None and stripped and not stripped.startswith("#"):
+            inside = indent > env_indent or (indent == env_indent and stripped.startswith("-"))
+            env_indent = env_indent if inside else None
+        if re.match(r"^[ \t]*(-[ \t]+)?env:[ \t]*(#.*)?$", line):
+            env_indent = indent + (2 if stripped.startswith("-") else 0)
+        if stripped.startswith("-"):
+            secret_name = False
+        named = _NAME_LINE.match(line)
+        if named:
+            secret_name = is_secret_flag(named.group(1))
+        match = _BLOCK_PAIR.match(line)
+        hide = match is not None and (
+            _is_secret_key(match.group("key"))
+            or (match.group("key") == "value" and (env_indent is not None or secret_name))
+        )
+        if match is None or not hide or match.group("value") in _NOTHING:
+            result.append(line)
+        elif re.match(r"^[|>][0-9+-]*$", match.group("value")):
+            result.append(line)
+            block_indent = indent
+        else:
+            result.append(match.group("lead") + _hidden(match.group("value")) + match.group("end"))
+    return "\n".join(result)
+
+
+def _is_secret_key(key: str) -> bool:
+    return bool(_SECRET_KEY.search(key)) and key.lower() != "imagepullsecret"
+
+
+def _mask_pair(match: "t.Match[str]") -> str:
+    value = match.group("value")
+    if not _is_secret_key(match.group("key")) or value.strip() in _NOTHING:
+        return match.group(0)
+    return match.group("lead") + _hidden(value)
+
+
+def _mask_flow_env(text: str) -> str:
+    """Containers' variables in flow style: every value between the brackets."""
+    result = []
+    position = 0
+    for match in re.finditer(r"[\"']?\benv[\"']?[ \t]*:\s*(?=[\[{])", text):
+        if match.start() < position:
+            continue
+        end = _end_of_flow(text, match.end())
+        result.append(text[position : match.end()])
+        result.append(
+            re.sub(
+                r"([\"']?\bvalue[\"']?[ \t]*:[ \t]*)(" + _SCALAR + r"[^,}\]\n\"'\[{ ][^,}\]\n]*)",
+                lambda found: found.group(1) + _hidden(found.group(2)),
+                text[match.end() : end],
+            )
+        )
+        position = end
+    result.append(text[position:])
+    return "".join(result)
+
+
+def mask_kubelet_config(text: str) -> str:
+    """A kubelet configuration without the values of staticPodURLHeader, still of the same form."""
+    result = []
+    position = 0
+    for match in re.finditer(r"""["']?staticPodURLHeader["']?[ \t]*:[ \t]*""", text):
+        if match.start() < position:
+            continue
+        result.append(text[position : match.end()])
+        position = match.end()
+        if text[position : position + 1] == "{":
+            result.append('{"masked": ["%s"]}' % MASK)
+            position = _end_of_flow(text, position)
+            continue
+        line_start = text.rfind("\n", 0, match.start()) + 1
+        indent = match.start() - line_start
+        end = text.find("\n", position)
+        end = len(text) if end < 0 else end
+        empty = text[position:end].split("#")[0].strip() in ("", "null", "~")
+        result.append(text[position:end] if empty else '"%s"' % MASK)
+        block, position = _masked_block(text, end, indent)
+        result.append(block)
+    result.append(text[position:])
+    return "".join(result)
+
+
+def _end_of_flow(text: str, start: int) -> int:
+    depth = 0
+    quote = ""
+    position = start
+    while position < len(text):
+        char = text[position]
+        if quote:
+            if char == "\\" and quote == '"':
+                position += 1
+            elif char == quote:
+                quote = ""
+        elif char in "\"'":
+            quote = char
+        elif char in "{[":
+            depth += 1
+        elif char in "}]":
+            depth -= 1
+            if depth == 0:
+                return position + 1
+        position += 1
+    return len(text)
+
+
+def _masked_block(text: str, start: int, indent: int) -> t.Tuple[str, int]:
+    """The lines below a key of a block mapping that belong to it, values masked, and where they end."""
+    kept = []
+    position = start
+    while position < len(text):
+        end = text.find("\n", position + 1)
+        end = len(text) if end < 0 else end
+        line = text[position + 1 : end]
+        stripped = line.strip()
+        if stripped and len(line) - len(line.lstrip(" \t")) <= indent:
+            break
+        key = re.match(r"""^(\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')\s*:)(.*)$""", line)
+        if key:
+            kept.append("\n" + key.group(1) + (' "%s"' % MASK if key.group(2).strip() else ""))
+        elif stripped.startswith("-"):
+            kept.append("\n" + line[: line.index("-")] + '- "%s"' % MASK)
+        position = end
+    return "".join(kept), position

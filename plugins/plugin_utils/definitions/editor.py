@@ -13,7 +13,7 @@ import re
 import typing as t
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import mask_definition
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import mask_text
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.systemd_service import (
     DefinitionError,
     SystemdService,
@@ -72,7 +72,8 @@ class EditorAction(ActionBase):
         try:
             result.update(self.edit(native(arguments)))
         except (EditError, DefinitionError) as exc:
-            result.update(failed=True, changed=False, msg=str(exc))
+            # A sentence about a file may quote a part of it.
+            result.update(failed=True, changed=False, msg=mask_text(str(exc)))
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
@@ -141,8 +142,8 @@ class EditorAction(ActionBase):
                 {
                     "before_header": change.before.path if change.before.exists else f"{change.before.path} (absent)",
                     "after_header": change.before.path,
-                    "before": mask_definition(change.before.text),
-                    "after": mask_definition(change.text),
+                    "before": mask_text(change.before.text),
+                    "after": mask_text(change.text),
                 }
                 for change in pending
             ]

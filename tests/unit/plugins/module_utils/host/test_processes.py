@@ -125,31 +125,6 @@ def test_start_ticks_with_a_hostile_process_name():
     assert processes.parse_start_ticks("") == 0
 
 
-def test_secrets_leave_the_command_line():
-    argv = ["kubelet", "--manifest-url-header=A:Bearer x", "--token", "y", "--proxy=http://me:pw@p:3128/", "--token="]
-    assert processes.mask_argv(argv) == [
-        "kubelet",
-        "--manifest-url-header=********",
-        "--token",
-        "********",
-        "--proxy=http://p:3128/",
-        "--token=",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("http://me:pw@proxy:3128", "http://proxy:3128"),
-        ("me:pw@proxy:3128", "proxy:3128"),
-        ("http://proxy:3128/a@b", "http://proxy:3128/a@b"),
-        ("", ""),
-    ],
-)
-def test_strip_userinfo(value, expected):
-    assert processes.strip_userinfo(value) == expected
-
-
 SHOW = """\
 Id=kubelet.service
 Names=kubelet.service alias.service
@@ -247,52 +222,6 @@ def test_manifest_score(text, score):
 )
 def test_static_pod_path_of(text, flags, expected):
     assert processes.static_pod_path_of(text, flags) == expected
-
-
-BLOCK = """\
-kind: KubeletConfiguration
-staticPodURL: http://x
-staticPodURLHeader:
-  Authorization:
-  - "Bearer one"
-  - |
-    Bearer two
-    more
-  X-Plain: [three,
-    four]
-staticPodPath: /m
-"""
-
-
-def test_headers_of_the_static_pod_url_are_masked():
-    import yaml
-
-    masked = processes.mask_kubelet_config(BLOCK)
-    assert not any(secret in masked for secret in ("one", "two", "three", "four", "more"))
-    config = yaml.safe_load(masked)
-    assert set(config["staticPodURLHeader"]) == {"Authorization", "X-Plain"}
-    assert config["staticPodPath"] == "/m"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        'staticPodURLHeader: {Authorization: ["Bearer }one"]}\nstaticPodPath: /m\n',
-        '{"staticPodURLHeader": {"Authorization": ["Bearer \\"one"]}, "staticPodPath": "/m"}',
-        "staticPodURLHeader: {\n  Authorization: [one]\n}\nstaticPodPath: /m\n",
-    ],
-)
-def test_headers_in_flow_style_are_masked(text):
-    import yaml
-
-    masked = processes.mask_kubelet_config(text)
-    assert "one" not in masked
-    assert yaml.safe_load(masked)["staticPodPath"] == "/m"
-
-
-def test_a_configuration_without_headers_stays_as_it_is():
-    for text in ("", "kind: X\n", "staticPodURLHeader: null\nport: 1\n", "staticPodURLHeader:\nport: 1\n"):
-        assert processes.mask_kubelet_config(text) == text
 
 
 @pytest.mark.parametrize(
