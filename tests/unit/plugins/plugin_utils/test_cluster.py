@@ -338,9 +338,9 @@ def test_a_thousand_hosts_take_ten_times_as_long_as_a_hundred():
         state = {**STATE, "nodes": nodes}
         best = float("inf")
         for _attempt in range(3):
-            started = time.perf_counter()
+            started = time.process_time()
             found = cluster.cluster_facts(hosts, state, control_planes=[], kubeconfig="/k")
-            best = min(best, time.perf_counter() - started)
+            best = min(best, time.process_time() - started)
         assert found["node_hosts"]["n1"] == "w1"
         return best
 
