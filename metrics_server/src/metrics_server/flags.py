@@ -66,7 +66,7 @@ FLAGS = FlagSet(
             "int",
             2000,
             _GENERIC,
-            "Connections open at once; at most a quarter of them are of strangers, of which the oldest go first.",
+            "Connections open at once; at most a quarter unauthenticated; the oldest of those is evicted first.",
         ),
         Flag(
             "shutdown-delay-duration",

@@ -40,7 +40,7 @@ FLAGS = FlagSet(
             "Addresses of API servers and of load balancers before them, which only control planes may have.",
         ),
         Flag("service-cidrs", "strings", (), _GROUP, "Networks of Services, which no node has an address in."),
-        Flag("resync-period", "duration", 300.0, _GROUP, "How often everything pending is looked at again."),
+        Flag("resync-period", "duration", 300.0, _GROUP, "How often all pending requests are checked again."),
         *common_flags(8081),
     )
 )

@@ -63,7 +63,7 @@ FLAGS = FlagSet(
         ),
         Flag("minClusterSize", "int", 16, _GROUP, "Number of nodes at which exponential begins, at least 2."),
         Flag("use-metrics", "bool", False, _GROUP, "Read the number of nodes from the API server's /metrics."),
-        Flag("poll-period", "int", 10000, _GROUP, "Milliseconds between two looks."),
+        Flag("poll-period", "int", 10000, _GROUP, "Milliseconds between two checks."),
         Flag("namespace", "string", "", _GROUP, "Namespace of the Deployment; without it the pod's own."),
         Flag("deployment", "string", "", _GROUP, "Name of the Deployment. Needed."),
         Flag("container", "string", "pod-nanny", _GROUP, "Name of the container in it."),

@@ -53,7 +53,7 @@ class Nanny:
         self._rewrites = Counter(
             "metrics_server_nanny_rewrites", "Changes of the Deployment", ("direction",), registry=registry
         )
-        self._errors = Counter("metrics_server_nanny_errors", "Looks that could not be finished", registry=registry)
+        self._errors = Counter("metrics_server_nanny_errors", "Checks that failed", registry=registry)
 
     def problem(self) -> str | None:
         """Return why the last look failed, or None."""
