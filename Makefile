@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down lab-up lab-down site test test-unit lint build bench soak
+.PHONY: help setup demo demo-down lab-up lab-down site test test-unit lint build bench bench-hosts soak
 
 PYTHON ?= python3
 LAB_NAME ?= kubemetrics
@@ -16,7 +16,7 @@ TREE := $(CURDIR)/.ansible/collections/ansible_collections/kubemetrics/aggregati
 export LAB_NAME
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(VENV)/.ready $(TREE) ## Install the pinned Python tools into .venv
 
@@ -51,6 +51,9 @@ lint: setup ## ansible-lint, yamllint, ruff, mypy, role documentation
 
 bench: setup ## The bundled server against upstream's, side by side; writes docs/bench.md (17 minutes, nothing else running)
 	@. .ci/env && PYTHONPATH=metrics_server/src:metrics_server/tests python bench/run.py $(BENCH_SIZES) $(BENCH_FLAGS)
+
+bench-hosts: setup ## An unchanged site.yml with 1, 10, 50 and 200 replayed hosts (BENCH_HOSTS="20 40" for others)
+	@. .ci/env && python bench/hosts.py replay $(or $(BENCH_HOSTS),--docs)
 
 soak: setup ## The bundled server for half an hour while kubelets fail and return (SOAK_NODES, SOAK_MINUTES)
 	@. .ci/env && PYTHONPATH=metrics_server/src:metrics_server/tests python bench/soak.py \
