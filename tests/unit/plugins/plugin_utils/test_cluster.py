@@ -328,7 +328,7 @@ def test_a_play_without_control_planes():
     )
 
 
-def test_a_thousand_hosts_take_ten_times_as_long_as_a_hundred():
+def test_the_time_grows_with_the_number_of_hosts_and_no_faster():
     def seconds(count):
         hosts = [host(f"w{number}", node=f"n{number}", own=f"w{number}", address=None) for number in range(count)]
         for number, entry in enumerate(hosts):
@@ -344,8 +344,8 @@ def test_a_thousand_hosts_take_ten_times_as_long_as_a_hundred():
         assert found["node_hosts"]["n1"] == "w1"
         return best
 
-    # Quadratic would be a hundred.
-    assert seconds(1000) < 30 * seconds(100)
+    # In proportion that is 20 times, and quadratic 400 times.
+    assert seconds(2000) < 100 * seconds(100)
 
 
 # --- kubeconfigs ---
