@@ -52,3 +52,10 @@ def test_the_image_of_etcd_is_of_the_etcd_that_is_built(version):
 def test_every_module_file_is_in_the_table():
     found = {"versions/" + path.stem for path in (LAB / "kube" / "versions").iterdir()}
     assert found == {entry["modules"] for entry in VERSIONS.values()} - {"go"}
+
+
+def test_the_oldest_and_the_newest_are_in_the_scenarios():
+    scenarios = [yaml.safe_load(path.read_text()) or {} for path in (LAB.parent / "molecule").glob("*/molecule.yml")]
+    wanted = [((one.get("ansible") or {}).get("env") or {}).get("LAB_KUBE_VERSION") for one in scenarios]
+    assert min(VERSIONS, key=lambda version: tuple(map(int, version.split(".")))) in wanted
+    assert None in wanted
