@@ -32,10 +32,10 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import rollout
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.kubelet_effective import (
     SettingsError,
     effective_settings,
-    planned_changes,
 )
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
 
@@ -49,17 +49,24 @@ def kubelet_settings(kubelet_config):
         raise AnsibleFilterError(str(exc)) from exc
 
 
-def kubelet_changes(kubelet_config, wanted):
-    if not isinstance(kubelet_config, dict) or not isinstance(wanted, dict):
-        raise AnsibleFilterError("kubelet_changes wants the kubelet_config that component_info returns, and settings.")
-    try:
-        return planned_changes(native(kubelet_config), native(wanted))
-    except SettingsError as exc:
-        raise AnsibleFilterError(str(exc)) from exc
+def kubelet_health(answer, expected):
+    if not isinstance(answer, dict) or not isinstance(expected, dict):
+        raise AnsibleFilterError(
+            "kubelet_health wants one of the kubelets of kubelet_info, and what is expected of it."
+        )
+    return rollout.health_problems(native(answer), native(expected))
+
+
+def kubelet_last_error(lines):
+    return rollout.last_error(native(lines))
 
 
 class FilterModule:
     """The collection's view of kubelets."""
 
     def filters(self):
-        return {"kubelet_changes": kubelet_changes, "kubelet_settings": kubelet_settings}
+        return {
+            "kubelet_health": kubelet_health,
+            "kubelet_last_error": kubelet_last_error,
+            "kubelet_settings": kubelet_settings,
+        }

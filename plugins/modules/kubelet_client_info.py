@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kubelet_client_info
-short_description: See whether kubelets that ask back would still answer the API servers
+short_description: See whether kubelets with webhook authorization would still answer the API servers
 version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - A kubelet with webhook authorization asks the API server whether a caller may, and the API servers themselves are
-    such callers - C(kubectl logs), C(exec) and C(port-forward) go through them. With anonymous access off, their client
+  - A kubelet with webhook authorization asks the API server whether a client may, and the API servers themselves are
+    such clients - C(kubectl logs), C(exec) and C(port-forward) go through them. With anonymous access off, their client
     certificate has to verify with the kubelet's client CA.
   - This module checks both before a kubelet is changed. It takes the user and the groups from each API server's client
     certificate and asks for their rights by SubjectAccessReviews, and it verifies each certificate with the client CA
@@ -73,6 +73,18 @@ clients:
       user: kube-apiserver-kubelet-client
       groups: [kubeadm:cluster-admins]
       denied: []
+denied_subjects:
+  description: Whom of them to bind to the ClusterRole C(system:kubelet-api-admin), as subjects of a binding.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
+denied_requests:
+  description: What any of them is not allowed.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 untrusted:
   description: The pairs of client and authority that do not fit, with the reason.
   returned: success
@@ -200,12 +212,17 @@ def main() -> t.NoReturn:
         }
     except (kube.KubeError, ValueError) as exc:
         module.fail_json(msg=str(exc))
-    strangers = untrusted(clients, {name: str(pem) for name, pem in params["authorities"].items()})
+    unknown = untrusted(clients, {name: str(pem) for name, pem in params["authorities"].items()})
     module.exit_json(
         changed=False,
-        ok=not strangers and not any(client["denied"] for client in reviewed.values()),
+        ok=not unknown and not any(client["denied"] for client in reviewed.values()),
         clients=reviewed,
-        untrusted=strangers,
+        denied_subjects=[
+            {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name}
+            for name in sorted({client["user"] for client in reviewed.values() if client["denied"]})
+        ],
+        denied_requests=sorted({request for client in reviewed.values() for request in client["denied"]}),
+        untrusted=unknown,
     )
 
 

@@ -1,0 +1,613 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which kubelets change, why, in what order and in which waves. Decides over all hosts at once, touches none.
+
+The time that it takes is linear in the number of hosts: what concerns one host is decided by its own facts, and what
+concerns all of them is gathered in one pass.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+import typing as t
+from urllib.parse import urlsplit
+
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.kubelet_csrs import as_ip, normalize
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_values import nest
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.yaml_text import merged
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.kubelet_effective import (
+    SettingsError,
+    effective_settings,
+    planned_changes,
+)
+
+Facts = t.Mapping[str, t.Any]
+
+#: They give their kubelets configuration and certificates themselves, and rewrite what somebody else changes.
+OWN_KUBELETS = ("k3s", "rke2", "minikube")
+#: A kubelet that answers one of these to a client without credentials authenticates its clients.
+CLOSED = (401, 403)
+DEFAULT_PORT = 10250
+READ_ONLY_PORT = 10255
+CERT_DIR = "/var/lib/kubelet/pki"
+#: What an inventory says of a host's addresses. The same names as facts would be the host's own word.
+ADDRESS_VARIABLES = ("ansible_host", "ip", "ip6", "access_ip", "access_ip6")
+#: kubespray's variables for the same settings: name, the default that kubespray has, and what they have to be.
+KUBESPRAY = (
+    ("kubelet_authentication_token_webhook", True, "webhook"),
+    ("kubelet_authorization_mode_webhook", True, "webhook"),
+    ("kubelet_rotate_certificates", True, "rotate_certificates"),
+    ("kubelet_rotate_server_certificates", False, "serving_certificates"),
+)
+
+
+class RolloutError(ValueError):
+    """One sentence for the user: what was asked for cannot be done."""
+
+
+class Settings(t.NamedTuple):
+    """What the user asks of one kubelet, in real types."""
+
+    webhook: bool = True
+    token_cache_ttl: str = ""
+    authorized_cache_ttl: str = ""
+    unauthorized_cache_ttl: str = ""
+    client_ca_file: str = ""
+    serving_ca_file: str = ""
+    read_only_port: int = 0
+    serving_certificates: bool = True
+    tls_cert_file: str = ""
+    tls_private_key_file: str = ""
+    rotate_certificates: bool = False
+    restart_stale: bool = False
+
+    @classmethod
+    def of(cls, values: Facts) -> Settings:
+        """From variables, which older versions of Ansible hand on as text. Raises RolloutError."""
+        found = {}
+        for name, default in cls._field_defaults.items():
+            value = values.get(name, default)
+            if isinstance(default, bool):
+                found[name] = truth(value, "kubelet_access_" + name)
+            elif isinstance(default, int):
+                found[name] = whole(value, "kubelet_access_" + name)
+            else:
+                found[name] = "" if value is None else str(value)
+        return cls(**found)
+
+
+class Host(t.NamedTuple):
+    """One host of the play: its name, the fact of the role cluster, what is asked of it."""
+
+    name: str
+    facts: Facts
+    settings: Settings
+    #: Addresses by the inventory, as they are written there.
+    addresses: t.Sequence[str] = ()
+    #: The changes that this collection recorded on the host, where one of its files is newer than the kubelet.
+    recorded: t.Sequence[Facts] = ()
+    #: Names of address variables that the host itself reported.
+    reported: t.Sequence[str] = ()
+
+    @property
+    def node(self) -> str:
+        return str(self.facts["node_name"])
+
+    @property
+    def kubelet(self) -> Facts:
+        return t.cast("Facts", self.facts["components"]["kubelet"])
+
+
+class Cluster(t.NamedTuple):
+    """What all hosts share."""
+
+    flavour: str
+    nodes: t.Mapping[str, Facts]
+    control_planes: t.Sequence[str]
+    #: The client CA of an API server of the play, or an empty text.
+    client_ca_file: str = ""
+    use_node_addresses: bool = True
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+def truth(value: t.Any, name: str) -> bool:
+    """A boolean that may be text. Raises RolloutError."""
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in ("true", "yes", "on", "1", "y", "t"):
+        return True
+    if text in ("false", "no", "off", "0", "n", "f", "", "none"):
+        return False
+    raise RolloutError(f"{name} is {value!r}, and has to be true or false.")
+
+
+def whole(value: t.Any, name: str) -> int:
+    """A number that may be text. Raises RolloutError."""
+    text = str(value).strip()
+    if isinstance(value, bool) or not re.fullmatch(r"\d+", text):
+        raise RolloutError(f"{name} is {value!r}, and has to be a whole number.")
+    return int(text)
+
+
+def own_addresses(values: t.Iterable[t.Any], further: t.Iterable[t.Any] = ()) -> list[str]:
+    """The addresses that an inventory gives to a host.
+
+    A name is no address: who answers for it in DNS would say where it leads. ``further`` may hold names, because the
+    user put them there for this purpose.
+    """
+    found = [normalize(str(value)) for value in values if value and as_ip(str(value).strip("[] ")) is not None]
+    found += [normalize(str(value)) for value in further if value and str(value).strip()]
+    return list(dict.fromkeys(address.strip("[]") for address in found))
+
+
+def url(address: str, port: int) -> str:
+    shown = f"[{address}]" if ":" in address else address
+    return f"https://{shown}:{port}/metrics/resource"
+
+
+# --- waves ----------------------------------------------------------------------------------------------------------
+
+
+def sizes(serial: t.Any, total: int, limit: int) -> t.Iterator[int]:
+    """The sizes of the waves, without an end: the last one repeats. Raises RolloutError.
+
+    A list says all of them. A single value comes after one kubelet alone and at most five together. ``limit`` is for
+    shares: a number is what somebody wrote down.
+    """
+    given = list(serial) if isinstance(serial, (list, tuple)) else [serial]
+    steps = []
+    for entry in given:
+        text = str(entry).strip()
+        match = re.fullmatch(r"(\d+)(%?)", text)
+        if isinstance(entry, bool) or not match or not int(match.group(1)) or (match.group(2) and int(match[1]) > 100):
+            raise RolloutError(
+                f"kubelet_access_serial has {entry!r}, and takes numbers and shares, for example [1, 5, 25%]."
+            )
+        number = int(match.group(1))
+        steps.append(min(math.ceil(total * number / 100), limit) if match.group(2) else number)
+    if not steps:
+        raise RolloutError(
+            "kubelet_access_serial is an empty list; give it numbers and shares, for example [1, 5, 25%]."
+        )
+    if not isinstance(serial, (list, tuple)):
+        steps = [1, min(5, steps[0]), steps[0]]
+    yield from steps
+    while True:
+        yield steps[-1]
+
+
+def waves(names: t.Sequence[str], serial: t.Any, total: int, limit: int) -> list[list[str]]:
+    """The names in their order, one list for each wave. Raises RolloutError."""
+    result: list[list[str]] = []
+    start = 0
+    for size in sizes(serial, total, max(1, limit)):
+        if start >= len(names):
+            break
+        result.append(list(names[start : start + size]))
+        start += size
+    return result
+
+
+# --- one kubelet ----------------------------------------------------------------------------------------------------
+
+
+def lasting(settings: Settings) -> dict[str, t.Any]:
+    """What holds for all kubelets alike, and for those that join later."""
+    found: dict[str, t.Any] = {"readOnlyPort": settings.read_only_port}
+    wanted: list[tuple[str, t.Any]] = []
+    if settings.webhook:
+        wanted += [
+            ("authentication.anonymous.enabled", False),
+            ("authentication.webhook.enabled", True),
+            ("authorization.mode", "Webhook"),
+        ]
+    wanted += [
+        ("authentication.x509.clientCAFile", settings.client_ca_file),
+        ("authentication.webhook.cacheTTL", settings.token_cache_ttl),
+        ("authorization.webhook.cacheAuthorizedTTL", settings.authorized_cache_ttl),
+        ("authorization.webhook.cacheUnauthorizedTTL", settings.unauthorized_cache_ttl),
+        ("rotateCertificates", settings.rotate_certificates or ""),
+    ]
+    for path, value in wanted:
+        if value != "":
+            nest(tuple(path.split(".")), value, found)
+    return found
+
+
+class Kubelet:
+    """One kubelet: what it does, what it shall do, and what follows from that."""
+
+    def __init__(self, host: Host, cluster: Cluster) -> None:
+        self.host = host
+        self.cluster = cluster
+        self.settings = host.settings
+        self.config: Facts = host.facts["kubelet_config"]
+        self.in_effect = effective_settings(self.config)
+        self.view = cluster.nodes.get(host.node) or {}
+        manager = host.kubelet.get("managed_by")
+        self.ours = cluster.flavour not in OWN_KUBELETS and manager not in OWN_KUBELETS
+        given = bool(self.settings.tls_cert_file)
+        self.own_certificate = given or bool(self.in_effect["tlsCertFile"])
+        self.managed = self.settings.serving_certificates and not self.own_certificate and self.ours
+        self.port = int(self.view.get("kubelet_port") or DEFAULT_PORT)
+        self.address = self._address()
+        self.client_ca = self._client_ca()
+        self.serving_ca = self.settings.serving_ca_file or self.client_ca
+        self.changes = planned_changes(self.config, self._wanted())
+        self.answers = self._answers()
+
+    def _address(self) -> str:
+        """Where the others dial it: by the Node object, as the metrics server does."""
+        internal = [
+            str(entry["address"]) for entry in self.view.get("addresses") or () if entry["type"] == "InternalIP"
+        ]
+        asked = urlsplit(str((self.host.facts.get("kubelet_answers") or {}).get("url") or "")).hostname
+        candidates = [
+            *internal,
+            *own_addresses(self.host.addresses),
+            asked,
+            self.host.facts["host"].get("default_ipv4"),
+        ]
+        return str(next((one for one in candidates if one), "127.0.0.1"))
+
+    def _client_ca(self) -> str:
+        """The CA of clients: what the user says, else what the kubelet names, else what the API server names."""
+        directory = self.host.facts["kubernetes_dir"].get("pki_dir") or "/etc/kubernetes/pki"
+        named = self.in_effect["authentication"]["x509"]["clientCAFile"]
+        return self.settings.client_ca_file or named or self.cluster.client_ca_file or f"{directory}/ca.crt"
+
+    def _wanted(self) -> dict[str, t.Any]:
+        wanted = lasting(self.settings)
+        if self.settings.webhook:
+            nest(("authentication", "x509", "clientCAFile"), self.client_ca, wanted)
+        if self.settings.tls_cert_file:
+            wanted = merged(
+                wanted,
+                {
+                    "tlsCertFile": self.settings.tls_cert_file,
+                    "tlsPrivateKeyFile": self.settings.tls_private_key_file,
+                    "serverTLSBootstrap": False,
+                },
+            )
+        if self.managed:
+            wanted["serverTLSBootstrap"] = True
+        return wanted
+
+    def _answers(self) -> dict[str, t.Any]:
+        """What it answers, with a word on its certificate, at the address of its Node."""
+        found = dict(self.host.facts.get("kubelet_answers") or {})
+        certificate = decoded(found.get("certificate"))
+        names = [*certificate.get("ip_addresses", ()), *certificate.get("dns_names", ())]
+        named = normalize(self.address) in {normalize(str(name)) for name in names}
+        by_name = re.search(r"(?i)mismatch|doesn't match|not valid for", str(found.get("error") or "")) is not None
+        # The host knows its address less well than the Node does: another one may be the one that counts.
+        verified = named and (bool(found.get("verified")) or by_name)
+        return {
+            "known": bool(found),
+            "verified": verified,
+            "status": found.get("status"),
+            "error": str(found.get("error") or "").rstrip(".")
+            or ("" if verified else f"it is not for {self.address}" if certificate else "it has none"),
+            "certificate": certificate,
+            "read_only": (found.get("read_only_port") or {}).get("open") is True,
+        }
+
+    # --- decisions ---
+
+    @property
+    def tightens(self) -> bool:
+        """Whether clients may be turned away that are let in now, the API servers among them."""
+        return any(
+            name.startswith(("authentication.", "authorization.")) and not name.endswith("TTL")
+            for name in self.changes["settings"]
+        )
+
+    @property
+    def newer_files(self) -> list[str]:
+        """The files that were written after the process started."""
+        if not self.config.get("changed_since_start"):
+            return []
+        known = self.config.get("newer_files")
+        files = [self.config.get("path"), *(entry["path"] for entry in self.config.get("drop_ins") or ())]
+        return [str(path) for path in (files if known is None else known) if path]
+
+    @property
+    def unfinished(self) -> str:
+        """When this collection wrote a file that the process has not read yet: that run did not end. Else empty."""
+        started = str(self.host.kubelet.get("start_time") or "")
+        newer = set(self.newer_files)
+        times = [
+            str(change.get("time") or "")
+            for change in self.host.recorded
+            if change.get("component") == "kubelet"
+            and change.get("state") in ("in_place", "interrupted")
+            and str(change.get("time") or "") >= started
+            and newer & {str(entry.get("path")) for entry in change.get("files") or ()}
+        ]
+        return max(times, default="")
+
+    def reasons(self) -> list[str]:
+        """Why it has to restart; each one follows ``because``."""
+        if not self.ours:
+            return []
+        found = []
+        newer = self.newer_files
+        if self.changes["settings"]:
+            found.append("it differs in " + ", ".join(self.changes["settings"]))
+        if self.unfinished:
+            found.append(f"what this collection wrote at {self.unfinished} is not in effect yet")
+        elif newer and self.settings.restart_stale:
+            found.append(f"{and_join(newer)} {'is' if len(newer) == 1 else 'are'} newer than its process")
+        if self.settings.webhook and self.answers["status"] == 200:
+            found.append("it answers unauthenticated clients although its files forbid it")
+        # Another process may hold that port; a kubelet that has read its file does not.
+        if newer and self.answers["read_only"] and not self.settings.read_only_port:
+            found.append("its port without TLS is open although its files close it")
+        if self.managed and self.answers["known"] and not self.answers["verified"]:
+            found.append(f"its certificate does not verify ({self.answers['error']})")
+        return found
+
+    def trouble(self) -> str:
+        """Why nothing may be changed here, as one sentence, or an empty text."""
+        name, settings = self.host.name, self.settings
+        if bool(settings.tls_cert_file) != bool(settings.tls_private_key_file):
+            return (
+                "Of kubelet_access_tls_cert_file and kubelet_access_tls_private_key_file only one is set for "
+                f"{name}; set both or none."
+            )
+        if not self.ours:
+            if settings.webhook and self.tightens:
+                return (
+                    f"The kubelet of {name} differs in {', '.join(self.changes['settings'])}, and "
+                    f"{self._owner()} writes its configuration itself; take the kubelet-arg out that says so, and "
+                    "restart it."
+                )
+            return ""
+        return self._trouble_of_addresses() or self._trouble_of_certificate() or self._trouble_of_service()
+
+    def _owner(self) -> str:
+        manager = str(self.host.kubelet.get("managed_by"))
+        return manager if manager in OWN_KUBELETS else self.cluster.flavour
+
+    def _trouble_of_addresses(self) -> str:
+        name = self.host.name
+        if not self.managed:
+            return ""
+        if self.host.reported:
+            return (
+                f"{name} itself reports the variable {self.host.reported[0]} as a fact, which would win over the "
+                "inventory and decide which addresses its certificate may name; find out which module returned it, and "
+                "clear the fact cache."
+            )
+        if not self.cluster.use_node_addresses and not self.host.addresses:
+            return (
+                f"The inventory names no address of {name} (ansible_host is no address, and names are not resolved); "
+                "set ip or kubelet_access_addresses for it, or kubelet_access_use_node_addresses to true."
+            )
+        return ""
+
+    def _trouble_of_certificate(self) -> str:
+        if not self.settings.serving_certificates or not self.answers["known"] or self.answers["verified"]:
+            return ""
+        name, error = self.host.name, self.answers["error"]
+        if self.own_certificate and "tlsCertFile" not in self.changes["settings"]:
+            return (
+                f"The kubelet of {name} serves a certificate of its own that does not verify against {self.serving_ca} "
+                f"({error}); name the CA that signed it as kubelet_access_serving_ca_file, have it signed for "
+                f"{self.address}, or remove tlsCertFile so that the cluster signs one."
+            )
+        issuer = self._foreign_issuer()
+        if issuer:
+            return (
+                f"The kubelet of {name} serves a certificate that the cluster issued, by {issuer}, and that does not "
+                f"verify against {self.serving_ca} ({error}); name the file of that CA on the host as "
+                "kubelet_access_serving_ca_file."
+            )
+        return ""
+
+    def _foreign_issuer(self) -> str:
+        """Who else signed a certificate that the cluster issued; a restart would bring the same one again."""
+        certificate = self.answers["certificate"]
+        bootstrapped = self.in_effect["serverTLSBootstrap"] and not self.changes["settings"] and not self.newer_files
+        if not bootstrapped or not certificate or certificate.get("expired") or certificate.get("self_signed"):
+            return ""
+        # kubelets that sign for themselves make an authority of the same name for that.
+        issuer = str(certificate.get("issuer") or "")
+        own = re.search(r"CN=[^,]+-ca@\d+$", issuer) is not None
+        by_authority = re.search(r"(?i)self.signed|unable to get|issuer|unknown ca", self.answers["error"]) is not None
+        return issuer if by_authority and not own else ""
+
+    def _trouble_of_service(self) -> str:
+        if not self.reasons() or self.host.kubelet.get("managed_by") == "systemd":
+            return ""
+        wanted = ", ".join(self.changes["settings"]) or "what its files say"
+        return (
+            f"The kubelet of {self.host.name} is no systemd service, so that it cannot be restarted from here; set "
+            f"{wanted} where it is started."
+        )
+
+    def notes(self) -> list[str]:
+        """What is left as it is, or happens beside what was asked for, as sentences."""
+        newer = self.newer_files
+        if not self.ours or not newer:
+            return []
+        files = f"{and_join(newer)}, which {'is' if len(newer) == 1 else 'are'} newer than its process"
+        if self.unfinished or self.settings.restart_stale:
+            return []
+        if self.reasons():
+            return [f"The restart of the kubelet of {self.host.name} also activates {files}."]
+        return [
+            f"The kubelet of {self.host.name} has not read {files}. It does what this role asks for, and is left as it "
+            "is; restart it when that edit shall take effect, or set kubelet_access_restart_stale to true."
+        ]
+
+    def expected(self) -> dict[str, t.Any]:
+        """What the health check behind a restart asks, and what has to be answered."""
+        self_signed = not self.own_certificate and not self.managed and not self.in_effect["serverTLSBootstrap"]
+        directory = self.host.kubelet["flags"].get("cert-dir") or CERT_DIR
+        # A kubelet that signed its certificate itself is known by that very certificate, for its node's name.
+        return {
+            "address": self.address,
+            "port": self.port,
+            "ca_file": f"{directory}/kubelet.crt" if self_signed else self.serving_ca,
+            "server_name": self.host.node if self_signed else self.address,
+            # The port that has to be closed is the one that was open.
+            "read_only_port": self.settings.read_only_port or int(self.in_effect["readOnlyPort"] or READ_ONLY_PORT),
+            "read_only": self.settings.read_only_port > 0,
+            "webhook": self.settings.webhook,
+        }
+
+    def described(self) -> dict[str, t.Any]:
+        trouble = self.trouble()
+        reasons = [] if trouble else self.reasons()
+        state = self.host.kubelet.get("unit_state") or {}
+        return {
+            "trouble": trouble,
+            "left_out": "",
+            "reasons": reasons,
+            "notes": [] if trouble else self.notes(),
+            "changes": self.changes,
+            "tightens": bool(reasons) and self.tightens,
+            "managed": self.managed,
+            "client_ca": self.client_ca,
+            "serving_ca": self.serving_ca,
+            "expected": self.expected(),
+            "unit": self.host.kubelet.get("unit") or "kubelet.service",
+            "daemon_reload": bool(state.get("need_daemon_reload")),
+        }
+
+
+def decoded(encoded: t.Any) -> dict[str, t.Any]:
+    """A certificate in words; empty where there is none that can be read."""
+    if not encoded:
+        return {}
+    try:
+        certificate = certs.load_der(base64.b64decode(encoded))
+    except (binascii.Error, ValueError, TypeError):
+        return {}
+    words = certs.describe(certificate)
+    return {**words, "self_signed": certificate.issuer == certificate.subject}
+
+
+def and_join(names: t.Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+# --- all of them ----------------------------------------------------------------------------------------------------
+
+#: What a host that takes no part has instead of a decision.
+NOTHING: dict[str, t.Any] = {
+    "trouble": "",
+    "left_out": "",
+    "reasons": [],
+    "notes": [],
+    "changes": {"config": {}, "flags": {}, "settings": []},
+    "tightens": False,
+    "managed": False,
+}
+
+
+def decide(host: Host, cluster: Cluster) -> dict[str, t.Any]:
+    """What happens to one kubelet."""
+    if str((cluster.nodes.get(host.node) or {}).get("operating_system") or "").lower() == "windows":
+        return {**NOTHING, "left_out": f"{host.name} is a Windows node, whose kubelet is not managed here."}
+    if not host.kubelet.get("running"):
+        words = f"No kubelet runs on {host.name}; start it (journalctl -u kubelet says why it stopped)."
+        return {**NOTHING, "trouble": words}
+    try:
+        return Kubelet(host, cluster).described()
+    except SettingsError as exc:
+        return {**NOTHING, "trouble": f"The kubelet of {host.name} cannot be changed. {exc}"}
+
+
+def plan(
+    hosts: t.Sequence[Host], cluster: Cluster, *, serial: t.Any = (1, 5, "25%"), limit: int = 50
+) -> dict[str, t.Any]:
+    """What happens to all kubelets, and in which order. Raises RolloutError."""
+    claims: dict[str, list[str]] = {}
+    for host in hosts:
+        claims.setdefault(host.node, []).append(host.name)
+    found = {host.name: decide(host, cluster) for host in hosts}
+    for node, names in claims.items():
+        for name in names if len(names) > 1 else ():
+            found[name] = {
+                **NOTHING,
+                "trouble": f"{and_join(names)} both say that they are node {node}; name the node of each as "
+                "cluster_node_name.",
+            }
+    control_planes = set(cluster.control_planes)
+    pending = [host.name for host in hosts if found[host.name]["reasons"]]
+    # A worker goes first: it carries no API server.
+    order = sorted(pending, key=lambda name: name in control_planes)
+    steps = waves(order, serial, len(hosts), limit)
+    wave_of = {name: number for number, names in enumerate(steps) for name in names}
+    for name, entry in found.items():
+        entry.update(pending=name in wave_of, wave=wave_of.get(name, -1))
+    return {
+        "hosts": found,
+        "pending": order,
+        "waves": steps,
+        "tightened": [name for name in order if found[name]["tightens"]],
+        "notes": [note for host in hosts for note in found[host.name]["notes"]],
+        "left_out": [found[host.name]["left_out"] for host in hosts if found[host.name]["left_out"]],
+        "allowed_addresses": {
+            host.node: list(host.addresses) for host in hosts if found[host.name]["managed"] and not host.reported
+        },
+    }
+
+
+def inventory_lines(settings: Settings, said: Facts) -> dict[str, t.Any]:
+    """kubespray's variables that its inventory lacks, so that its next run keeps what was set."""
+    lines: dict[str, t.Any] = {}
+    if whole(said.get("kube_read_only_port") or 0, "kube_read_only_port") != settings.read_only_port:
+        lines["kube_read_only_port"] = settings.read_only_port
+    for name, default, wanted in KUBESPRAY:
+        value = said.get(name)
+        if getattr(settings, wanted) and not truth(default if value in (None, "") else value, name):
+            lines[name] = True
+    return lines
+
+
+# --- the health check behind a restart ------------------------------------------------------------------------------
+
+
+def health_problems(answer: Facts, expected: Facts) -> list[str]:
+    """What is wrong with the answers of a restarted kubelet (one of kubelet_info), as clauses; empty when healthy."""
+    problems = []
+    if not answer["connect"]["ok"]:
+        problems.append(f"nothing listens on port {expected['port']}")
+    elif not answer["tls"]["verified"]:
+        error = (answer["tls"].get("error") or {}).get("message") or "no certificate"
+        problems.append(f"its certificate does not verify ({error})")
+    if expected["webhook"]:
+        anonymous = answer["anonymous"]["status"]
+        if anonymous not in (401, None):
+            problems.append(f"it answers {anonymous} to unauthenticated clients instead of 401")
+        account = answer.get("authenticated") or {}
+        if account.get("status") not in (200, None):
+            said = str(account.get("message") or "").strip()
+            problems.append(f"it answers {account['status']} to a service account that may get nodes/metrics ({said})")
+    opened = bool((answer.get("read_only") or {}).get("open"))
+    if opened != bool(expected["read_only"]):
+        problems.append(f"port {expected['read_only_port']} without TLS is {'open' if opened else 'closed'}")
+    return problems
+
+
+def last_error(lines: t.Iterable[t.Any]) -> str:
+    """The error with which a kubelet exited, from its log; earlier starts may have left others before it."""
+    found = ""
+    for line in lines:
+        text = str(line)
+        if re.search(r'command failed|failed to run|err="', text):
+            match = re.search(r'err="((?:[^"\\]|\\.)*)"', text)
+            found = match.group(1) if match else ""
+    return found.rstrip(".")[:300]
