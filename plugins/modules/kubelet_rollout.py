@@ -18,6 +18,8 @@ description:
     role C(kubemetrics.aggregation.cluster) leaves behind, and touches no host.
   - A file that is newer than the process is left alone, because somebody may only have staged that edit. What this
     collection wrote itself is different; there a run ended between writing and restarting, and the restart follows.
+extends_documentation_fragment:
+  - kubemetrics.aggregation.attributes
 options:
   hosts:
     description:
@@ -59,14 +61,11 @@ options:
     default: true
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed, or would change in C(check_mode), when in diff mode.
     support: N/A
     details: The module changes nothing.
   idempotent:
-    description: When run twice in a row with the same arguments, the second run indicates no change.
     support: full
 requirements:
   - cryptography (Python library) on the controller
