@@ -11,20 +11,20 @@ class ModuleDocFragment:
 options:
   wait:
     description:
-      - Look again until what the module waits for has come, or O(wait_timeout) is over. Then the module fails with the
-        last state that was seen.
-      - Connection errors are retried to the end; a refusal by a server that is ready (401, 403) and a certificate that
-        does not verify fail at once.
+      - Whether to check repeatedly until the expected state is reached. After O(wait_timeout) the module fails with
+        the last observed state.
+      - Connection errors are retried until then. A refusal by a ready server (401, 403) and a certificate that does not
+        verify fail at once.
     type: bool
     default: false
   wait_sleep:
     description:
-      - Seconds between two looks.
+      - Seconds between two checks.
     type: float
     default: 5
   wait_timeout:
     description:
-      - Seconds to wait at most. V(0) means a single look.
+      - Seconds to wait at most. V(0) means a single check.
     type: int
     default: 120
 """

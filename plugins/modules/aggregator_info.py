@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: aggregator_info
-short_description: Do what the API server's aggregator does, from its host
+short_description: Test the connection from an API server's host to an aggregated API server
 version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
@@ -18,9 +18,9 @@ description:
   - The TLS handshake is tried twice - unverified, which is all that the C(Available) check of older API servers does,
     and verified with the CA bundle, which real requests need.
   - The front-proxy certificate and the headers that name a user are sent only to a server whose certificate verifies.
-    Where the way to a ClusterIP is broken, its packets may end at a stranger.
+    Where routing to a ClusterIP is broken, its packets may reach an unrelated server.
   - Tells whether the API server would go through an HTTP proxy, by its environment as
-    M(kubemetrics.aggregation.component_info) shows it, and whether the proxy lets it.
+    M(kubemetrics.aggregation.component_info) shows it, and whether the proxy forwards the connection.
   - The host needs nothing but Python. Certificates are decoded on the controller.
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes.info
@@ -104,7 +104,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look from each control plane at the metrics server
+- name: Test the connection from each control plane to the metrics server
   kubemetrics.aggregation.aggregator_info:
     client_cert: "{{ apiserver.flags['proxy-client-cert-file'] }}"
     client_key: "{{ apiserver.flags['proxy-client-key-file'] }}"

@@ -31,7 +31,7 @@ options:
     default: [v1beta1.metrics.k8s.io]
   all_versions:
     description:
-      - Whether to look at every other registered version of the groups of O(name), too, such as C(v1.metrics.k8s.io)
+      - Whether to check every other registered version of the groups of O(name), too, such as C(v1.metrics.k8s.io)
         beside C(v1beta1.metrics.k8s.io). A client takes the one that it knows.
       - Goes without O(request_path).
     type: bool
@@ -56,7 +56,7 @@ options:
 requirements:
   - cryptography (Python library) on the machine that the module runs on
 notes:
-  - A single 503 is normal while an API server or the server behind the APIService restarts. Use O(wait) to see past it.
+  - A single 503 is normal while an API server or the server behind the APIService restarts. Use O(wait) to tolerate it.
 seealso:
   - module: kubemetrics.aggregation.resource_metrics_info
   - module: kubemetrics.aggregation.component_info
@@ -73,7 +73,7 @@ EXAMPLES = r"""
   delegate_to: localhost
   run_once: true
 
-- name: Look at two aggregated APIs, through the server of the kubeconfig
+- name: Check two aggregated APIs through the server of the kubeconfig
   kubemetrics.aggregation.apiservice_info:
     name:
       - v1beta1.metrics.k8s.io
@@ -81,7 +81,7 @@ EXAMPLES = r"""
   delegate_to: localhost
   register: aggregated
 
-- name: Prove that data comes through, and not discovery alone
+- name: Request data, not only discovery
   kubemetrics.aggregation.apiservice_info:
     request_path: /apis/metrics.k8s.io/v1beta1/nodes
     attempts: 5
@@ -102,7 +102,7 @@ apiservices:
       description: Whether there is one.
       type: bool
     available:
-      description: Whether its condition C(Available) is true. RV(servers) is the better witness.
+      description: Whether its condition C(Available) is true. RV(servers) is the more reliable indicator.
       type: bool
     reason:
       description: The reason in the condition.

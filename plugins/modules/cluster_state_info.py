@@ -14,8 +14,7 @@ author:
 description:
   - Reads all nodes in one request, and asks each API server whether it is ready.
   - Fails with one sentence that says what to do when the cluster cannot be read with the kubeconfig at all. A
-    single API server
-    that does not answer is reported, not fatal.
+    single API server that does not answer is reported, not fatal.
 extends_documentation_fragment:
   - kubemetrics.aggregation.api
   - kubemetrics.aggregation.attributes.info
@@ -36,11 +35,11 @@ options:
     type: bool
     default: false
   wait_sleep:
-    description: Seconds between two looks.
+    description: Seconds between two checks.
     type: float
     default: 5
   wait_timeout:
-    description: Seconds to wait at most. V(0) is a single look.
+    description: Seconds to wait at most. V(0) is a single check.
     type: int
     default: 120
 seealso:

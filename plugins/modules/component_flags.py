@@ -127,7 +127,7 @@ daemon_reload:
   type: bool
 previous:
   description:
-    - What changed had these values before, in the form of O(flags); given to them, it takes the change back.
+    - What changed had these values before, in the form of O(flags); passed as O(flags), they undo the change.
   returned: success
   type: dict
   sample: {enable-aggregator-routing: null}

@@ -14,8 +14,8 @@ author:
 description:
   - Reports the Kubernetes components of the host from the running processes, their command lines, environments and
     control groups, and names the files that define them.
-  - The process is the truth here, not a manifest or a unit that may have been edited since. What is not running is
-    looked up where it would be defined.
+  - The running process counts, not a manifest or a unit that may have been edited since. Components that are not
+    running are looked up where they would be defined.
   - One call gathers everything that is to be known of a host, in about a quarter of a second.
   - Processes of clusters that are nested in this host (nodes in containers, hosted control planes in pods) are
     left out.
@@ -62,7 +62,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look at what runs on each host
+- name: Discover what runs on each host
   kubemetrics.aggregation.component_info:
   register: host
   become: true
@@ -73,7 +73,7 @@ EXAMPLES = r"""
     fail_msg: "kube-apiserver on {{ inventory_hostname }} runs without --proxy-client-cert-file."
   when: host.components['kube-apiserver'].running
 
-- name: Look at the kubelet alone
+- name: Read the kubelet only
   kubemetrics.aggregation.component_info:
     components: [kubelet]
   register: host
@@ -235,8 +235,8 @@ kubelet_config:
       description:
         - V(flag) when the running kubelet was given the file by C(--config).
         - V(default) when no kubelet runs and the file is the one that kubeadm's unit names.
-        - V(none) when the kubelet has no file (then the old defaults of its flags hold, which are open to anybody), or
-          nothing is known.
+        - V(none) when the kubelet has no file (then the old defaults of its flags hold, which admit unauthenticated
+          clients), or nothing is known.
       type: str
     text:
       description: The text of the file, the values of C(staticPodURLHeader) masked.

@@ -16,7 +16,7 @@ description:
   - It is the part of M(kubemetrics.aggregation.component_flags) and M(kubemetrics.aggregation.kubelet_config) that runs
     on the host. Use those modules instead.
   - A replacement takes place only if each file still has the content that the decision was based on. All files are
-    backed up and staged before the first one is renamed into place; if one of them fails, the others are put back.
+    backed up and staged before the first one is renamed into place; if one of them fails, the others are restored.
   - Mode, owner and extended attributes stay. A symbolic link stays, and the file that it points to is replaced.
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes
@@ -97,7 +97,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look at the definition of the API server as it is on the host
+- name: Read the definition of the API server on the host
   kubemetrics.aggregation.definition_file:
     operation: read
     paths:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: extension_authentication_info
-short_description: Show which front proxies aggregated API servers are told to trust
+short_description: Show which front proxies aggregated API servers trust
 version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - Reads ConfigMap C(kube-system/extension-apiserver-authentication), through which API servers tell the servers of
-    aggregated APIs who may speak for a user, and by which headers.
+  - Reads ConfigMap C(kube-system/extension-apiserver-authentication), in which API servers publish which front
+    proxies may act for a user, and by which headers.
   - Can wait until it holds what an API server publishes. It is the union of what all API servers have published since
     it was made, so that what has been taken away stays in it.
 extends_documentation_fragment:

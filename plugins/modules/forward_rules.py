@@ -17,9 +17,9 @@ description:
     its routes and the configuration of CNI, whatever its name. Where the policy of a chain drops them, as it does
     after Docker has set it to C(DROP), accepts them and keeps it so over restarts of Docker and of the host. A host
     that forwards them is left as it is.
-  - Rules are only ever appended, so that they stand in for the policy and for nothing else. NetworkPolicies and other
-    rules before them decide first. A rule that drops or rejects the traffic is somebody's decision, is named in
-    RV(advice), and stays.
+  - Rules are only appended, so that they replace the policy and nothing else. NetworkPolicies and other
+    rules before them decide first. A rule that drops or rejects the traffic is intended by its author; it is
+    reported in RV(advice), and stays.
   - Nothing that others made is removed. All rules are saved before a change, the files are a recorded change that
     M(kubemetrics.aggregation.recorded_change) rolls back, and a timer on the host restores everything after
     O(revert_after) seconds, unless it is stopped.
@@ -90,7 +90,7 @@ attributes:
     support: full
 notes:
   - Needs systemd where something has to be changed.
-  - The legacy tables of iptables are looked at only where the kernel has them already.
+  - The legacy tables of iptables are read only where the kernel has them already.
 seealso:
   - module: kubemetrics.aggregation.host_network_info
   - module: kubemetrics.aggregation.recorded_change
@@ -122,7 +122,7 @@ backends:
   elements: str
   sample: [nft]
 dropped:
-  description: The backends whose policy surely drops traffic of pods, our own rules left out of account.
+  description: The backends whose policy certainly drops pod traffic, without the rules of this module.
   returned: success
   type: list
   elements: str

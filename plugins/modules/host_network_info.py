@@ -12,12 +12,12 @@ version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - Reports what stands in the way of traffic from and to pods on a host - the FORWARD chains of both iptables
+  - Reports what affects traffic from and to pods on a host - the FORWARD chains of both iptables
     backends and of nftables, routes to pods and services, forwarding settings of the kernel, firewall services,
     Docker, and the clock.
   - Follows the rules of the FORWARD chains for new connections between pods and other addresses, and names the rule
     that decides.
-  - Nothing is loaded or created by looking; the legacy tables of iptables are read only where the kernel has them
+  - Nothing is loaded or created; the legacy tables of iptables are read only where the kernel has them
     already.
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes.info

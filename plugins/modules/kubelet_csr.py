@@ -67,7 +67,7 @@ options:
     default: []
   state:
     description:
-      - What to make of the requests that pass.
+      - The state of the requests that pass.
     type: str
     choices: [approved]
     default: approved
@@ -84,10 +84,10 @@ options:
     type: str
   wait:
     description:
-      - Look again until each node of O(nodes) has a certificate issued, or O(wait_timeout) is over. Then the module
-        fails with the last state that was seen.
+      - Whether to check repeatedly until each node of O(nodes) has a certificate issued. After O(wait_timeout) the
+        module fails with the last observed state.
       - The cluster removes a request an hour after it was issued. Wait only where a new certificate is expected.
-      - In check mode there is nothing to wait for, and the module looks once.
+      - In check mode there is nothing to wait for, and the module checks once.
 attributes:
   check_mode:
     support: full
@@ -256,7 +256,7 @@ def parse_nodes(value: t.Optional[t.Mapping[str, t.Any]]) -> t.Optional[t.Dict[s
 
 
 class Approver:
-    """Looks at the requests, decides, acts, and remembers what was done over several looks."""
+    """Reads the requests, decides, acts, and remembers what was done over several checks."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kubelet_info
-short_description: Show what kubelets answer to a metrics server
+short_description: Test connections to kubelets as a metrics server makes them
 version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
@@ -36,7 +36,7 @@ options:
     default: 10250
   read_only_port:
     description:
-      - The read-only port, which answers anybody without TLS. V(0) leaves it out.
+      - The read-only port, which serves without TLS and authentication. V(0) skips it.
     type: int
     default: 10255
   path:
@@ -59,9 +59,9 @@ options:
   validate_certs:
     description:
       - Whether requests, and with them O(token), go only to a kubelet whose certificate verifies.
-      - V(false) sends them to whoever answers. Use it only with a token that is worth nothing elsewhere, and to look
-        at kubelets that have no certificate of the cluster yet.
-      - RV(kubelets[].tls.verified) is true to the facts either way.
+      - V(false) sends them to any server that answers. Use it only with a token that grants nothing else, for kubelets
+        that have no certificate of the cluster yet.
+      - RV(kubelets[].tls.verified) shows the result either way.
     type: bool
     default: true
 seealso:
@@ -69,7 +69,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look at the kubelet of each node as the metrics server does
+- name: Test the kubelet of each node as the metrics server does
   kubemetrics.aggregation.kubelet_info:
     addresses: ["{{ ansible_facts['default_ipv4']['address'] }}"]
     ca_file: /etc/kubernetes/pki/ca.crt

@@ -7,24 +7,24 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: metrics_reader_token
-short_description: Borrow the token of a service account that may read kubelets' metrics
+short_description: Request a short-lived token of a service account that may read kubelets' metrics
 version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - Whether a kubelet accepts service accounts can only be seen by asking it as one. This module gets a token that ends
-    after ten minutes for the account of the metrics server.
-  - Where that account does not exist or may not get C(nodes/metrics), a temporary one takes its place, which may do
+  - Whether a kubelet accepts service accounts can only be tested with the token of one. This module requests a token
+    for the account of the metrics server, which expires after ten minutes.
+  - Where that account does not exist or may not get C(nodes/metrics), a temporary one is created, which may do
     that and nothing else - the ServiceAccount C(kubemetrics-probe) in C(kube-system), and a ClusterRole and
-    ClusterRoleBinding named C(kubemetrics-probe). Take it away with O(state=absent).
-  - The token is a secret. Run the task with C(no_log), and hand it on to M(kubemetrics.aggregation.kubelet_info).
+    ClusterRoleBinding named C(kubemetrics-probe). Remove it with O(state=absent).
+  - The token is a secret. Run the task with C(no_log), and pass it to M(kubemetrics.aggregation.kubelet_info).
 extends_documentation_fragment:
   - kubemetrics.aggregation.api
   - kubemetrics.aggregation.attributes
 options:
   state:
     description:
-      - V(present) returns a token, V(absent) takes the temporary account away.
+      - V(present) returns a token, V(absent) removes the temporary account.
     type: str
     choices: [present, absent]
     default: present
@@ -52,7 +52,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Borrow a token
+- name: Request a token
   kubemetrics.aggregation.metrics_reader_token:
     kubeconfig: "{{ kubeconfig_file }}"
   delegate_to: localhost

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: recorded_change
-short_description: Take back a change that this collection made to definitions on a host
+short_description: Roll back a change that this collection made to definitions on a host
 version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - Brings the files of a recorded change back to what they were before it. That is a new change, which is recorded too
-    and can be taken back in the same way.
+  - Restores the files of a recorded change to what they were before it. That is a new change, which is recorded too
+    and can be rolled back in the same way.
   - Refuses if one of the files was edited since, because that edit would be lost.
   - Files only. Restarting what reads them is up to the caller; the kubelet does it by itself for a static pod.
 extends_documentation_fragment:
@@ -28,7 +28,7 @@ options:
     required: true
   force:
     description:
-      - Whether to take the change back although a file was edited since. That edit is backed up.
+      - Whether to roll the change back although a file was edited since. That edit is backed up.
     type: bool
     default: false
 attributes:
@@ -44,7 +44,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Take back what was done to the API server's manifest
+- name: Roll back the change of the API server's manifest
   kubemetrics.aggregation.recorded_change:
     id: 20260301T100500Z-1f0c9a3e
   become: true

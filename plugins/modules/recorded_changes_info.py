@@ -13,7 +13,7 @@ author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
   - Lists what the editors M(kubemetrics.aggregation.component_flags) and M(kubemetrics.aggregation.kubelet_config)
-    recorded on the host, the oldest change first, and tells of each whether its files still are as it left them.
+    recorded on the host, the oldest change first, and whether the files of each are unchanged since.
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes.info
   - kubemetrics.aggregation.host
@@ -52,7 +52,7 @@ changes:
       description: The component that is concerned.
       type: str
     undoes:
-      description: The id of the change that this one took back, or null.
+      description: The id of the change that this one rolled back, or null.
       type: str
     state:
       description:

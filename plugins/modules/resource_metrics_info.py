@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: resource_metrics_info
-short_description: Compare what metrics.k8s.io says with what the cluster runs
+short_description: Compare metrics.k8s.io with the nodes and pods of the cluster
 version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
@@ -37,12 +37,12 @@ options:
     default: auto
   nodes:
     description:
-      - Whether to look at nodes.
+      - Whether to check nodes.
     type: bool
     default: true
   pods:
     description:
-      - Whether to look at pods.
+      - Whether to check pods.
     type: bool
     default: true
   max_age:
@@ -102,13 +102,13 @@ servers:
       description: The URL of the API server.
       type: str
     ok:
-      description: Whether everything that was looked at has fresh metrics.
+      description: Whether everything that was checked has recent metrics.
       type: bool
     message:
       description: What is wrong, or an empty string.
       type: str
     nodes:
-      description: Nodes against their metrics, or null when they were not looked at or there was no answer.
+      description: Nodes against their metrics, or null when they were not checked or there was no answer.
       type: dict
       contains:
         expected:
@@ -307,7 +307,7 @@ def main() -> t.NoReturn:
             module.fail_json(msg="%s is %d; give at least %d." % (name, params[name], least))
     kinds = [kind for kind in ("nodes", "pods") if params[kind]]
     if not kinds:
-        module.fail_json(msg="nodes and pods are both off; there is nothing to look at.")
+        module.fail_json(msg="nodes and pods are both off; there is nothing to check.")
     started = time.monotonic()
     try:
         api = kube.Api.connect(

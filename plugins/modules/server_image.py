@@ -14,7 +14,7 @@ author:
 description:
   - Unpacks the wheels of the server's pinned dependencies, for the Python and the architecture of the base image, and
     puts them and the server onto the base with C(buildah) or C(podman). Nothing runs inside the image while it is
-    built, so that the base needs no shell and the build no network of its own.
+    built, so the base needs no shell and the build no network.
   - The result is an archive that every container runtime loads. It is kept, and built again only when it is missing.
   - Runs where the collection's source is, which is the controller.
 extends_documentation_fragment:
@@ -62,7 +62,9 @@ attributes:
     support: full
   diff_mode:
     support: none
-    details: An image is no text.
+    details: An image is not text.
+  idempotent:
+    support: full
 seealso:
   - module: kubemetrics.aggregation.node_image
   - plugin: kubemetrics.aggregation.server_image_tag

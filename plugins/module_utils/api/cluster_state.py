@@ -220,4 +220,4 @@ def advice(status: t.Optional[int], reason: str) -> str:
             "Check that the API server runs and that the address is right; "
             "where only the cluster's own hosts can reach it, set cluster_api_host to a control plane."
         )
-    return "Look at the log of that API server."
+    return "Check the log of that API server."

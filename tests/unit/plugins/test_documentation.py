@@ -70,6 +70,15 @@ class TestModule:
         attributes = "attributes.info" if path.stem.endswith("_info") else "attributes"
         assert PREFIX + attributes in text["extends_documentation_fragment"]
 
+    def test_states_its_support_for_each_attribute(self, path):
+        own = documentation(path)
+        supported: dict[str, Any] = {}
+        for name in own["extends_documentation_fragment"]:
+            supported.update(FRAGMENTS[name].get("attributes", {}))
+        for name, attribute in own.get("attributes", {}).items():
+            supported[name] = supported[name] | attribute
+        assert [name for name, attribute in supported.items() if "support" not in attribute] == []
+
     def test_repeats_nothing_that_a_fragment_says(self, path):
         own = documentation(path)
         for name, option in own.get("options", {}).items():

@@ -145,7 +145,7 @@ def test_waiting_in_vain(cluster, kubeconfig, run_module):
     [
         ({"max_age": 0}, "max_age is 0"),
         ({"grace": -1}, "grace is -1"),
-        ({"nodes": False, "pods": False}, "nothing to look at"),
+        ({"nodes": False, "pods": False}, "nothing to check"),
         ({"version": "v2"}, "value of version must be one of"),
         ({"servers": ["x"]}, "is no URL of an API server"),
     ],
