@@ -44,7 +44,7 @@ def wait_for(
         if process.poll() is not None or passed > seconds:
             state = "ended" if process.poll() is not None else f"did not get there in {seconds:.0f} s"
             tail = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
-            raise BenchError(f"{what}: the process {state}; its last words: {tail}")
+            raise BenchError(f"{what}: the process {state}; its last output: {tail}")
         time.sleep(0.1)
     return time.monotonic() - started
 

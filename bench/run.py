@@ -53,7 +53,7 @@ class Plan:
     settle: float
     #: Nothing but scrapes; CPU time is taken here.
     steady: float
-    #: For looking at samples' ages.
+    #: For reading samples' ages.
     ages: float
     #: For each kind of request.
     budget: float
@@ -153,7 +153,7 @@ class Measurement:
         }
 
     def _ages(self) -> None:
-        """Look at the samples' ages at moments that cover one resolution evenly."""
+        """Read the samples' ages at moments that cover one resolution evenly."""
         ages: list[float] = []
         with contextlib.closing(Client(self._port, self._context)) as client:
             for _ in range(10):
@@ -219,7 +219,7 @@ def flags(kubeconfig: Path, directory: Path, port: int, plan: Plan) -> list[str]
         f"--kubelet-request-timeout={plan.resolution * 0.6:.0f}s",
         "--kubelet-use-node-status-port",
         "--kubelet-preferred-address-types=InternalIP",
-        # One certificate for all fake kubelets cannot hold thousands of addresses. It is looked at once a connection.
+        # One certificate for all fake kubelets cannot hold thousands of addresses. It is verified once per connection.
         "--kubelet-insecure-tls",
     ]
 
@@ -244,7 +244,7 @@ def measure(name: str, command: list[str], world: World, plan: Plan) -> dict[str
                 one.take()
             except (OSError, http.client.HTTPException) as error:
                 last = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
-                raise BenchError(f"{name} at {world.nodes} nodes: {error}; its last words: {last}") from error
+                raise BenchError(f"{name} at {world.nodes} nodes: {error}; its last output: {last}") from error
             return one.figures
 
 

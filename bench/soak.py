@@ -43,7 +43,7 @@ _RETURN = 60 + 3 * FULL.resolution
 _GROWTH_MIB = 8.0
 #: Descriptors come and go with connections.
 _DESCRIPTORS = 20
-#: Samples are looked at so often, in seconds: each is seen, so that a gap between two is a scrape that was missed.
+#: Samples are read so often, in seconds: each is seen, so that a gap between two is a scrape that was missed.
 _LOOK = 5.0
 _GAP = 1.5 * FULL.resolution
 _REQUESTS = re.compile(rb'^metrics_server_kubelet_request_total\{reason="(\w*)",.*\} ([0-9.e+]+)$', re.MULTILINE)
@@ -147,7 +147,7 @@ def stamps(body: bytes) -> dict[str, float]:
 
 
 def soak(found: World, minutes: float, failing: int, churn: Churn | None) -> dict[str, object]:
-    """Run the server, look at it every 15 seconds, and return what was seen."""
+    """Run the server, check it every 15 seconds, and return what was seen."""
     port = free_port()
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=found.directory)))

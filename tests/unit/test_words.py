@@ -32,11 +32,21 @@ WORDS = {
     r"\bway of (pods|the pods|packets)\b|\btraffic of pods\b": "pod traffic forwarding",
     r"\blet through\b|\blets? .{0,30} through\b": "forward, accept",
 }
-FILES = sorted(
-    path
-    for pattern in ("*.md", "docs/*.md", "lab/*.md", "playbooks/*.yml", "changelogs/fragments/*.yml", "galaxy.yml")
-    for path in ROOT.glob(pattern)
+#: What users read: documents, names of tasks, messages, and the modules' documentation.
+PATTERNS = (
+    "*.md",
+    "*.yml",
+    "Makefile",
+    "bench/**/*.py",
+    "changelogs/fragments/*.yml",
+    "docs/*.md",
+    "inventory/**/*.yml",
+    "lab/**/*.md",
+    "lab/**/*.yml",
+    "molecule/**/*.yml",
+    "playbooks/*.yml",
 )
+FILES = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
 
 
 def found(text: str) -> list[str]:

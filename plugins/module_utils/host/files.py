@@ -410,7 +410,7 @@ def put_in_place(item):
 
 
 def undo(replacements):
-    """Take back the part of a change that was made before one of its files failed."""
+    """Undo the part of a change that was made before one of its files failed."""
     for item in replacements:
         if item.staged:
             discard(item.staged)

@@ -194,7 +194,7 @@ def settle(change: Change, host: Host, params: t.Mapping[str, t.Any]) -> None:
     # What is accepted anew comes first, so that a switch from one mode to another leaves no gap.
     if unit:
         host.systemctl("enable", "--quiet", forwarding.UNIT)
-        # The unit itself does it, which proves that it will do so after a restart.
+        # The unit itself does it, so that it will do so after a restart.
         host.start_unit()
     elif change.after:
         if params["restart_docker"]:

@@ -112,7 +112,7 @@ class EditorAction(ActionBase):
         gone = [path for path in unit_paths if not files[path].exists]
         if gone:
             raise EditError(f"The unit file {gone[0]} does not exist; run systemctl daemon-reload and try again.")
-        # Which environment files there are is known only after a first look at the units.
+        # Which environment files there are is known only after the units were read.
         units = {path: file.text for path, file in files.items()}
         paths = SystemdService(component, unit_paths, units).environment_paths
         patterns = [path for path in paths if re.search(r"[*?\[]", path)]

@@ -36,7 +36,7 @@ FILE_DEFAULTS: dict[str, t.Any] = {
     "tlsCertFile": "",
     "tlsPrivateKeyFile": "",
 }
-#: What holds for a kubelet without --config, also below its drop-in files: the old defaults, open to anybody.
+#: What holds for a kubelet without --config, also below its drop-in files: the old defaults, without authentication.
 FLAG_DEFAULTS: dict[str, t.Any] = merged(
     FILE_DEFAULTS,
     {

@@ -5,7 +5,7 @@
 """The command line of a component where it is defined: in a systemd service with its drop-ins and environment files.
 
 The service's texts are read as systemd reads them into one list of words; each word knows where it stands. ``edit``
-changes flags one step at a time, reads the texts again after each step, and at the end proves that nothing else has
+changes flags one step at a time, reads the texts again after each step, and at the end checks that nothing else has
 changed.
 """
 
