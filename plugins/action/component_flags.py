@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import datetime
 import posixpath
 import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import processes
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flag_plan, masking
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags as flag_model
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import masking
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions import flag_history
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.editor import (
     Change,
@@ -20,20 +21,18 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definition
     EditorAction,
     HostFile,
 )
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.static_pod import (
-    StaticPod,
-    is_file_flag,
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.program import (
+    DISTRIBUTIONS,
+    disagreement,
+    distribution_advice,
+)
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.static_pod import is_file_flag
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.static_pod_editor import (
+    StaticPodEditor,
 )
 
 VENDOR_UNITS = ("/usr/lib/systemd/system/", "/lib/systemd/system/", "/usr/local/lib/systemd/system/")
 LOCAL_UNITS = "/etc/systemd/system/"
-
-#: Where a distribution that writes the definitions itself takes flags from.
-DISTRIBUTION_SOURCES = {
-    "k3s": ("/etc/rancher/k3s/config.yaml", "k3s"),
-    "rke2": ("/etc/rancher/rke2/config.yaml", "RKE2"),
-    "minikube": (None, "minikube"),
-}
 
 
 class Edited(t.NamedTuple):
@@ -63,7 +62,7 @@ class ActionModule(EditorAction):
         component = arguments["component"]
         wanted = {flag_model.normalize(str(name)): value for name, value in arguments["flags"].items()}
         try:
-            flag_model.check_wanted(arguments["flags"], component)
+            flag_plan.check_wanted(arguments["flags"], component)
         except flag_model.FlagError as exc:
             raise EditError(str(exc)) from None
         version = arguments["version"]
@@ -76,9 +75,10 @@ class ActionModule(EditorAction):
         else:
             kind, edited = self._edit_found(arguments, found, wanted)
 
+        changed = previous_values(component, wanted, edited.flags_before, edited.flags_after)
         result = self.write(
             edited.changes,
-            what=f"flags of {component}: " + ", ".join(f"--{name}" for name in wanted),
+            what=f"flags of {component}: " + ", ".join(f"--{name}" for name in changed),
             component=component,
             backup=arguments["backup"],
             state_dir=arguments["state_dir"],
@@ -92,7 +92,7 @@ class ActionModule(EditorAction):
         self, arguments: dict[str, t.Any], found: dict[str, t.Any], wanted: dict[str, t.Any]
     ) -> tuple[str, Edited]:
         component, kind, files = arguments["component"], found["managed_by"], found["definition_files"]
-        if kind in DISTRIBUTION_SOURCES:
+        if kind in DISTRIBUTIONS:
             raise EditError(distribution_advice(component, kind, wanted))
         if kind == "pod":
             raise EditError(
@@ -136,7 +136,7 @@ class ActionModule(EditorAction):
         file = self.read([path])[path]
         if not file.exists:
             raise EditError(f"The manifest {path} does not exist.")
-        pod = StaticPod(arguments["component"], path, file.text)
+        pod = StaticPodEditor(arguments["component"], path, file.text)
         version = arguments["version"] or found["version"] or pod.image_version
         before = pod.flags
         pod.edit(complete(arguments, wanted, before, version))
@@ -144,7 +144,7 @@ class ActionModule(EditorAction):
         return Edited(before, pod.flags, [Change(file, pod.text)], mounts, host_files, version)
 
     def _see_files(
-        self, arguments: dict[str, t.Any], pod: StaticPod, wanted: dict[str, t.Any]
+        self, arguments: dict[str, t.Any], pod: StaticPodEditor, wanted: dict[str, t.Any]
     ) -> tuple[list[str], list[str]]:
         """Make sure that the container sees the files that flags name; (directories added, paths on the host)."""
         added, on_host = [], []
@@ -170,6 +170,8 @@ class ActionModule(EditorAction):
         service, files = self.read_service(component, unit_paths)
         version = arguments["version"] or found["version"]
         before = service.flags
+        if found["running"] and not arguments["definition"]:
+            self._check_origin(component, found, before, [files[path] for path in files])
         service.edit(complete(arguments, wanted, before, version))
         changes = []
         for path, text in service.texts.items():
@@ -177,6 +179,25 @@ class ActionModule(EditorAction):
             if text != file.text:
                 changes.append(self._local_change(file, text))
         return Edited(before, service.flags, changes, [], files_of(component, wanted), version)
+
+    def _check_origin(
+        self,
+        component: str,
+        found: dict[str, t.Any],
+        defined: list[flag_model.Flag],
+        files: t.Sequence[HostFile],
+    ) -> None:
+        """Refuse a unit that cannot be what gave the running process its flags."""
+        started = datetime.datetime.fromisoformat(found["start_time"].replace("Z", "+00:00")).timestamp()
+        problem = disagreement(
+            component,
+            files[0].path,
+            found["flags"],
+            flag_model.effective(defined, component),
+            any(file.written > started for file in files),
+        )
+        if problem:
+            raise EditError(problem)
 
     def _local_change(self, file: HostFile, text: str) -> Change:
         """A unit of the distribution's package is overridden in /etc: the next update of the package would undo it."""
@@ -227,7 +248,7 @@ def files_of(component: str, wanted: t.Mapping[str, t.Any]) -> list[str]:
     found = []
     for name, value in wanted.items():
         if value is not None and is_file_flag(name):
-            found += [part for text in flag_model.values_of(component, name, value) for part in text.split(",")]
+            found += [part for text in flag_plan.values_of(component, name, value) for part in text.split(",")]
     return list(dict.fromkeys(path for path in found if posixpath.isabs(path)))
 
 
@@ -265,22 +286,4 @@ def previous_values(
 
 def differing(component: str, wanted: t.Mapping[str, t.Any], argv: t.Sequence[str]) -> list[str]:
     """The wanted flags that the running process does not have as wanted: it was not restarted since."""
-    steps = flag_model.plan(flag_model.of_argv(argv, component), wanted, component)
-    return list(dict.fromkeys(step.name for step in steps))
-
-
-def distribution_advice(component: str, kind: str, wanted: t.Mapping[str, t.Any]) -> str:
-    path, name = DISTRIBUTION_SOURCES[kind]
-    pairs = [
-        (flag, text)
-        for flag, value in wanted.items()
-        for text in flag_model.values_of(component, flag, masking.mask_flag(flag, value))
-    ]
-    if path is None:
-        short = component.replace("kube-", "", 1)
-        shown = " ".join(f"--extra-config={short}.{flag}={text}" for flag, text in pairs)
-        return (
-            f"{name} writes the flags of {component} itself; start it with {shown or 'other --extra-config options'}."
-        )
-    shown = ", ".join(f'"{flag}={text}"' for flag, text in pairs)
-    return f"{name} writes the flags of {component} itself; put {component}-arg: [{shown}] into {path} and restart it."
+    return flag_plan.outstanding(flag_model.of_argv(argv, component), wanted, component)

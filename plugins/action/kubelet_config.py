@@ -70,7 +70,7 @@ class ActionModule(EditorAction):
             raise EditError("The kubelet reads no configuration file; set its flags with component_flags instead.")
         paths = [path for path in (sources.main, *sources.drop_ins, target) if path]
         files = self.read(paths)
-        after, overriding_files = plan(sources, files, target, config, may_create=bool(arguments["path"]))
+        after, changed, overriding_files = plan(sources, files, target, config, may_create=bool(arguments["path"]))
         if overriding_files and arguments["fail_on_override"]:
             raise EditError(
                 f"The drop-in files {', '.join(overriding_files)} are applied after {target} and say something else; "
@@ -78,8 +78,7 @@ class ActionModule(EditorAction):
             )
         result = self.write(
             [Change(files[target], after)],
-            what="kubelet configuration: "
-            + ", ".join(sorted(".".join(path) for path, _value in settings.leaves(config))),
+            what="kubelet configuration: " + ", ".join(changed),
             component="kubelet",
             backup=arguments["backup"],
             state_dir=arguments["state_dir"],
@@ -169,8 +168,8 @@ def plan(
     config: dict[str, t.Any],
     *,
     may_create: bool,
-) -> tuple[str, list[str]]:
-    """The new text of ``target``, and the files that are applied later and void a part of it."""
+) -> tuple[str, list[str], list[str]]:
+    """The new text of ``target``, the settings that change, and the files that are applied later and void some."""
     if sources.main and not files[sources.main].exists and not may_create:
         raise EditError(f"{sources.main} is named by the running kubelet but does not exist; restore it or give path.")
     order = [sources.main] if sources.main else []
@@ -181,7 +180,7 @@ def plan(
     # Without a main file, the kubelet merges its drop-ins into the old defaults of its flags.
     outstanding = settings.outstanding(config, effective if sources.main else merged(FLAG_DEFAULTS, effective))
     if not outstanding:
-        return files[target].text, []
+        return files[target].text, [], []
 
     document = documents[target]
     try:
@@ -200,7 +199,8 @@ def plan(
                 f"{'.'.join(path)} cannot be removed by a drop-in: {setters[0]} sets it; name that file by path."
             )
         blocked.update(name for name in setters if order.index(name) > order.index(target))
-    return document.text, sorted(blocked)
+    changed = sorted(".".join(path) for path, _wanted in settings.leaves(outstanding))
+    return document.text, changed, sorted(blocked)
 
 
 def effective_config(order: t.Sequence[str], documents: t.Mapping[str, YamlText]) -> dict[str, t.Any]:

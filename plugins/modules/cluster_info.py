@@ -107,8 +107,8 @@ version:
   sample: v1.36.3
 flavour:
   description:
-    - Who made the cluster - V(kubeadm), V(kubespray), V(systemd), V(k3s), V(rke2), V(minikube), or V(unknown) where no
-      control plane was examined.
+    - Who made the cluster - V(kubeadm), V(kubespray), V(systemd), V(k3s), V(rke2), V(minikube), V(k0s),
+      V(microk8s), V(openshift), or V(unknown) where no control plane was examined.
   returned: success
   type: str
 servers:

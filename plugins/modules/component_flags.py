@@ -16,13 +16,18 @@ description:
     or one of its drop-ins, or an environment file whose variable the unit puts into the command line. The definition is
     found from the running process.
   - Only the words of the flags in question change. Order, comments (also those in the middle of a continued line),
-    unknown flags and all other lines stay byte for byte as they are, and what already holds is left as it is written.
-  - A flag that is given more than once is folded into its last occurrence, which is the one that counts.
+    unknown flags and all other lines stay byte for byte as they are.
+  - Flags are read as the component reads them, so that repeated lists add up and a list is a line of CSV. What already
+    means what is wanted is left as it is written; what does not is folded into the last occurrence of its flag.
+  - New flags of a systemd service go into its own variable for additions (such as C(KUBELET_EXTRA_ARGS)), else into
+    its own last variable for arguments (C(*_ARGS), C(*_OPTS)), else into the command. An environment file that another
+    unit reads, too, is never written to; a flag that stands there is overruled by one of the service's own.
   - The file is replaced atomically, backed up outside of every directory that a kubelet or systemd loads, and recorded.
   - The kubelet restarts a static pod by itself when its manifest changes. A systemd service has to be restarted by the
     caller, after a daemon-reload if RV(daemon_reload) says so.
-  - k3s, RKE2 and minikube write these definitions themselves. There the task fails with the lines that their own
-    configuration needs.
+  - k3s, RKE2, minikube, k0s, MicroK8s and OpenShift write these definitions themselves. There the task fails with the
+    lines that their own configuration needs. It also fails where a unit starts another program than the component, or
+    does not give the running process its flags.
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes
   - kubemetrics.aggregation.host
@@ -37,8 +42,8 @@ options:
   flags:
     description:
       - Flags by their names without dashes. V(null) removes a flag.
-      - A list is joined by commas, except for the few flags that are given once for each value, such as
-        C(service-account-issuer).
+      - A list is written as a line of CSV, except for the few flags that are given once for each value, such as
+        C(service-account-issuer). An empty list makes a flag of lists empty.
     type: dict
     required: true
   definition:
@@ -74,7 +79,6 @@ attributes:
 notes:
   - A unit file that belongs to a package of the distribution is overridden by a changed copy below
     C(/etc/systemd/system), because an update of the package would undo a change in place.
-  - An environment file may be read by several services. A flag that stands in such a file changes for all of them.
 seealso:
   - module: kubemetrics.aggregation.component_info
   - module: kubemetrics.aggregation.kubeadm_config
@@ -132,7 +136,8 @@ previous:
   type: dict
   sample: {enable-aggregator-routing: null}
 flags:
-  description: All flags of the definition afterwards, of each the last value.
+  description:
+    - All flags of the definition afterwards, as the component reads them. One that takes a list is a list of strings.
   returned: success
   type: dict
 running_differs:

@@ -128,8 +128,8 @@ components:
     managed_by:
       description:
         - Who starts it, and so where a flag has to be changed.
-        - V(static_pod), V(pod) (an ordinary pod, such as a DaemonSet's), V(systemd), V(k3s), V(rke2), V(minikube) or
-          V(unknown).
+        - V(static_pod), V(pod) (an ordinary pod, such as a DaemonSet's), V(systemd), V(k3s), V(rke2), V(minikube),
+          V(k0s), V(microk8s), V(openshift) or V(unknown).
       type: str
     unit:
       description: The systemd service it runs in.

@@ -48,6 +48,12 @@ options:
     type: list
     elements: path
     default: []
+  services:
+    description:
+      - Whether to name the systemd services that read each file as an environment file, also those that are not
+        loaded. For V(read).
+    type: bool
+    default: false
   files:
     description:
       - The files to replace.
@@ -128,6 +134,13 @@ files:
     sha256:
       description: The SHA-256 of what it holds, null for a missing file.
       type: str
+    written:
+      description: When it was written, in seconds since 1970, null for a missing file.
+      type: float
+    services:
+      description: The systemd services that read it as an environment file; empty unless O(services) is set.
+      type: list
+      elements: str
 missing:
   description: Those of O(expect) that do not exist.
   returned: O(operation=read)
@@ -151,10 +164,12 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import units
 
 
-def read(paths: t.Sequence[str]) -> t.List[t.Dict[str, t.Any]]:
+def read(paths: t.Sequence[str], services: bool) -> t.List[t.Dict[str, t.Any]]:
     found = []
+    readers = units.readers_of(paths) if services else {}
     for path in paths:
         state = host_files.read_file(path)
         found.append(
@@ -164,6 +179,8 @@ def read(paths: t.Sequence[str]) -> t.List[t.Dict[str, t.Any]]:
                 "exists": state.exists,
                 "content": base64.b64encode(state.content).decode("ascii"),
                 "sha256": state.sha256,
+                "written": os.stat(state.resolved).st_mtime if state.exists else None,
+                "services": readers.get(path, []),
             }
         )
     return found
@@ -190,6 +207,7 @@ def main() -> t.NoReturn:
             "paths": {"type": "list", "elements": "path", "default": []},
             "patterns": {"type": "list", "elements": "path", "default": []},
             "expect": {"type": "list", "elements": "path", "default": []},
+            "services": {"type": "bool", "default": False},
             "files": {
                 "type": "list",
                 "elements": "dict",
@@ -222,7 +240,7 @@ def main() -> t.NoReturn:
             for pattern in params["patterns"]:
                 paths.extend(path for path in sorted(glob.glob(pattern)) if path not in paths)
             missing = [path for path in params["expect"] if not os.path.exists(path)]
-            module.exit_json(changed=False, files=read(paths), missing=missing)
+            module.exit_json(changed=False, files=read(paths, params["services"]), missing=missing)
         record = host_files.replace_files(
             [replacement(entry) for entry in params["files"]],
             what=params["what"],

@@ -33,7 +33,7 @@ options:
   flags:
     description:
       - Flags by their names without dashes. V(null) takes a flag out, so that kubeadm's own default holds again.
-      - A list is joined by commas, except for the few flags that are given once for each value, such as
+      - A list is written as a line of CSV, except for the few flags that are given once for each value, such as
         C(service-account-issuer); those need C(v1beta4).
       - For every component but V(kubelet).
     type: dict
@@ -135,7 +135,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import kube, kubeadm
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags, kubelet_values
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flag_plan, flags, kubelet_values
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import mask_text
 
 ATTEMPTS = 5
@@ -237,7 +237,7 @@ def check_arguments(params: t.Mapping[str, t.Any]) -> t.Optional[str]:
     if params["flags"] is None and params["volumes"]:
         return None
     try:
-        flags.check_wanted(params["flags"] or {}, f"kube-{params['component']}")
+        flag_plan.check_wanted(params["flags"] or {}, f"kube-{params['component']}")
     except flags.FlagError as exc:
         return str(exc)
     return None

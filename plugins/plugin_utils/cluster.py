@@ -19,7 +19,7 @@ Host = t.Mapping[str, t.Any]
 
 DEFAULT_API_PORT = 6443
 KUBESPRAY_KUBELET_CONFIG = "/etc/kubernetes/kubelet-config.yaml"
-DISTRIBUTIONS = ("k3s", "rke2", "minikube")
+DISTRIBUTIONS = ("k3s", "rke2", "minikube", "k0s", "microk8s", "openshift")
 _NODE_USER = re.compile(r"(?:^|,)CN=system:node:([^,+]+)")
 _MOST_SAID = 300
 

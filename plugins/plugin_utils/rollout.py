@@ -30,7 +30,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definition
 Facts = t.Mapping[str, t.Any]
 
 #: They give their kubelets configuration and certificates themselves, and rewrite what somebody else changes.
-OWN_KUBELETS = ("k3s", "rke2", "minikube")
+OWN_KUBELETS = ("k3s", "rke2", "minikube", "k0s", "microk8s", "openshift")
 #: A kubelet that answers one of these to a client without credentials authenticates its clients.
 CLOSED = (401, 403)
 DEFAULT_PORT = 10250

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags, kubelet_values
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flag_plan, flags, kubelet_values
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.yaml_text import YamlText, YamlTextError
 
 NAMESPACE = "kube-system"
@@ -67,10 +67,10 @@ class ClusterConfiguration:
         if self.as_list:
             if not isinstance(found, list) or not all(isinstance(item, dict) and "name" in item for item in found):
                 raise KubeadmError(f"{name} has a {section}.extraArgs that is no list of names and values; correct it.")
-            return [(i, str(item["name"]), flags.text_of(item.get("value"))) for i, item in enumerate(found)]
+            return [(i, str(item["name"]), flag_plan.text_of(item.get("value"))) for i, item in enumerate(found)]
         if not isinstance(found, dict):
             raise KubeadmError(f"{name} has a {section}.extraArgs that is no mapping of flags; correct it.")
-        return [(key, str(key), flags.text_of(value)) for key, value in found.items()]
+        return [(key, str(key), flag_plan.text_of(value)) for key, value in found.items()]
 
     def values(self, section: str, name: str) -> t.List[str]:
         """The values that a flag has, in order; none when it is not set."""
@@ -83,13 +83,13 @@ class ClusterConfiguration:
             for name, value in wanted.items():
                 before = self.values(section, name)
                 component = COMPONENTS[section]
-                after = flags.values_of(component, name, value)
+                after = flag_plan.values_of(component, name, value)
                 if not self.as_list and len(after) > 1:
                     raise KubeadmError(
                         f"{self.document.name} is {self.api_version}, where a flag cannot be given more than once, so "
                         f"--{name} cannot have {len(after)} values; move it to v1beta4 with kubeadm config migrate."
                     )
-                if flags.same_values(component, name, before, after):
+                if flag_plan.same_values(component, name, before, after):
                     continue
                 previous[name] = flags.meaning(component, flags.normalize(name), before) if before else None
                 self._set(section, name, after)

@@ -112,6 +112,7 @@ class Host:
         self.by_component: t.Dict[str, t.List[processes.Process]] = {}
         self.k3s: t.Optional[processes.Process] = None
         self.k3s_components: t.Tuple[str, ...] = ()
+        self.kubelite: t.Optional[processes.Process] = None
         for process in found:
             name = processes.component_of(process.argv, process.comm)
             if name:
@@ -123,11 +124,15 @@ class Host:
                 self.k3s_components = (
                     processes.K3S_SERVER_COMPONENTS if role == "server" else processes.K3S_AGENT_COMPONENTS
                 )
+            if processes.kubelite_components(process.argv) and self.kubelite is None:
+                self.kubelite = process
         self.boot_time = proc.boot_time()
 
     def process_of(self, name: str) -> t.Optional[processes.Process]:
         own = processes.choose(self.by_component.get(name, ()))
-        return own or (self.k3s if name in self.k3s_components else None)
+        if own or name in self.k3s_components:
+            return own or self.k3s
+        return self.kubelite if self.kubelite and name in processes.kubelite_components(self.kubelite.argv) else None
 
     def flags_of(self, name: str) -> t.Dict[str, flag_model.Value]:
         process = processes.choose(self.by_component.get(name, ()))
@@ -145,7 +150,7 @@ class Host:
         source = "none"
         if kubelet and flags.get("config"):
             path, source = self.proc.absolute(kubelet.pid, str(flags["config"])), "flag"
-        elif not kubelet and not self.k3s and os.path.isfile(DEFAULT_KUBELET_CONFIG):
+        elif not kubelet and not self.k3s and not self.kubelite and os.path.isfile(DEFAULT_KUBELET_CONFIG):
             path, source = DEFAULT_KUBELET_CONFIG, "default"
         if kubelet and flags.get("config-dir"):
             drop_in_dir = self.proc.absolute(kubelet.pid, str(flags["config-dir"]))
@@ -231,6 +236,9 @@ def describe(host: Host, names: t.Sequence[str], manifests: t.Mapping[str, str])
         process = host.process_of(name)
         if process is None:
             continue
+        if process is host.kubelite:
+            # Its executable has no version to tell.
+            continue
         in_process = name not in host.by_component
         exe = host.proc.path(process.pid, "exe")
         # One executable can be several components, and then all of Kubernetes' have its version; etcd has its own.
@@ -294,7 +302,11 @@ def describe_one(
     in_process = name not in host.by_component
     argv = masking.mask_argv(process.argv)
     pod_uid = processes.pod_uid_of(process.cgroups)
-    managed_by = "k3s" if in_process else processes.manager_of(process.argv, pod_uid, unit_name)
+    managed_by = (
+        ("microk8s" if process is host.kubelite else "k3s")
+        if in_process
+        else processes.manager_of(process.argv, pod_uid, unit_name)
+    )
     if managed_by in ("k3s", "rke2"):
         files = distribution_files(managed_by) + unit_files(unit)
     elif pod_uid:
@@ -353,7 +365,13 @@ def describe_kubelet_answers(
         return None
     flags = host.flags_of("kubelet")
     unit = processes.unit_of(process.cgroups)
-    manager = "k3s" if process is host.k3s else processes.manager_of(process.argv, None, unit)
+    manager = (
+        "k3s"
+        if process is host.k3s
+        else "microk8s"
+        if process is host.kubelite
+        else processes.manager_of(process.argv, None, unit)
+    )
     return kubelets.answers(
         kubelets.node_address(kubelet_config, flags),
         kubelets.number(kubelets.setting(kubelet_config, flags, "port", "port"), kubelets.PORT),

@@ -22,6 +22,7 @@ COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "ku
 #: What one process of k3s runs inside itself, by its role.
 K3S_SERVER_COMPONENTS = COMPONENTS
 K3S_AGENT_COMPONENTS = ("kube-proxy", "kubelet")
+KUBELITE_COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet")
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
@@ -106,6 +107,13 @@ def unit_of(cgroups: t.Sequence[str]) -> t.Optional[str]:
     return None
 
 
+def kubelite_components(argv: t.Sequence[str]) -> t.Tuple[str, ...]:
+    """What one process of MicroK8s runs inside itself; nothing when this is another process."""
+    if not argv or os.path.basename(argv[0]) != "kubelite":
+        return ()
+    return K3S_AGENT_COMPONENTS if "--start-control-plane=false" in argv else KUBELITE_COMPONENTS
+
+
 def manager_of(argv: t.Sequence[str], pod_uid: t.Optional[str], unit: t.Optional[str]) -> str:
     """Who starts this process: that is where its flags have to be changed."""
     if unit and unit.startswith("k3s"):
@@ -114,6 +122,12 @@ def manager_of(argv: t.Sequence[str], pod_uid: t.Optional[str], unit: t.Optional
         return "rke2"
     if any("/var/lib/minikube/" in argument for argument in argv):
         return "minikube"
+    if (unit and unit.startswith("k0s")) or any("/var/lib/k0s/" in argument for argument in argv):
+        return "k0s"
+    if (unit and unit.startswith("snap.microk8s.")) or any("/snap/microk8s/" in argument for argument in argv):
+        return "microk8s"
+    if any(argument.startswith("--openshift-config") or "node.openshift.io/os_id" in argument for argument in argv):
+        return "openshift"
     if pod_uid:
         # The kubelet names a static pod by the hash of its manifest; the API server gives a real UUID.
         return "pod" if "-" in pod_uid else "static_pod"
@@ -269,7 +283,7 @@ class Proc:
             if not argv:
                 continue
             comm = (read_text(self.path(name, "comm")) or "").strip()
-            if component_of(argv, comm) is None and k3s_role(argv, comm) is None:
+            if component_of(argv, comm) is None and k3s_role(argv, comm) is None and not kubelite_components(argv):
                 continue
             net_ns = read_link(self.path(name, "ns", "net"))
             status = read_text(self.path(name, "status")) or ""

@@ -14,10 +14,8 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import mask_text
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.systemd_service import (
-    DefinitionError,
-    SystemdService,
-)
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.program import DefinitionError
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.systemd_editor import SystemdEditor
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
 
 
@@ -32,6 +30,10 @@ class HostFile(t.NamedTuple):
     exists: bool
     text: str
     sha256: str | None
+    #: When it was written, in seconds since 1970.
+    written: float = 0.0
+    #: The systemd services that read it as an environment file, where that was asked for.
+    services: t.Sequence[str] = ()
 
 
 class Change(t.NamedTuple):
@@ -92,21 +94,29 @@ class EditorAction(ActionBase):
             raise EditError(str(result.get("msg") or f"The module {name} failed on the host without a message."))
         return result
 
-    def read(self, paths: t.Iterable[str], patterns: t.Iterable[str] = ()) -> dict[str, HostFile]:
-        """The files at ``paths``, and those that match ``patterns``, by their path, in one trip to the host."""
+    def read(
+        self, paths: t.Iterable[str], patterns: t.Iterable[str] = (), *, services: bool = False
+    ) -> dict[str, HostFile]:
+        """The files at ``paths``, and those that match ``patterns``, by their path, in one trip to the host.
+
+        With ``services``, each one's systemd services that read it as an environment file.
+        """
         wanted, matching = list(dict.fromkeys(paths)), list(patterns)
         if not wanted and not matching:
             return {}
         found = {}
-        for entry in self.module("definition_file", operation="read", paths=wanted, patterns=matching)["files"]:
+        result = self.module("definition_file", operation="read", paths=wanted, patterns=matching, services=services)
+        for entry in result["files"]:
             try:
                 text = base64.b64decode(entry["content"]).decode("utf-8")
             except UnicodeDecodeError:
                 raise EditError(f"{entry['path']} is not UTF-8 text; is the path right?") from None
-            found[entry["path"]] = HostFile(entry["path"], entry["exists"], text, entry["sha256"])
+            found[entry["path"]] = HostFile(
+                entry["path"], entry["exists"], text, entry["sha256"], entry["written"] or 0.0, entry["services"]
+            )
         return found
 
-    def read_service(self, component: str, unit_paths: list[str]) -> tuple[SystemdService, dict[str, HostFile]]:
+    def read_service(self, component: str, unit_paths: list[str]) -> tuple[SystemdEditor, dict[str, HostFile]]:
         """A systemd service with all its files. Raises EditError and DefinitionError."""
         files = self.read(unit_paths)
         gone = [path for path in unit_paths if not files[path].exists]
@@ -114,11 +124,13 @@ class EditorAction(ActionBase):
             raise EditError(f"The unit file {gone[0]} does not exist; run systemctl daemon-reload and try again.")
         # Which environment files there are is known only after the units were read.
         units = {path: file.text for path, file in files.items()}
-        paths = SystemdService(component, unit_paths, units).environment_paths
+        paths = SystemdEditor(component, unit_paths, units).environment_paths
         patterns = [path for path in paths if re.search(r"[*?\[]", path)]
-        files.update(self.read([path for path in paths if path not in patterns], patterns))
+        environment = self.read([path for path in paths if path not in patterns], patterns, services=True)
+        files.update(environment)
+        readers = {path: file.services for path, file in environment.items()}
         texts = {path: file.text for path, file in files.items()}
-        return SystemdService(component, unit_paths, texts, patterns=expand(patterns, files)), files
+        return SystemdEditor(component, unit_paths, texts, expand(patterns, files), readers), files
 
     def missing(self, paths: t.Iterable[str]) -> list[str]:
         """Those of the paths that do not exist on the host."""

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.modules import definition_file
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.editor import EditError
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.systemd_service import DefinitionError
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.program import DefinitionError
 
 
 @pytest.fixture

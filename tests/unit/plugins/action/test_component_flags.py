@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from ansible_collections.kubemetrics.aggregation.plugins.action import component_flags
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import units
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.editor import EditError
 
 CORPUS = Path(__file__).parent.parent / "corpus"
@@ -20,7 +23,14 @@ FRONT_PROXY = {
 
 
 def host(
-    managed_by="unknown", files=(), fragment=None, drop_ins=(), argv=None, version=None, component="kube-apiserver"
+    managed_by="unknown",
+    files=(),
+    fragment=None,
+    drop_ins=(),
+    argv=None,
+    version=None,
+    component="kube-apiserver",
+    start_time="2100-01-01T00:00:00Z",
 ):
     state = {"fragment": str(fragment), "drop_ins": [str(one) for one in drop_ins]} if fragment else None
     return {
@@ -29,6 +39,8 @@ def host(
                 "running": argv is not None,
                 "in_process": False,
                 "argv": argv or [],
+                "flags": flags.effective(flags.of_argv(argv or [], component), component),
+                "start_time": start_time,
                 "version": version,
                 "managed_by": managed_by,
                 "unit": f"{component}.service" if managed_by == "systemd" else None,
@@ -159,6 +171,9 @@ def test_files_outside_of_the_mounts(manifest, run_editor):
         (host("k3s"), r'kube-apiserver-arg: \["requestheader-client-ca-file=.* into /etc/rancher/k3s/config.yaml'),
         (host("rke2"), "RKE2 writes the flags"),
         (host("minikube"), "--extra-config=apiserver.requestheader-allowed-names=front-proxy-client"),
+        (host("k0s"), r'put {"enable-aggregator-routing": "true".* into spec.api.extraArgs of /etc/k0s/k0s.yaml'),
+        (host("microk8s"), "--enable-aggregator-routing=true into /var/snap/microk8s/current/args/kube-apiserver"),
+        (host("openshift"), "OpenShift writes the flags"),
         (host("pod"), "DaemonSet"),
         (host("static_pod"), "there is none"),
         (host("static_pod", ["/m/a.yaml", "/m/a.yaml.bak"]), "/m/a.yaml and /m/a.yaml.bak"),
@@ -207,3 +222,177 @@ def test_a_definition_that_cannot_be_read(tmp_path, run_editor):
     unit.mkdir()
     with pytest.raises(EditError, match="not a regular file"):
         run(run_editor, host(), definition=str(unit))
+
+
+# --- whose file is it ---
+
+
+@pytest.fixture
+def systemd(tmp_path, monkeypatch):
+    """Puts units of a case where systemd finds them; their paths below /etc/kubernetes become ones of this test."""
+    directory = tmp_path / "system"
+    directory.mkdir()
+    monkeypatch.setattr(units, "UNIT_DIRECTORIES", (str(directory),))
+
+    def put(case, *names):
+        for name in names:
+            text = (CORPUS / "cases" / f"{case}.{name}").read_text().replace("/etc/kubernetes/", f"{tmp_path}/")
+            (directory / name if name.endswith(".service") else tmp_path / name).write_text(text)
+        return directory / names[0]
+
+    return put
+
+
+ALLOWED = {"requestheader-allowed-names": ["front-proxy-client"], "enable-aggregator-routing": True}
+
+
+def test_a_file_that_another_unit_reads_is_never_written_to(systemd, tmp_path, run_editor):
+    unit = systemd("shared-environment-file", "kube-apiserver.service", "kubelet.service", "apiserver", "config")
+    before = {name: (tmp_path / name).read_text() for name in ("apiserver", "config")}
+    argv = ["/usr/bin/kube-apiserver", "--logtostderr=true", "--v=0", "--etcd-servers=https://192.0.2.11:2379"]
+    here = host("systemd", [unit], unit, argv=[*argv, "--bind-address=0.0.0.0"])
+    predicted = run(run_editor, here, flags=ALLOWED, check_mode=True)
+    assert {name: (tmp_path / name).read_text() for name in before} == before
+    applied = run(run_editor, here, flags=ALLOWED)
+    assert predicted["files"] == applied["files"] == [f"{tmp_path}/apiserver"] and predicted["diff"] == applied["diff"]
+    assert not applied["daemon_reload"]
+    assert (tmp_path / "config").read_text() == before["config"]
+    assert (tmp_path / "apiserver").read_text() == before["apiserver"].replace(
+        'KUBE_API_ARGS=""',
+        'KUBE_API_ARGS="--requestheader-allowed-names=front-proxy-client --enable-aggregator-routing=true"',
+    )
+    assert not run(run_editor, here, flags=ALLOWED)["changed"]
+    run(run_editor, here, flags=applied["previous"])
+    assert (tmp_path / "apiserver").read_text() == before["apiserver"]
+
+
+def test_a_flag_of_a_shared_file_is_overruled_by_the_units_own(systemd, tmp_path, run_editor):
+    unit = systemd("shared-environment-file", "kube-apiserver.service", "kubelet.service", "apiserver", "config")
+    result = run(run_editor, host("systemd", [unit], unit), flags={"v": 4})
+    assert result["files"] == [f"{tmp_path}/apiserver"] and result["flags"]["v"] == "4"
+    assert "KUBE_API_ARGS=--v=4\n" in (tmp_path / "apiserver").read_text()
+    assert run(run_editor, host("systemd", [unit], unit), flags={"v": 5})["flags"]["v"] == "5"
+    assert "KUBE_API_ARGS=--v=5\n" in (tmp_path / "apiserver").read_text()
+    assert not run(run_editor, host("systemd", [unit], unit), flags={"v": 5})["changed"]
+    with pytest.raises(
+        EditError, match=r"--logtostderr of kube-apiserver is given in .*config, which kubelet.service reads"
+    ):
+        run(run_editor, host("systemd", [unit], unit), flags={"logtostderr": None})
+
+
+def test_where_nothing_is_the_units_own_the_command_takes_the_flags(systemd, tmp_path, run_editor):
+    unit = systemd("shared-environment-file", "kube-apiserver.service", "kubelet.service", "apiserver", "config")
+    other = unit.parent / "kube-scheduler.service.d"
+    (unit.parent / "kube-scheduler.service").write_text("[Service]\nExecStart=/usr/bin/kube-scheduler\n")
+    other.mkdir()
+    (other / "10.conf").write_text(f"[Service]\nEnvironmentFile=-{tmp_path}/api*\n")
+    before = unit.read_text()
+    result = run(run_editor, host("systemd", [unit], unit), flags={**ALLOWED, "v": 4})
+    assert result["files"] == [str(unit)] and result["daemon_reload"] and result["flags"]["v"] == "4"
+    assert unit.read_text() == before.replace(
+        "$KUBE_API_ARGS",
+        "$KUBE_API_ARGS \\\n            --requestheader-allowed-names=front-proxy-client \\\n"
+        "            --enable-aggregator-routing=true \\\n            --v=4",
+    )
+
+
+# --- whose program is it ---
+
+
+def test_a_unit_of_k0s_is_not_edited(systemd, run_editor):
+    unit = systemd("k0s-supervised", "k0scontroller.service")
+    argv = (CORPUS / "cases" / "k0s-supervised.cmdline.txt").read_text().split()
+    before = unit.read_text()
+    # Also where nothing but the unit says so.
+    for manager in ("systemd", "k0s"):
+        with pytest.raises(EditError, match="k0s writes the flags of kube-apiserver itself; put .*spec.api.extraArgs"):
+            run(run_editor, host(manager, [unit], unit, argv=argv))
+    assert unit.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("/usr/bin/snap run kube-apiserver.daemon", "snap gives it its flags"),
+        ("/usr/local/bin/supervisor --log=/x", "does not start kube-apiserver but /usr/local/bin/supervisor"),
+        ("/snap/microk8s/current/kubelite --x", "MicroK8s writes the flags of kube-apiserver itself"),
+        ("/bin/bash -ec 'exec kube-apiserver'", "cannot be edited safely"),
+    ],
+)
+def test_a_unit_whose_program_is_another_is_not_edited(command, words, tmp_path, run_editor):
+    unit = tmp_path / "x.service"
+    unit.write_text(f"[Service]\nExecStart={command}\n")
+    for arguments in ({}, {"definition": str(unit)}):
+        with pytest.raises(EditError, match=words):
+            run(run_editor, host("systemd", [unit], unit, argv=["kube-apiserver", "--secure-port=6443"]), **arguments)
+    assert unit.read_text() == f"[Service]\nExecStart={command}\n"
+
+
+def test_a_unit_that_does_not_give_the_process_its_flags_is_not_edited(tmp_path, run_editor):
+    unit = tmp_path / "kube-apiserver.service"
+    unit.write_text("[Service]\nExecStart=/usr/local/bin/kube-apiserver --v=2\n")
+    argv = [
+        "/opt/kube-apiserver",
+        "--v=2",
+        *(f"--etcd-{name}=x" for name in ("servers", "cafile", "keyfile", "prefix")),
+    ]
+    with pytest.raises(
+        EditError, match=r"runs with flags that .*service does not give it \(--etcd-servers, --etcd-cafile"
+    ):
+        run(run_editor, host("systemd", [unit], unit, argv=argv))
+    # One that was edited since the start may have lost a flag, but not most of them.
+    with pytest.raises(EditError, match="does not give it"):
+        run(run_editor, host("systemd", [unit], unit, argv=argv, start_time="2000-01-01T00:00:00Z"))
+    argv = ["kube-apiserver", "--v=2", "--profiling=false"]
+    assert run(run_editor, host("systemd", [unit], unit, argv=argv, start_time="2000-01-01T00:00:00Z"))["changed"]
+
+
+# --- lists ---
+
+
+@pytest.mark.parametrize(
+    ("case", "names"),
+    [
+        ("repeated-allowed-names", ["front-proxy-client", "system:aggregator"]),
+        ("static-pod-quoted-allowed-names", ["aggregator"]),
+    ],
+)
+def test_names_that_are_allowed_already_change_nothing(case, names, tmp_path, run_editor):
+    manifest = Path(shutil.copy(CORPUS / "cases" / f"{case}.kube-apiserver.yaml", tmp_path / "kube-apiserver.yaml"))
+    wanted = {"requestheader-allowed-names": names, "requestheader-extra-headers-prefix": ["X-Remote-Extra-"]}
+    result = run(run_editor, host("static_pod", [manifest]), flags=wanted)
+    assert not result["changed"] and result["flags"]["requestheader-allowed-names"] == names
+    # Another name folds them into one line.
+    result = run(run_editor, host("static_pod", [manifest]), flags={"requestheader-allowed-names": [*names, "x"]})
+    assert result["previous"] == {"requestheader-allowed-names": names}
+    assert manifest.read_text().count("--requestheader-allowed-names=") == 1
+    run(run_editor, host("static_pod", [manifest]), flags=result["previous"])
+    assert f"    - --requestheader-allowed-names={','.join(names)}\n" in manifest.read_text()
+
+
+def test_names_of_a_unit_in_quotes_are_none(systemd, run_editor):
+    unit = systemd("allowed-names-empty-quotes", "kube-apiserver.service")
+    wanted = {"requestheader-allowed-names": [], "requestheader-extra-headers-prefix": ["X-Remote-Extra-"]}
+    result = run(run_editor, host("systemd", [unit], unit), flags=wanted)
+    assert not result["changed"] and result["flags"]["requestheader-allowed-names"] == []
+
+
+def test_names_in_literal_quotes_are_one_empty_name_and_can_be_corrected(tmp_path, run_editor):
+    argv = (CORPUS / "cases" / "allowed-names-empty-quotes.cmdline-literal.txt").read_text().split("\n")[:-1]
+    meant = flags.effective(flags.of_argv(argv, "kube-apiserver"), "kube-apiserver")
+    assert meant["requestheader-allowed-names"] == [""]
+    assert meant["requestheader-extra-headers-prefix"] == ["X-Remote-Extra-"]
+    manifest = tmp_path / "kube-apiserver.yaml"
+    command = "".join(f"    - '{word}'\n" for word in argv)
+    manifest.write_text(f"kind: Pod\nspec:\n  containers:\n  - name: kube-apiserver\n    command:\n{command}")
+    result = run(run_editor, host("static_pod", [manifest]), flags={"requestheader-allowed-names": []})
+    assert result["changed"] and result["previous"] == {"requestheader-allowed-names": [""]}
+    assert result["flags"]["requestheader-allowed-names"] == []
+    run(run_editor, host("static_pod", [manifest]), flags=result["previous"])
+    assert '--requestheader-allowed-names=""\'\n' in manifest.read_text()
+
+
+def test_a_record_names_what_changed_and_no_more(manifest, tmp_path, run_editor):
+    result = run(run_editor, host("static_pod", [manifest]))
+    record = json.loads((tmp_path / "state" / "changes" / f"{result['change_id']}.json").read_text())
+    assert record["what"] == "flags of kube-apiserver: --enable-aggregator-routing"

@@ -112,11 +112,31 @@ def test_unit_of(line, unit):
         (["kubelet"], None, "rke2-agent.service", "rke2"),
         (["kube-apiserver", "--x=/var/lib/rancher/rke2/server/tls/a"], STATIC_UID, None, "rke2"),
         (["/var/lib/minikube/binaries/v1.36.3/kubelet"], None, "kubelet.service", "minikube"),
+        (["/var/lib/k0s/bin/kube-apiserver"], None, "k0scontroller.service", "k0s"),
+        (["/var/lib/k0s/bin/kubelet"], None, "x.service", "k0s"),
+        (["kube-apiserver"], None, "snap.microk8s.daemon-kubelite.service", "microk8s"),
+        (["kube-apiserver", "--openshift-config=/etc/kubernetes/config.yaml"], STATIC_UID, None, "openshift"),
+        (
+            ["kubelet", "--node-labels=node-role.kubernetes.io/master,node.openshift.io/os_id=rhcos"],
+            None,
+            "kubelet.service",
+            "openshift",
+        ),
+        (["kube-apiserver"], None, "snap.kube-apiserver.daemon.service", "systemd"),
         (["etcd"], None, None, "unknown"),
     ],
 )
 def test_manager_of(argv, pod_uid, unit, expected):
     assert processes.manager_of(argv, pod_uid, unit) == expected
+
+
+def test_what_kubelite_runs_inside_itself():
+    assert (
+        processes.kubelite_components(["/snap/microk8s/7/kubelite", "--start-control-plane=true"])[0]
+        == "kube-apiserver"
+    )
+    assert processes.kubelite_components(["kubelite", "--start-control-plane=false"]) == ("kube-proxy", "kubelet")
+    assert processes.kubelite_components(["kubelet"]) == processes.kubelite_components([]) == ()
 
 
 def test_start_ticks_with_a_hostile_process_name():

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flag_plan, flags
 
 
 def meaning(component, *argv):
@@ -70,7 +70,7 @@ def test_a_list_that_pflag_refuses(text):
         flags.read_list(text)
     assert meaning("kube-apiserver", f"--requestheader-allowed-names={text}")["requestheader-allowed-names"] == [text]
     with pytest.raises(flags.FlagError, match="no list that the component could read"):
-        flags.check_wanted({"requestheader-allowed-names": text}, "kube-apiserver")
+        flag_plan.check_wanted({"requestheader-allowed-names": text}, "kube-apiserver")
 
 
 @pytest.mark.parametrize("entries", [[], [""], ["a"], ["a", "b"], ["a,b", 'c"d'], ["", ""], [" a"]])
@@ -107,7 +107,7 @@ def test_flags_of_a_wrapper_belong_to_somebody_else():
 
 def edits(component, argv, wanted):
     return [
-        (step.action, step.name, step.value) for step in flags.plan(flags.parse(argv, component), wanted, component)
+        (step.action, step.name, step.value) for step in flag_plan.plan(flags.parse(argv, component), wanted, component)
     ]
 
 

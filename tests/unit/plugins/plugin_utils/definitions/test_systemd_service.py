@@ -11,15 +11,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags as flag_model
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.static_pod import (
-    StaticPod,
-    is_file_flag,
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flag_plan
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.program import DefinitionError
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.static_pod import is_file_flag
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.static_pod_editor import (
+    StaticPodEditor,
 )
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.systemd_service import (
-    DefinitionError,
-    SystemdService,
-)
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.systemd_editor import SystemdEditor
 
 CORPUS = Path(__file__).parents[2] / "corpus"
 
@@ -69,15 +67,15 @@ def service(name):
     component, units, environment = SERVICES[name]
     texts = {unit: read(unit) for unit in units}
     texts.update({path: read(file) for path, file in environment.items()})
-    return SystemdService(component, units, texts)
+    return SystemdEditor(component, units, texts)
 
 
 def pod(name):
-    return StaticPod("kube-apiserver", name, read(name))
+    return StaticPodEditor("kube-apiserver", name, read(name))
 
 
 def from_text(text, **environment):
-    return SystemdService("kube-apiserver", ["x.service"], {"x.service": text, **environment})
+    return SystemdEditor("kube-apiserver", ["x.service"], {"x.service": text, **environment})
 
 
 def changed_lines(before, after):
@@ -243,11 +241,11 @@ def test_any_edit_of_a_service_means_what_it_has_to_mean(name, seed):
     wanted = random_wanted(rng, [flag.name for flag in one.flags])
     others = [(flag.name, flag.text) for flag in one.flags if flag.name not in wanted]
     one.edit(wanted)
-    after = SystemdService(one.component, one.unit_paths, one.texts)
+    after = SystemdEditor(one.component, one.unit_paths, one.texts)
     assert [(flag.name, flag.text) for flag in after.flags if flag.name not in wanted] == others
     for flag, value in wanted.items():
         found = [one.text for one in after.flags if one.name == flag]
-        assert flag_model.same_values(after.component, flag, found, flag_model.values_of(after.component, flag, value))
+        assert flag_plan.same_values(after.component, flag, found, flag_plan.values_of(after.component, flag, value))
     # Twice is once.
     again = dict(after.texts)
     after.edit(wanted)
@@ -308,7 +306,7 @@ def test_a_drop_in_that_replaces_the_command_is_the_one_that_is_edited():
         "x.service": "[Service]\nExecStart=/bin/kube-apiserver --v=1\n",
         "x.service.d/10.conf": "[Service]\nExecStart=\nExecStart=/bin/kube-apiserver --v=2\n",
     }
-    one = SystemdService("kube-apiserver", list(texts), texts)
+    one = SystemdEditor("kube-apiserver", list(texts), texts)
     one.edit({"v": 3})
     assert one.texts["x.service"] == texts["x.service"]
     assert one.texts["x.service.d/10.conf"].endswith("--v=3\n")
@@ -320,7 +318,7 @@ def test_the_last_definition_of_a_variable_is_the_one_that_is_edited():
     )
     assert one.words == ["--v=1"]
     texts = {**one.texts, "/a": "A=--v=2\nA=--v=3\n", "/b1": "A=--v=4\n", "/b2": "B=1\n"}
-    one = SystemdService("kube-apiserver", ["x.service"], texts, patterns={"/b*": ["/b1", "/b2"]})
+    one = SystemdEditor("kube-apiserver", ["x.service"], texts, patterns={"/b*": ["/b1", "/b2"]})
     one.edit({"v": 5})
     assert one.texts == {**texts, "/b1": "A=--v=5\n"}
 
@@ -399,11 +397,11 @@ def test_any_edit_of_a_manifest_means_what_it_has_to_mean(name, seed):
     others = [(flag.name, flag.text) for flag in one.flags if flag.name not in wanted]
     rest = yaml.safe_load(one.text)
     one.edit(wanted)
-    after = StaticPod("kube-apiserver", name, one.text)
+    after = StaticPodEditor("kube-apiserver", name, one.text)
     assert [(flag.name, flag.text) for flag in after.flags if flag.name not in wanted] == others
     for flag, value in wanted.items():
         found = [one.text for one in after.flags if one.name == flag]
-        assert flag_model.same_values(after.component, flag, found, flag_model.values_of(after.component, flag, value))
+        assert flag_plan.same_values(after.component, flag, found, flag_plan.values_of(after.component, flag, value))
     text = after.text
     after.edit(wanted)
     assert after.text == text
@@ -451,7 +449,7 @@ def test_a_directory_can_be_mounted(name):
 )
 def test_manifests_that_cannot_be_edited_are_refused(text, words):
     with pytest.raises(DefinitionError) as error:
-        StaticPod("kube-apiserver", "/m/kube-apiserver.yaml", text)
+        StaticPodEditor("kube-apiserver", "/m/kube-apiserver.yaml", text)
     message = str(error.value)
     assert words in message and "/m/kube-apiserver.yaml" in message and "\n" not in message
 
