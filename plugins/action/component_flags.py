@@ -23,6 +23,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definition
 )
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.program import (
     DISTRIBUTIONS,
+    ForeignDefinitionError,
     disagreement,
     distribution_advice,
 )
@@ -108,7 +109,14 @@ class ActionModule(EditorAction):
             return kind, self._edit_pod(arguments, found, wanted, files[0])
         if kind == "systemd" and found["unit_state"] and found["unit_state"]["fragment"]:
             state = found["unit_state"]
-            return kind, self._edit_service(arguments, found, wanted, [state["fragment"], *state["drop_ins"]])
+            try:
+                return kind, self._edit_service(arguments, found, wanted, [state["fragment"], *state["drop_ins"]])
+            except ForeignDefinitionError:
+                if differing(component, wanted, found["argv"]):
+                    raise
+                # Somebody else gives the process all that is wanted.
+                flags = flag_model.of_argv(found["argv"], component)
+                return kind, Edited(flags, flags, [], [], files_of(component, wanted), found["version"])
         where = (
             "runs, but what starts it is" if found["running"] else "does not run on this host, and its definition is"
         )
@@ -197,7 +205,7 @@ class ActionModule(EditorAction):
             any(file.written > started for file in files),
         )
         if problem:
-            raise EditError(problem)
+            raise ForeignDefinitionError(problem)
 
     def _local_change(self, file: HostFile, text: str) -> Change:
         """A unit of the distribution's package is overridden in /etc: the next update of the package would undo it."""

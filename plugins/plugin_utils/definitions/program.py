@@ -40,6 +40,10 @@ class DefinitionError(Exception):
     """One sentence: what is wrong with which file, and what to do."""
 
 
+class ForeignDefinitionError(DefinitionError):
+    """The definition starts something else, which gives the component its flags."""
+
+
 def program_index(words: t.Sequence[str], component: str, path: str) -> int:
     """The index of the word that names the program; its arguments follow. Raises DefinitionError for another one."""
     program = posixpath.basename(words[0]) if words else ""
@@ -55,11 +59,11 @@ def program_index(words: t.Sequence[str], component: str, path: str) -> int:
     if program in _PROGRAMS:
         raise DefinitionError(f"{path} starts {program}: {distribution_advice(component, _PROGRAMS[program], {})}")
     if program == "snap":
-        raise DefinitionError(
+        raise ForeignDefinitionError(
             f"{path} starts {component} through {words[0]}, and the snap gives it its flags; change them where the "
             "snap takes them (its file args, or an option of its charm such as api-extra-args), and restart it there."
         )
-    raise DefinitionError(
+    raise ForeignDefinitionError(
         f"{path} does not start {component} but {words[0] if words else 'nothing'}, which gives it flags of its own; "
         "change them where that program takes them, or let the definition start the component itself."
     )

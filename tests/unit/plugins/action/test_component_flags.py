@@ -328,6 +328,14 @@ def test_a_unit_whose_program_is_another_is_not_edited(command, words, tmp_path,
     assert unit.read_text() == f"[Service]\nExecStart={command}\n"
 
 
+def test_what_somebody_else_gives_already_needs_no_edit(tmp_path, run_editor):
+    unit = tmp_path / "x.service"
+    unit.write_text("[Service]\nExecStart=/usr/bin/snap run kube-apiserver.daemon\n")
+    argv = ["kube-apiserver", "--requestheader-allowed-names=front-proxy-client", "--enable-aggregator-routing"]
+    result = run(run_editor, host("systemd", [unit], unit, argv=argv), flags=ALLOWED)
+    assert not result["changed"] and result["files"] == [] and result["running_differs"] == []
+
+
 def test_a_unit_that_does_not_give_the_process_its_flags_is_not_edited(tmp_path, run_editor):
     unit = tmp_path / "kube-apiserver.service"
     unit.write_text("[Service]\nExecStart=/usr/local/bin/kube-apiserver --v=2\n")
