@@ -10,6 +10,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.kubead
     KubeadmError,
     KubeletDocument,
 )
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flag_plan
 
 V1BETA3 = """\
 apiServer:
@@ -67,7 +68,8 @@ def apply(text, section, wanted):
     back = ClusterConfiguration(configuration.text)
     back.set_flags(section, previous)
     for name in wanted:
-        assert back.values(section, name) == ClusterConfiguration(text).values(section, name)
+        restored, original = back.values(section, name), ClusterConfiguration(text).values(section, name)
+        assert flag_plan.same_values("kube-apiserver", name, restored, original)
     return yaml.safe_load(configuration.text), previous, configuration.text
 
 
@@ -104,6 +106,29 @@ def test_the_list_of_v1beta4():
         "service-account-issuer": ["https://one", "https://two"],
     }
     assert "  # how long, in days\n" in text
+
+
+NAMES = """\
+apiServer:
+  extraArgs:
+  - name: requestheader-allowed-names
+    value: front-proxy-client
+  - name: requestheader-allowed-names
+    value: '"system:aggregator"'
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+"""
+
+
+def test_a_list_that_is_given_once_for_each_value_adds_up():
+    names = ["front-proxy-client", "system:aggregator"]
+    for wanted in (names, ",".join(names)):
+        _data, previous, text = apply(NAMES, "apiServer", {"requestheader-allowed-names": wanted})
+        assert previous == {} and text == NAMES
+    data, previous, text = apply(NAMES, "apiServer", {"requestheader-allowed-names": [*names, "x"]})
+    assert data["apiServer"]["extraArgs"] == [{"name": "requestheader-allowed-names", "value": ",".join([*names, "x"])}]
+    assert previous == {"requestheader-allowed-names": names}
+    assert apply(text, "apiServer", previous)[0]["apiServer"]["extraArgs"][0]["value"] == ",".join(names)
 
 
 def test_the_last_flag_takes_the_empty_list_along():

@@ -469,3 +469,32 @@ def test_manifests_that_cannot_be_edited_are_refused(text, words):
 )
 def test_flags_that_name_files(name, answer):
     assert is_file_flag(name) is answer
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "line"),
+    [
+        (["/go-runner", "--log-file=/x.log", "--v=9", "/usr/local/bin/kube-apiserver", "--v=1"], ["1"], "--v=4"),
+        (["nice", "-n", "-5", "kube-apiserver", "--v", "1"], ["1"], "4"),
+        (["env", "A=b", "kube-apiserver"], [], "--v=4"),
+    ],
+)
+def test_flags_in_front_of_the_component_belong_to_somebody_else(command, flags, line):
+    text = yaml.safe_dump({"kind": "Pod", "spec": {"containers": [{"name": "kube-apiserver", "command": command}]}})
+    one = StaticPodEditor("kube-apiserver", "x.yaml", text)
+    assert [flag.text for flag in one.flags] == flags
+    one.edit({"v": 4})
+    edited = yaml.safe_load(one.text)["spec"]["containers"][0]["command"]
+    assert edited[: len(command) - len(flags) * 1] == command[: len(command) - len(flags) * 1] and edited[-1] == line
+    unit = from_text(f"[Service]\nExecStart={' '.join(command)}\n")
+    assert [flag.text for flag in unit.flags] == flags
+    unit.edit({"v": 4})
+    assert unit.texts["x.service"] == f"[Service]\nExecStart={' '.join(edited)}\n"
+
+
+def test_a_static_pod_of_another_program_is_not_edited():
+    text = yaml.safe_dump(
+        {"kind": "Pod", "spec": {"containers": [{"name": "kube-apiserver", "command": ["/wrapper"]}]}}
+    )
+    with pytest.raises(DefinitionError, match="does not start kube-apiserver but /wrapper"):
+        StaticPodEditor("kube-apiserver", "x.yaml", text)
