@@ -17,6 +17,10 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text impor
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags as flag_model
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions import systemd_text as st
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.program import DefinitionError
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.systemd_environment_file import (
+    escape_environment,
+    render_environment,
+)
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.systemd_reader import (
     Argument,
     Region,
@@ -105,14 +109,14 @@ class SystemdEditor(SystemdService):
             raise ValueError(f"The value of {region.variable} in {region.path} cannot be edited in place.")
         inner = st.quote(text)
         if region.kind == "file":
-            return st.escape_environment(inner, region.quote)
+            return escape_environment(inner, region.quote)
         return inner.replace("\\", "\\\\").replace(region.quote, "\\" + region.quote).replace("%", "%%")
 
     def _rewrite(self, region: Region, words: t.Sequence[str]) -> None:
         """Write a variable's value anew, where its quotes do not let a part of it be changed in place."""
         value = " ".join(st.quote(word) for word in words)
         if region.kind == "file":
-            text = st.render_environment(value)
+            text = render_environment(value)
         else:
             text = st.quote(f"{region.variable}={value}".replace("%", "%%"))
         self._splice(region.path, region.assignment.start, region.assignment.end, text)

@@ -19,6 +19,10 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definition
     DefinitionError,
     program_index,
 )
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.systemd_environment_file import (
+    parse_environment,
+)
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.systemd_unit_file import parse_unit
 
 _PREFIXES = "@-:+!|"
 _REFERENCE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -104,7 +108,7 @@ class SystemdService:
     def _read(self) -> None:
         self.units: t.Dict[str, t.List[st.Assignment]] = {}
         for path in self.unit_paths:
-            self.units[path] = self._parse(path, st.parse_unit)
+            self.units[path] = self._parse(path, parse_unit)
         commands: t.List[t.Tuple[str, st.Assignment]] = []
         environment: t.List[t.Tuple[str, st.Assignment]] = []
         self.environment_paths: t.List[str] = []
@@ -169,7 +173,7 @@ class SystemdService:
                     own = st.Assignment(assignment.section, name, value, item.start, item.end)
                     found[name] = self._variable_region(path, "environment", own)
         for path in self._environment_files():
-            for assignment in self._parse(path, st.parse_environment):
+            for assignment in self._parse(path, parse_environment):
                 found[assignment.key] = self._variable_region(path, "file", assignment)
         return found
 
