@@ -176,11 +176,14 @@ def record(inventory: Path) -> None:
                 "result": result,
             }
         )
+    provider = next(entry for entry in answers["controller"] if entry["module"].endswith("metrics_provider_info"))
     recorded = {
         "control_plane_address": variables["cp1"]["ansible_host"],
         "worker_address": variables["w1"]["ansible_host"],
         "variables": {
-            key: variables["w1"][key] for key in variables["w1"] if key.startswith(("kube_", "metrics_server_"))
+            **{key: value for key, value in variables["w1"].items() if key.startswith(("kube_", "metrics_server_"))},
+            # Whatever becomes of the server's source, its image is the one that was there.
+            "metrics_server_image_tag": provider["result"]["deployment"]["images"][0].rpartition(":")[2],
         },
         "answers": answers,
     }

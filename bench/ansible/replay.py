@@ -46,7 +46,10 @@ options:
 """
 
 import ast
+import base64
+import datetime
 import functools
+import ipaddress
 import json
 import re
 import time
@@ -54,6 +57,10 @@ from pathlib import Path
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.connection import ConnectionBase
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _PARAMETERS = '{"ANSIBLE_MODULE_ARGS"'
 #: The worker that was recorded; all others are made of it.
@@ -99,7 +106,31 @@ def rename(value, number, recorded_address):
     """An answer of the worker that was recorded as that of another one."""
     text = json.dumps(value)
     text = re.sub(rf"(?<![0-9.]){re.escape(recorded_address)}(?![0-9.])", worker_address(number), text)
-    return json.loads(re.sub(rf"\b{RECORDED_WORKER}\b", f"w{number}", text))
+    renamed = json.loads(re.sub(rf"\b{RECORDED_WORKER}\b", f"w{number}", text))
+    if isinstance(renamed.get("kubelet_answers"), dict):
+        renamed["kubelet_answers"]["certificate"] = certificate_for(f"w{number}", worker_address(number))
+    return renamed
+
+
+def certificate_for(name, address):
+    """A certificate as a kubelet has one, for the names of one worker (DER in base64)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{name}")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address(address))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=365))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()
 
 
 def for_all_workers(result, arguments, workers, recorded_address):

@@ -53,6 +53,7 @@ class ActionModule(EditorAction):
         "flags": {"type": "dict", "required": True},
         "definition": {"type": "path"},
         "version": {"type": "str"},
+        "observed": {"type": "dict"},
         "add_mounts": {"type": "bool", "default": False},
         "remove_obsolete": {"type": "bool", "default": False},
         "backup": {"type": "bool", "default": True},
@@ -70,7 +71,7 @@ class ActionModule(EditorAction):
         if version and flag_history.parse_version(version) is None:
             raise EditError(f"version is {version!r}, and has to look like v1.36.3.")
 
-        found = self.module("component_info", components=[component], gather_subset=[])["components"][component]
+        found = arguments["observed"] or self._observe(component)
         if arguments["definition"]:
             kind, edited = self._edit_given(arguments, found, wanted)
         else:
@@ -88,6 +89,10 @@ class ActionModule(EditorAction):
         return result
 
     # --- finding ---
+
+    def _observe(self, component: str) -> dict[str, t.Any]:
+        answer = self.module("component_info", components=[component], gather_subset=[])
+        return t.cast("dict[str, t.Any]", answer["components"][component])
 
     def _edit_found(
         self, arguments: dict[str, t.Any], found: dict[str, t.Any], wanted: dict[str, t.Any]
@@ -141,7 +146,8 @@ class ActionModule(EditorAction):
     def _edit_pod(
         self, arguments: dict[str, t.Any], found: dict[str, t.Any], wanted: dict[str, t.Any], path: str
     ) -> Edited:
-        file = self.read([path])[path]
+        # Most of the files that flags name have the same path in the container.
+        file = self.read([path], expect=files_of(arguments["component"], wanted))[path]
         if not file.exists:
             raise EditError(f"The manifest {path} does not exist.")
         pod = StaticPodEditor(arguments["component"], path, file.text)
@@ -175,7 +181,11 @@ class ActionModule(EditorAction):
         self, arguments: dict[str, t.Any], found: dict[str, t.Any], wanted: dict[str, t.Any], unit_paths: list[str]
     ) -> Edited:
         component = arguments["component"]
-        service, files = self.read_service(component, unit_paths)
+        state = found["unit_state"] or {}
+        known = [
+            entry["path"] for entry in state.get("environment_files", ()) if not re.search(r"[*?\[]", entry["path"])
+        ]
+        service, files = self.read_service(component, unit_paths, known, files_of(component, wanted))
         version = arguments["version"] or found["version"]
         before = service.flags
         if found["running"] and not arguments["definition"]:

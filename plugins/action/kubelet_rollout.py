@@ -73,6 +73,7 @@ def planned(arguments: dict[str, t.Any], hostvars: t.Mapping[str, t.Any]) -> dic
         **plan,
         # As text: older versions of Ansible would go through all of it, whenever a host reads its own part.
         "hosts": {name: json.dumps(entry, sort_keys=True) for name, entry in plan["hosts"].items()},
+        "concerned": concerned(plan, [host.name for host in api_servers]),
         "api_servers": [host.name for host in api_servers],
         "api_servers_without_client_certificate": [
             host.name
@@ -82,6 +83,14 @@ def planned(arguments: dict[str, t.Any], hostvars: t.Mapping[str, t.Any]) -> dic
         "lasting": lasting,
         "inventory_lines": rollout.inventory_lines(common, said) if cluster["flavour"] == "kubespray" else {},
     }
+
+
+def concerned(plan: t.Mapping[str, t.Any], api_servers: t.Sequence[str]) -> list[str]:
+    """The hosts that have to take part in what follows; each task that hundreds of others skip would cost time."""
+    involved = {name for name, entry in plan["hosts"].items() if entry["trouble"] or entry["pending"]}
+    if plan["tightened"]:
+        involved.update(api_servers)
+    return [name for name in plan["hosts"] if name in involved]
 
 
 def host_of(name: str, variables: t.Mapping[str, t.Any], settings: str) -> rollout.Host:

@@ -56,6 +56,12 @@ options:
       - The version of the component, by which a flag that it does not have is refused and obsolete ones are reported.
       - By default what the running executable says, or else the tag of the manifest's image.
     type: str
+  observed:
+    description:
+      - What M(kubemetrics.aggregation.component_info) has just said of the component, its
+        RV(kubemetrics.aggregation.component_info#module:components) at the name of O(component). Without it the host is
+        asked.
+    type: dict
   add_mounts:
     description:
       - Whether to mount the directories of files that the flags name into the static pod, read-only, where no volume

@@ -127,6 +127,14 @@ tightened:
   type: list
   elements: str
   sample: [w1]
+concerned:
+  description:
+    - The hosts that take part in what follows - those whose kubelet changes or cannot be managed, and where some turn
+      clients away, those of the API servers.
+  returned: success
+  type: list
+  elements: str
+  sample: [w1]
 notes:
   description: What is left as it is, or happens beside, in sentences.
   returned: success

@@ -67,9 +67,13 @@ class EditorAction(ActionBase):
     #: The argument spec, the same as in the documentation of the module of this name.
     ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {}
 
+    #: Paths on the host, and whether there is something.
+    known_to_exist: dict[str, bool]
+
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result = super().run(tmp, task_vars)
         self.task_vars = task_vars or {}
+        self.known_to_exist = {}
         _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
         try:
             result.update(self.edit(native(arguments)))
@@ -95,17 +99,26 @@ class EditorAction(ActionBase):
         return result
 
     def read(
-        self, paths: t.Iterable[str], patterns: t.Iterable[str] = (), *, services: bool = False
+        self,
+        paths: t.Iterable[str],
+        patterns: t.Iterable[str] = (),
+        *,
+        expect: t.Iterable[str] = (),
+        services: bool = False,
     ) -> dict[str, HostFile]:
         """The files at ``paths``, and those that match ``patterns``, by their path, in one trip to the host.
 
-        With ``services``, each one's systemd services that read it as an environment file.
+        With ``services``, each one's systemd services that read it as an environment file. Whether the files in
+        ``expect`` exist is found out on the same trip; missing() knows it then.
         """
-        wanted, matching = list(dict.fromkeys(paths)), list(patterns)
+        wanted, matching, expected = list(dict.fromkeys(paths)), list(patterns), list(dict.fromkeys(expect))
         if not wanted and not matching:
             return {}
         found = {}
-        result = self.module("definition_file", operation="read", paths=wanted, patterns=matching, services=services)
+        result = self.module(
+            "definition_file", operation="read", paths=wanted, patterns=matching, expect=expected, services=services
+        )
+        self.known_to_exist.update({path: path not in result["missing"] for path in expected})
         for entry in result["files"]:
             try:
                 text = base64.b64decode(entry["content"]).decode("utf-8")
@@ -116,26 +129,37 @@ class EditorAction(ActionBase):
             )
         return found
 
-    def read_service(self, component: str, unit_paths: list[str]) -> tuple[SystemdEditor, dict[str, HostFile]]:
-        """A systemd service with all its files. Raises EditError and DefinitionError."""
-        files = self.read(unit_paths)
+    def read_service(
+        self, component: str, unit_paths: list[str], also: t.Sequence[str] = (), expect: t.Sequence[str] = ()
+    ) -> tuple[SystemdEditor, dict[str, HostFile]]:
+        """A systemd service with all its files. Raises EditError and DefinitionError.
+
+        ``also`` are environment files that systemd names: read at once, they save another trip to the host.
+        """
+        files = self.read([*unit_paths, *also], expect=expect, services=bool(also))
         gone = [path for path in unit_paths if not files[path].exists]
         if gone:
             raise EditError(f"The unit file {gone[0]} does not exist; run systemctl daemon-reload and try again.")
         # Which environment files there are is known only after the units were read.
-        units = {path: file.text for path, file in files.items()}
+        units = {path: files[path].text for path in unit_paths}
         paths = SystemdEditor(component, unit_paths, units).environment_paths
         patterns = [path for path in paths if re.search(r"[*?\[]", path)]
-        environment = self.read([path for path in paths if path not in patterns], patterns, services=True)
-        files.update(environment)
-        readers = {path: file.services for path, file in environment.items()}
+        unread = [path for path in paths if path not in patterns and path not in files]
+        files.update(self.read(unread, patterns, services=True))
+        # What systemd has not read again yet may name files that the units no longer do.
+        files = {path: file for path, file in files.items() if path not in also or path in paths}
+        readers = {path: file.services for path, file in files.items() if path not in unit_paths}
         texts = {path: file.text for path, file in files.items()}
         return SystemdEditor(component, unit_paths, texts, expand(patterns, files), readers), files
 
     def missing(self, paths: t.Iterable[str]) -> list[str]:
         """Those of the paths that do not exist on the host."""
         wanted = list(dict.fromkeys(paths))
-        return list(self.module("definition_file", operation="read", expect=wanted)["missing"]) if wanted else []
+        unknown = [path for path in wanted if path not in self.known_to_exist]
+        if unknown:
+            answer = self.module("definition_file", operation="read", expect=unknown)
+            self.known_to_exist.update({path: path not in answer["missing"] for path in unknown})
+        return [path for path in wanted if not self.known_to_exist[path]]
 
     def write(
         self,

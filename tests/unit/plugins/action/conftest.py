@@ -17,11 +17,14 @@ def run_editor(run_module, tmp_path):
     """Runs an editor against this machine's files; ``host`` is what component_info says."""
 
     def run(plugin, host, check_mode=False, **arguments):
+        run.modules = []
         editor = plugin.ActionModule.__new__(plugin.ActionModule)
         editor._task = SimpleNamespace(diff=True)
         editor.task_vars = {}
+        editor.known_to_exist = {}
 
         def module(name, **given):
+            run.modules.append(name)
             if name == "component_info":
                 return copy.deepcopy(host)
             assert name == "definition_file"

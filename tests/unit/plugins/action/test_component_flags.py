@@ -404,3 +404,24 @@ def test_a_record_names_what_changed_and_no_more(manifest, tmp_path, run_editor)
     result = run(run_editor, host("static_pod", [manifest]))
     record = json.loads((tmp_path / "state" / "changes" / f"{result['change_id']}.json").read_text())
     assert record["what"] == "flags of kube-apiserver: --enable-aggregator-routing"
+
+
+def test_what_is_known_already_is_not_asked_for_again(manifest, unit, tmp_path, run_editor):
+    as_it_is = {"requestheader-client-ca-file": "/etc/kubernetes/pki/front-proxy-ca.crt"}
+    run(run_editor, host("static_pod", [manifest]), check_mode=True, flags=as_it_is)
+    # The file lies elsewhere on the host than in the container.
+    assert run_editor.modules == ["component_info", "definition_file", "definition_file"]
+    observed = host("static_pod", [manifest])["components"]["kube-apiserver"]
+    as_it_is = {"requestheader-allowed-names": ["front-proxy-client"]}
+    run(run_editor, None, check_mode=True, observed=observed, flags=as_it_is)
+    assert run_editor.modules == ["definition_file"]
+
+    environment = tmp_path / "apiserver.env"
+    unit.write_text(f"[Service]\nEnvironmentFile={environment}\nExecStart=/usr/bin/kube-apiserver $OPTS\n")
+    environment.write_text("OPTS=--secure-port=6443\n")
+    observed = host("systemd", fragment=unit)["components"]["kube-apiserver"]
+    gone = {"path": str(tmp_path / "gone.env"), "optional": True}
+    observed["unit_state"]["environment_files"] = [{"path": str(environment), "optional": False}, gone]
+    result = run(run_editor, None, check_mode=True, observed=observed, flags={"client-ca-file": str(unit)})
+    assert run_editor.modules == ["definition_file", "definition_file"]  # the second one predicts the change
+    assert (result["missing_files"], result["files"]) == ([], [str(environment)])
