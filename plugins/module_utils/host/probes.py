@@ -84,7 +84,8 @@ def classify(exc: BaseException) -> ProbeError:
             return ProbeError("no_certificate")
         if "wrong version number" in reason or "http request" in reason or "record layer failure" in reason:
             return ProbeError("not_tls")
-        if "unexpected eof" in reason or isinstance(exc, ssl.SSLEOFError):
+        # OpenSSL 3 with Python 3.8 or 3.9 takes a connection that is closed for one that TLS has ended.
+        if "unexpected eof" in reason or isinstance(exc, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
             return ProbeError("closed")
         return ProbeError("tls", reason or str(exc))
     if isinstance(exc, socket.gaierror):

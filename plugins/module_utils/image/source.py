@@ -10,8 +10,12 @@ Runs on the controller only.
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from pathlib import Path
+
+try:
+    import tomllib
+except ImportError:  # older than Python 3.11
+    tomllib = None  # type: ignore[assignment]
 
 #: The files that decide what runs in the image. Tests, caches and tool configuration do not.
 LOCK = "requirements.txt"
@@ -68,6 +72,8 @@ def pinned_requirements(root: Path) -> list[str]:
     if lock.is_file():
         lines = (line.partition("#")[0].strip() for line in lock.read_text(encoding="utf-8").splitlines())
         return sorted(line for line in lines if line)
+    if tomllib is None:
+        raise SourceError(f"Reading {root / 'pyproject.toml'} needs Python 3.11 or newer, where the image is built.")
     try:
         project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         return sorted(str(entry) for entry in project.get("dependencies", []))

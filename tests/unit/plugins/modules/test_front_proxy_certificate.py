@@ -61,7 +61,7 @@ def test_the_certificate_is_for_clients_and_for_as_long_as_asked(made, files):
         x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH
     ]
     assert not extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.timezone.utc)
     assert 99 <= left.days <= 100
     authority = x509.load_pem_x509_certificate(made.encode())
     assert authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca

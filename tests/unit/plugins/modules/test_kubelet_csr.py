@@ -119,7 +119,7 @@ def test_networks_that_are_none(cluster, kubeconfig, run_module):
 def test_the_clock_of_the_server_is_told(cluster, kubeconfig, run_module):
     told = run_module(kubelet_csr, kubeconfig=kubeconfig)["server_time"]
     moment = datetime.datetime.fromisoformat(told)
-    assert abs((datetime.datetime.now(datetime.UTC) - moment).total_seconds()) < 5
+    assert abs((datetime.datetime.now(datetime.timezone.utc) - moment).total_seconds()) < 5
 
 
 def test_denying(cluster, kubeconfig, run_module):

@@ -12,7 +12,7 @@ GROUP = "/apis/metrics.k8s.io"
 
 
 def ago(seconds):
-    moment = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
+    moment = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=seconds)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -12,7 +12,7 @@ import time
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import kube
 
-UTC = datetime.UTC
+UTC = datetime.timezone.utc
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import datetime
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import resource_metrics
 
-NOW = datetime.datetime(2026, 3, 1, 10, 0, 0, tzinfo=datetime.UTC)
+NOW = datetime.datetime(2026, 3, 1, 10, 0, 0, tzinfo=datetime.timezone.utc)
 
 
 def ago(seconds):
