@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down lab-up lab-down site test test-unit lint build bench bench-hosts soak
+.PHONY: help setup demo demo-down lab-up lab-down setup-2.18 site test test-unit test-versions lint build bench bench-hosts soak
 
 PYTHON ?= python3
 LAB_NAME ?= kubemetrics
@@ -16,12 +16,18 @@ TREE := $(CURDIR)/.ansible/collections/ansible_collections/kubemetrics/aggregati
 export LAB_NAME
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: $(VENV)/.ready $(TREE) ## Install the pinned Python tools into .venv
 
 $(VENV)/.ready: requirements.txt
 	@.ci/venv "$(PYTHON)" "$(VENV)" requirements.txt
+
+# The oldest Ansible that is supported.
+setup-2.18: $(VENV)-2.18/.ready $(TREE)
+
+$(VENV)-2.18/.ready: tests/requirements/ansible-2.18.txt
+	@.ci/venv "$(PYTHON)" "$(VENV)-2.18" $<
 
 $(TREE):
 	@mkdir -p "$(@D)" && ln -sfn "$(CURDIR)" "$@"
@@ -43,8 +49,11 @@ site: setup ## Run playbooks/site.yml against the lab
 test: ## All tests, each stage with its duration
 	@.ci/test
 
-test-unit: setup ## Unit tests only
+test-unit: setup setup-2.18 ## Unit tests only, on ansible-core 2.18 and 2.19
 	@.ci/test unit server
+
+test-versions: setup setup-2.18 ## Unit tests on the newest Ansible, host modules on Python 3.8 and 3.9, where this machine has them
+	@.ci/test versions
 
 lint: setup ## ansible-lint, yamllint, ruff, mypy, role documentation
 	@.ci/test lint

@@ -175,6 +175,11 @@ def other_authority():
     return Authority("other-ca")
 
 
+@pytest.fixture(scope="session")
+def fake_server():
+    return FakeServer
+
+
 @pytest.fixture
 def start_server(tmp_path, authority):
     """Starts servers with a certificate for 127.0.0.1, or for what a test says."""
