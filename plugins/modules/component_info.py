@@ -353,6 +353,14 @@ images:
     runtime: containerd
     names: [localhost/kubemetrics/metrics-server:0123456789ab]
     error: ""
+interrupted_certificates:
+  description:
+    - Recorded changes of the front proxy's certificates that were interrupted between two files, by their ids, the
+      oldest first. With half of a pair an API server does not start.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 kubernetes_dir:
   description: Where the installer keeps its files.
   returned: success
@@ -416,6 +424,7 @@ def gather(params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
         "forwarding": forwarding,
         "images": images_found,
         "kubernetes_dir": directories,
+        "interrupted_certificates": components.interrupted_certificates(),
     }
 
 

@@ -12,8 +12,8 @@ version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - Reads the certificates of the front proxy, which the API server proves itself with to aggregated API servers, and
-    tells whether certificates and keys belong together.
+  - Reads the certificates of the front proxy, by which aggregated API servers know the API server, and tells whether
+    certificates and keys belong together, and who else on the host refers to their files.
   - Certificates are returned as they are, for the controller to decode. Keys do not leave the host.
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes.info
@@ -36,25 +36,30 @@ options:
     required: true
   ca_key_file:
     description:
-      - The key of the CA. Without it, the name of O(ca_file) with the suffix C(.key).
+      - The key of the CA. Without it, a file beside O(ca_file) that is named after it as kubeadm (C(X.crt) and
+        C(X.key)) or cfssl (C(X.pem) and C(X-key.pem)) name them, the one that belongs to a certificate of O(ca_file)
+        before all others.
     type: path
   client_ca_file:
     description:
       - The CA of the cluster's clients, which is the API server's C(--client-ca-file).
     type: path
-  other_files:
+  serving_cert_file:
     description:
-      - Files that the API server uses for other purposes.
-    type: list
-    elements: str
-    default: []
+      - The certificate that the API server shows its clients, which is its C(--tls-cert-file).
+    type: path
+  new_directory:
+    description:
+      - Where new files of the front proxy would go, for RV(new_files).
+    type: path
 seealso:
-  - module: kubemetrics.aggregation.front_proxy_certificate
+  - module: kubemetrics.aggregation.front_proxy_ca
+  - module: kubemetrics.aggregation.front_proxy_client_certificate
   - module: kubemetrics.aggregation.extension_authentication_info
 """
 
 EXAMPLES = r"""
-- name: Look at the front proxy of a control plane
+- name: Read the front proxy's certificates of a control plane
   kubemetrics.aggregation.front_proxy_info:
     ca_file: /etc/kubernetes/pki/front-proxy-ca.crt
     cert_file: /etc/kubernetes/pki/front-proxy-client.crt
@@ -87,8 +92,13 @@ client_ca:
   returned: success
   type: list
   elements: str
-certificate:
-  description: The first certificate in O(cert_file), DER in base64, or null.
+chain:
+  description: The certificates in O(cert_file), DER in base64 - that of the front proxy, then intermediate ones.
+  returned: success
+  type: list
+  elements: str
+serving_certificate:
+  description: The first certificate in O(serving_cert_file), DER in base64, or null.
   returned: success
   type: str
 pair:
@@ -102,62 +112,77 @@ ca_key:
   returned: success
   type: dict
   sample: {path: /etc/kubernetes/pki/front-proxy-ca.key, exists: true, signs: MIIDAz...}
-used_elsewhere:
-  description: Whether O(cert_file) or O(key_file) is one of O(other_files).
+used_by:
+  description:
+    - Who else refers to O(ca_file), O(cert_file), O(key_file) and the CA's key (RV(ignore:ca_key)) - flags of running
+      processes, kubeconfigs, units, manifests and other configuration. The flags that name them for front proxies do
+      not count.
   returned: success
-  type: bool
+  type: dict
+  sample:
+    ca_file: []
+    cert_file: [/etc/kubernetes/kube-proxy.kubeconfig]
+    key_file: [/etc/kubernetes/kube-proxy.kubeconfig]
+    ca_key: []
+new_files:
+  description: Names in O(new_directory) that nothing refers to, for a front proxy with files of its own.
+  returned: O(new_directory) is given
+  type: dict
+  sample:
+    ca_file: /etc/kubernetes/ssl/front-proxy-ca.crt
+    cert_file: /etc/kubernetes/ssl/front-proxy-client.crt
+    key_file: /etc/kubernetes/ssl/front-proxy-client.key
+interrupted:
+  description: Changes to the front proxy's files that were begun and not finished, by their ids, the oldest first.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 """
 
-import base64
 import os
-import re
-import ssl
-import tempfile
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import references
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import openssl
 
-_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+#: Flags of API servers and of other components that name the front proxy's files for what they are there for.
+OWN_FLAGS = frozenset({"requestheader-client-ca-file", "proxy-client-cert-file", "proxy-client-key-file"})
+#: kubeadm's names first, which everybody knows; the others where something else has taken those.
+NEW_NAMES = ("front-proxy", "kubemetrics-front-proxy")
 
 
-def certificates_in(path: t.Optional[str]) -> t.List[str]:
-    """The certificates of a PEM file, DER in base64. Raises HostFileError when it cannot be read."""
-    if not path:
-        return []
-    text = host_files.read_file(path).content.decode("utf-8", "replace")
-    found = []
-    for block in _PEM.findall(text):
-        try:
-            found.append(base64.b64encode(ssl.PEM_cert_to_DER_cert(block)).decode("ascii"))
-        except ValueError:
-            # A damaged block is no certificate; what is missing then is said by whoever judges the rest.
-            continue
+def key_candidates(ca_file: str) -> t.List[str]:
+    """Where the key of a CA may be, by the habits of kubeadm, openssl and cfssl; the likeliest first."""
+    stem, suffix = os.path.splitext(ca_file)
+    names = [stem + ".key", stem + "-key.pem", stem + "-key" + suffix, stem + ".key.pem"]
+    if suffix == ".pem":
+        names.insert(0, stem + "-key.pem")
+    return list(dict.fromkeys(names))
+
+
+def find_ca_key(ca_file: str, authorities: t.Sequence[str], given: t.Optional[str]) -> t.Dict[str, t.Any]:
+    """The key of the CA: the one that belongs to a certificate, else one that is there, else where one would be."""
+    candidates = [given] if given else key_candidates(ca_file)
+    there = [path for path in candidates if os.path.exists(path)]
+    for path in there:
+        signs = openssl.signed_with(authorities, path)
+        if signs:
+            return {"path": path, "exists": True, "signs": signs}
+    return {"path": (there or candidates)[0], "exists": bool(there), "signs": None}
+
+
+def new_files(directory: str, known: references.References) -> t.Dict[str, str]:
+    """Names of which nothing on the host refers to any, nor to the CA's key."""
+    found: t.Dict[str, str] = {}
+    for stem in NEW_NAMES:
+        base = os.path.join(directory, stem)
+        found = {"ca_file": base + "-ca.crt", "cert_file": base + "-client.crt", "key_file": base + "-client.key"}
+        if not any(known.of(path) for path in [*found.values(), base + "-ca.key"]):
+            break
     return found
-
-
-def why_unusable(certificate: str, key: str) -> str:
-    """Why certificate and key do not go together, or an empty string."""
-    for path in (certificate, key):
-        if not os.path.exists(path):
-            return "%s does not exist" % path
-    try:
-        # A password that is asked for would hang the run; this one makes an encrypted key an error instead.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
-    except (OSError, ValueError) as exc:
-        return str(getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc)
-    return ""
-
-
-def signed_with(certificates: t.Sequence[str], key: str) -> t.Optional[str]:
-    """The one of the certificates that the key belongs to."""
-    for der in certificates:
-        with tempfile.NamedTemporaryFile("w", suffix=".crt") as handle:
-            handle.write(ssl.DER_cert_to_PEM_cert(base64.b64decode(der)))
-            handle.flush()
-            if not why_unusable(handle.name, key):
-                return der
-    return None
 
 
 def main() -> t.NoReturn:
@@ -168,32 +193,40 @@ def main() -> t.NoReturn:
             "key_file": {"type": "path", "required": True, "no_log": False},
             "ca_key_file": {"type": "path", "no_log": False},
             "client_ca_file": {"type": "path"},
-            "other_files": {"type": "list", "elements": "str", "default": []},
+            "serving_cert_file": {"type": "path"},
+            "new_directory": {"type": "path"},
         },
         supports_check_mode=True,
     )
     params = module.params
-    ca_key = params["ca_key_file"] or os.path.splitext(params["ca_file"])[0] + ".key"
+    known = references.References(references.gather(OWN_FLAGS))
     try:
-        authorities = certificates_in(params["ca_file"])
-        clients = certificates_in(params["client_ca_file"])
-        own = certificates_in(params["cert_file"])
+        authorities = openssl.ders_in_file(params["ca_file"])
+        clients = openssl.ders_in_file(params["client_ca_file"])
+        chain = openssl.ders_in_file(params["cert_file"])
+        serving = openssl.ders_in_file(params["serving_cert_file"])
+        ca_key = find_ca_key(params["ca_file"], authorities, params["ca_key_file"])
+        unfinished = host_files.half_done(component="front_proxy")
     except host_files.HostFileError as exc:
         module.fail_json(msg=str(exc))
-    message = why_unusable(params["cert_file"], params["key_file"])
-    exists = os.path.exists(ca_key)
-    module.exit_json(
-        changed=False,
-        ca_file=params["ca_file"],
-        cert_file=params["cert_file"],
-        key_file=params["key_file"],
-        ca=authorities,
-        client_ca=clients,
-        certificate=own[0] if own else None,
-        pair={"usable": not message, "message": message},
-        ca_key={"path": ca_key, "exists": exists, "signs": signed_with(authorities, ca_key) if exists else None},
-        used_elsewhere=bool({params["cert_file"], params["key_file"]} & set(params["other_files"])),
-    )
+    message = openssl.why_unusable(params["cert_file"], params["key_file"])
+    used_by = {name: known.of(params[name]) for name in ("ca_file", "cert_file", "key_file")}
+    result = {
+        "ca_file": params["ca_file"],
+        "cert_file": params["cert_file"],
+        "key_file": params["key_file"],
+        "ca": authorities,
+        "client_ca": clients,
+        "chain": chain,
+        "serving_certificate": serving[0] if serving else None,
+        "pair": {"usable": not message, "message": message},
+        "ca_key": ca_key,
+        "used_by": {**used_by, "ca_key": known.of(ca_key["path"])},
+        "interrupted": unfinished,
+    }
+    if params["new_directory"]:
+        result["new_files"] = new_files(params["new_directory"], known)
+    module.exit_json(changed=False, **result)
 
 
 if __name__ == "__main__":

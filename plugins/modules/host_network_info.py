@@ -47,8 +47,27 @@ options:
     type: str
   ca_file:
     description:
-      - File on the host with the CA of O(time_server). Needed with it.
+      - File on the host with the CA of O(time_server), and of the API servers behind O(cluster_ip). Needed with
+        O(time_server).
     type: path
+  cluster_ip:
+    description:
+      - The ClusterIP of the API's own Service (C(kubernetes) in C(default)), to see whether ClusterIPs answer from
+        this host, whatever provides them.
+    type: str
+  api_certificates:
+    description:
+      - Certificates that API servers show, DER in base64. Who shows one of them at O(cluster_ip), or one by O(ca_file),
+        is an API server. Anybody else is not, because without kube-proxy packets to ClusterIPs may leave by the default
+        route.
+    type: list
+    elements: str
+    default: []
+  attempts:
+    description:
+      - How often O(cluster_ip) is tried, a second apart, before it is said not to answer.
+    type: int
+    default: 3
   timeout:
     description:
       - Seconds for each command and for the request to O(time_server).
@@ -242,6 +261,24 @@ docker:
       description: Whether it may change iptables by its configuration file, or null when that does not parse.
       type: bool
   sample: {active: true, manages_iptables: true}
+cluster_ip:
+  description: Whether O(cluster_ip) answers, or null without it.
+  returned: success
+  type: dict
+  contains:
+    address:
+      description: The address.
+      type: str
+    answers:
+      description: Whether an API server answers there.
+      type: bool
+    verified_by:
+      description: V(ca) or V(certificate), or null.
+      type: str
+    error:
+      description: Why there is no answer, with RV(ignore:kind) and RV(ignore:message), or null.
+      type: dict
+  sample: {address: 10.233.0.1, answers: true, verified_by: ca, error: null}
 clock:
   description: The clock of the host against that of O(time_server), or null without it.
   returned: success
@@ -259,6 +296,7 @@ clock:
   sample: {offset: 0.1, uncertainty: 0.5, error: null}
 """
 
+import time
 import typing as t
 from urllib.parse import urlsplit
 
@@ -328,6 +366,20 @@ def read_clock(url: str, ca_file: str, timeout: float) -> t.Dict[str, t.Any]:
     return {"offset": round(offset, 2), "uncertainty": round(uncertainty, 2), "error": None}
 
 
+def try_cluster_ip(params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    """Several times, because rules are away for a moment while something that provides ClusterIPs restarts."""
+    result: t.Dict[str, t.Any] = {}
+    for attempt in range(max(1, params["attempts"])):
+        if attempt:
+            time.sleep(1)
+        result = probes.answers_as(
+            params["cluster_ip"], 443, params["ca_file"], params["api_certificates"], params["timeout"]
+        )
+        if result["answers"]:
+            break
+    return {"address": params["cluster_ip"], **result}
+
+
 def check_time_server(params: t.Mapping[str, t.Any]) -> None:
     """Raises ValueError with a sentence."""
     url = params["time_server"]
@@ -352,6 +404,9 @@ def main() -> t.NoReturn:
             "peers": {"type": "list", "elements": "str", "default": []},
             "time_server": {"type": "str"},
             "ca_file": {"type": "path"},
+            "cluster_ip": {"type": "str"},
+            "api_certificates": {"type": "list", "elements": "str", "default": []},
+            "attempts": {"type": "int", "default": 3},
             "timeout": {"type": "float", "default": 5},
         },
         supports_check_mode=True,
@@ -415,6 +470,7 @@ def main() -> t.NoReturn:
         services={name: unit["active_state"] for name, unit in sorted(units.items())},
         ufw_enabled=None if ufw is None else network.ufw_is_enabled(ufw),
         docker=docker,
+        cluster_ip=try_cluster_ip(params) if params["cluster_ip"] else None,
         clock=read_clock(params["time_server"], params["ca_file"], timeout) if params["time_server"] else None,
     )
 

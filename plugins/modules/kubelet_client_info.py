@@ -139,23 +139,6 @@ def load_client(name: str, pem: str) -> Client:
     return Client(chain, names["2.5.4.3"][-1], names["2.5.4.10"])
 
 
-def distrust(client: Client, authorities: t.Sequence[t.Any]) -> str:
-    """Why a kubelet with these authorities would not know the client, or an empty text."""
-    words = certs.describe(client.chain[0])
-    if words["expired"] or words["not_yet_valid"]:
-        return "it %s" % ("ended on " + words["not_after"] if words["expired"] else "holds from " + words["not_before"])
-    if words["extended_key_usages"] and "client auth" not in words["extended_key_usages"]:
-        return "it is not meant for clients"
-    current, others = client.chain[0], list(client.chain[1:])
-    while not certs.issued_by(current, authorities):
-        issuer = next((one for one in others if certs.issued_by(current, [one])), None)
-        if issuer is None:
-            return "it is signed by %s, which is not in it" % current.issuer.rfc4514_string()
-        others.remove(issuer)
-        current = issuer
-    return ""
-
-
 def denied(api: kube.Api, client: Client) -> t.List[str]:
     """The requests that the client may not send."""
     found = []
@@ -181,7 +164,7 @@ def untrusted(clients: t.Mapping[str, Client], authorities: t.Mapping[str, str])
         else:
             unreadable = ""
         for client in sorted(clients):
-            reason = "the file " + unreadable if unreadable else distrust(clients[client], known)
+            reason = "the file " + unreadable if unreadable else certs.why_no_client(clients[client].chain, known)
             if reason:
                 found.append({"authority": name, "client": client, "reason": reason})
     return found

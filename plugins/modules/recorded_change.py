@@ -70,6 +70,7 @@ change_id:
 """
 
 import os
+import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -77,8 +78,12 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host impor
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import mask_text
 
 
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+
+
 def shown(content: t.Optional[bytes]) -> str:
-    return mask_text((content or b"").decode("utf-8", "replace"))
+    text = (content or b"").decode("utf-8", "replace")
+    return mask_text(_PRIVATE_KEY.sub("(a private key, which is not shown)", text))
 
 
 def main() -> t.NoReturn:

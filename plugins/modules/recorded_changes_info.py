@@ -12,8 +12,9 @@ version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - Lists what the editors M(kubemetrics.aggregation.component_flags) and M(kubemetrics.aggregation.kubelet_config)
-    recorded on the host, the oldest change first, and whether the files of each are unchanged since.
+  - Lists what the editors M(kubemetrics.aggregation.component_flags) and M(kubemetrics.aggregation.kubelet_config),
+    M(kubemetrics.aggregation.front_proxy_ca) and others recorded on the host, the oldest change first, and whether the
+    files of each are unchanged since.
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes.info
   - kubemetrics.aggregation.host

@@ -17,6 +17,16 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import
 
 Host = t.Mapping[str, t.Any]
 
+#: What the fact of a host takes over as it is.
+FROM_COMPONENT_INFO = (
+    "components",
+    "kubelet_config",
+    "kubelet_answers",
+    "kubernetes_dir",
+    "forwarding",
+    "images",
+    "interrupted_certificates",
+)
 DEFAULT_API_PORT = 6443
 KUBESPRAY_KUBELET_CONFIG = "/etc/kubernetes/kubelet-config.yaml"
 DISTRIBUTIONS = ("k3s", "rke2", "minikube", "k0s", "microk8s", "openshift")
@@ -52,11 +62,7 @@ def host_facts(
         "control_plane": control_plane,
         "api_server_url": (api_server_url or url_of_api_server(found, address or name)) if control_plane else None,
         "host": host,
-        **{
-            key: found[key]
-            for key in ("components", "kubelet_config", "kubelet_answers", "kubernetes_dir", "forwarding", "images")
-            if key in found
-        },
+        **{key: found[key] for key in FROM_COMPONENT_INFO if key in found},
     }
 
 
@@ -83,7 +89,12 @@ def url_of_api_server(found: t.Mapping[str, t.Any], address: str) -> str:
 def api_server_is_expected(found: t.Mapping[str, t.Any]) -> bool:
     """Whether an API server is defined on the host and does not run, which a restart would explain."""
     component = found["components"].get("kube-apiserver", {})
-    return not component.get("running") and bool(component.get("definition_files"))
+    return (
+        not component.get("running")
+        and bool(component.get("definition_files"))
+        # With half of a pair of certificates it will not come.
+        and not found.get("interrupted_certificates")
+    )
 
 
 def said(result: t.Mapping[str, t.Any]) -> str:

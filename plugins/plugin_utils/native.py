@@ -10,6 +10,7 @@ again; later versions tag every kind of value with its origin. Serializers such 
 
 from __future__ import annotations
 
+import functools
 import typing as t
 from collections.abc import Mapping, Set
 
@@ -31,3 +32,13 @@ def native(value: t.Any) -> t.Any:
         if isinstance(value, kind) and not isinstance(value, bool):
             return kind(value)
     return value
+
+
+def with_native_arguments(function: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
+    """A filter that gets its arguments in Python's own types."""
+
+    @functools.wraps(function)
+    def call(*arguments: t.Any, **options: t.Any) -> t.Any:
+        return function(*map(native, arguments), **native(options))
+
+    return call

@@ -10,7 +10,7 @@ import os
 import time
 import typing as t
 
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import kubelets, processes
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files, kubelets, processes
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags as flag_model
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import masking
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
@@ -341,6 +341,14 @@ def describe_host(host: Host) -> t.Dict[str, t.Any]:
         "default_ipv4": kubelets.default_address(),
         "time": processes.rfc3339(time.time()),
     }
+
+
+def interrupted_certificates() -> t.List[str]:
+    """Changes of the front proxy's certificates that were begun and not finished; none where that cannot be read."""
+    try:
+        return list(files.half_done(component="front_proxy"))
+    except files.HostFileError:
+        return []
 
 
 def describe_directories(

@@ -104,13 +104,15 @@ def read_file(path):
 class Replacement:
     """One file of a change: what must be there now (None: nothing) and what shall be there (None: nothing)."""
 
-    def __init__(self, path, content, expected_sha256, mode=None, owner=None, make_directory=False):
+    def __init__(self, path, content, expected_sha256, mode=None, owner=None, make_directory=False, limit=0o7777):
         self.path = path
         self.content = content
         self.expected_sha256 = expected_sha256
         # Both for a file that does not exist yet; one that does keeps its own.
         self.mode = 0o600 if mode is None else mode
         self.owner = owner
+        # What the mode of a file that exists may be at most.
+        self.limit = limit
         self.make_directory = make_directory
         self.before = None
         self.staged = None
@@ -387,7 +389,8 @@ def stage_item(item):
         except OSError as exc:
             raise explain("create the directory", directory, exc) from None
     if before.exists:
-        return stage(before.resolved, item.content, before.mode, before.uid, before.gid, like=before.resolved)
+        mode = before.mode & item.limit
+        return stage(before.resolved, item.content, mode, before.uid, before.gid, like=before.resolved)
     uid, gid = item.owner or (None, None)
     return stage(before.resolved, item.content, item.mode, uid, gid)
 
@@ -431,6 +434,17 @@ def state_of(entry):
     if current == entry["sha256_after"]:
         return "in_place"
     return "undone" if current == entry["sha256_before"] else "edited"
+
+
+def half_done(journal=None, component=None):
+    """The ids of changes of which some files are as they were and others as they were to become, the oldest first."""
+    found = []
+    for record in (journal or Journal()).list()[0]:
+        if record.get("state") == "done" or (component and record.get("component") != component):
+            continue
+        if {state_of(entry) for entry in record["files"]} == {"in_place", "undone"}:
+            found.append(record["id"])
+    return found
 
 
 def restore_change(change_id, journal=None, force=False, check_mode=False):

@@ -262,6 +262,38 @@ def ask(
     return {"status": answer.status, "message": message, "seconds": answer.seconds, "error": None}
 
 
+def answers_as(
+    host: str, port: int, ca_file: t.Optional[str], certificates: t.Collection[str], timeout: float
+) -> t.Dict[str, t.Any]:
+    """Whether a known server answers at an address, and not a stranger to whom a packet found its way.
+
+    Known is who shows a certificate by the CA, whatever its names, or one of the ``certificates`` (DER in base64).
+    """
+    failure: t.Optional[t.Dict[str, str]] = None
+    if ca_file:
+        try:
+            context = client_context(ca_file=ca_file)
+            context.check_hostname = False
+        except ProbeError as exc:
+            failure = exc.as_dict()
+        else:
+            seen = look_at_tls(host, port, context, None, timeout)
+            if seen["ok"]:
+                return {"answers": True, "verified_by": "ca", "error": None}
+            failure = seen["error"]
+            if failure and failure["kind"] != "untrusted":
+                return {"answers": False, "verified_by": None, "error": failure}
+    # Nothing is sent over this connection but the greeting of TLS.
+    seen = look_at_tls(host, port, client_context(verify=False), None, timeout)
+    if seen["ok"] and seen["certificate_der"] in certificates:
+        return {"answers": True, "verified_by": "certificate", "error": None}
+    return {
+        "answers": False,
+        "verified_by": None,
+        "error": seen["error"] or failure or ProbeError("untrusted").as_dict(),
+    }
+
+
 def clock_offset(host: str, port: int, context: ssl.SSLContext, timeout: float) -> t.Tuple[float, float]:
     """How far this host's clock is ahead of a server's, and how sure that is. Raises ProbeError."""
     deadline = Deadline(timeout)

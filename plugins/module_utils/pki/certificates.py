@@ -117,6 +117,71 @@ def issued_by(certificate: "x509.Certificate", authorities: t.Iterable["x509.Cer
     return False
 
 
+#: What extended key usages have to name, if there are any, so that Go verifies a certificate as a client's.
+_CLIENT_USAGES = frozenset({"client auth", "2.5.29.37.0"})
+
+
+def why_no_client(
+    chain: t.Sequence["x509.Certificate"],
+    authorities: t.Sequence["x509.Certificate"],
+    now: t.Optional[datetime.datetime] = None,
+) -> str:
+    """Why Kubernetes would not take a certificate for a client's, as the end of a sentence; empty if it would.
+
+    ``chain`` is what the client shows: its own certificate, then intermediate ones in any order. Each certificate of
+    the path has to be valid now, and may restrict the usages of all below it.
+    """
+    now = now or datetime.datetime.now(datetime.timezone.utc)
+    reason = _why_unfit(chain[0], now)
+    return reason or _why_no_path(chain[0], list(chain[1:]), authorities, now)
+
+
+def _why_unfit(certificate: "x509.Certificate", now: datetime.datetime, whose: str = "it") -> str:
+    words = describe(certificate, now)
+    if words["expired"]:
+        return "%s expired at %s" % (whose, words["not_after"])
+    if words["not_yet_valid"]:
+        return "%s is not valid before %s" % (whose, words["not_before"])
+    if words["extended_key_usages"] and not _CLIENT_USAGES.intersection(words["extended_key_usages"]):
+        return "%s is not made for clients (its extended key usage lacks clientAuth)" % whose
+    return ""
+
+
+def _why_no_path(
+    certificate: "x509.Certificate",
+    intermediates: t.Sequence["x509.Certificate"],
+    authorities: t.Sequence["x509.Certificate"],
+    now: datetime.datetime,
+) -> str:
+    """Why no chain of fit certificates leads to one of the authorities; empty if one does."""
+    if certificate in authorities:
+        return ""
+    reason = "it is signed by %s, which is not among the CAs" % certificate.issuer.rfc4514_string()
+    for authority in authorities:
+        if issued_by(certificate, [authority]):
+            trouble = _why_unfit(authority, now, "its CA")
+            if not trouble:
+                return ""
+            reason = trouble
+    for position, one in enumerate(intermediates):
+        if not issued_by(certificate, [one]) or one == certificate:
+            continue
+        trouble = _why_unfit(one, now, "its intermediate CA")
+        if not trouble and not describe(one, now)["is_ca"]:
+            trouble = "its issuer %s is no CA" % one.subject.rfc4514_string()
+        rest = [*intermediates[:position], *intermediates[position + 1 :]]
+        reason = trouble or _why_no_path(one, rest, authorities, now)
+        if not reason:
+            return ""
+    return reason
+
+
+def common_name(certificate: "x509.Certificate") -> str:
+    """The common name as Go has it: of several, the last one."""
+    names = [str(one.value) for one in certificate.subject if one.oid.dotted_string == "2.5.4.3"]
+    return names[-1] if names else ""
+
+
 def describe_bundle(encoded: t.Optional[str]) -> t.Dict[str, t.Any]:
     """A caBundle field: base64 of PEM. What does not parse is said, because the API server takes it without a word."""
     result: t.Dict[str, t.Any] = {

@@ -164,3 +164,20 @@ def test_bad_arguments(programs, run_module, arguments, words):
     result = run_module(host_network_info, **arguments)
     assert result["failed"]
     assert words in result["msg"]
+
+
+def test_a_cluster_ip_is_tried_until_it_answers(host, run_module, monkeypatch):
+    tried = []
+
+    def answers(address, port, ca_file, certificates, timeout):
+        tried.append((address, port, ca_file, certificates))
+        return {"answers": len(tried) == 2, "verified_by": None, "error": None}
+
+    monkeypatch.setattr(host_network_info.probes, "answers_as", answers)
+    monkeypatch.setattr(host_network_info.time, "sleep", lambda seconds: None)
+    result = run_module(host_network_info, cluster_ip="10.233.0.1", ca_file="/ca", api_certificates=["AAAA"])
+    assert result["cluster_ip"]["answers"]
+    assert tried == [("10.233.0.1", 443, "/ca", ["AAAA"])] * 2
+    tried.clear()
+    assert run_module(host_network_info, cluster_ip="10.233.0.1", attempts=1)["cluster_ip"]["answers"] is False
+    assert run_module(host_network_info)["cluster_ip"] is None

@@ -66,16 +66,16 @@ def test_a_kubelet_with_another_ca_is_named(rights, review, authority, other_aut
     )
     assert not result["ok"]
     assert result["untrusted"] == [
-        {"authority": "w2", "client": "cp1", "reason": "it is signed by CN=test-ca, which is not in it"},
+        {"authority": "w2", "client": "cp1", "reason": "it is signed by CN=test-ca, which is not among the CAs"},
         {"authority": "w3", "client": "cp1", "reason": "the file holds no PEM certificate"},
     ]
 
 
-def test_an_ended_certificate_is_named(rights, review, authority):
+def test_an_expired_certificate_is_named(rights, review, authority):
     result = review(
         clients={"cp1": authority.issue("kubernetes", days=-1)[0].decode()}, authorities={"w1": authority.pem.decode()}
     )
-    assert result["untrusted"][0]["reason"].startswith("it ended on ")
+    assert result["untrusted"][0]["reason"].startswith("it expired at ")
 
 
 def test_what_is_no_certificate_is_refused(review):

@@ -263,6 +263,30 @@ def test_a_server_without_a_clock(start_server, authority):
         probes.clock_offset("127.0.0.1", server.port, verified(authority), 2)
 
 
+def test_who_answers_is_a_known_server(start_server, authority, other_authority, tmp_path):
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    (tmp_path / "other.crt").write_bytes(other_authority.pem)
+    # Its names do not matter: certificates of hand-made clusters lack the ClusterIP.
+    port = start_server(ips=("192.0.2.1",)).port
+    verified_by_ca = probes.answers_as("127.0.0.1", port, str(tmp_path / "ca.crt"), [], 2)
+    assert verified_by_ca == {"answers": True, "verified_by": "ca", "error": None}
+    shown = probes.look_at_tls("127.0.0.1", port, probes.client_context(verify=False), None, 2)["certificate_der"]
+    for ca_file in (str(tmp_path / "other.crt"), None, "/nonexistent"):
+        known = probes.answers_as("127.0.0.1", port, ca_file, [shown], 2)
+        assert (known["answers"], known["verified_by"]) == (True, "certificate")
+    stranger = probes.answers_as("127.0.0.1", port, str(tmp_path / "other.crt"), ["AAAA"], 2)
+    assert (stranger["answers"], stranger["error"]["kind"]) == (False, "untrusted")
+
+
+def test_nobody_answers(tmp_path, authority):
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for ca_file in (str(tmp_path / "ca.crt"), None):
+        answer = probes.answers_as("127.0.0.1", port, ca_file, ["AAAA"], 2)
+        assert (answer["answers"], answer["error"]["kind"]) == (False, "refused")
+
+
 PROXY = {"HTTPS_PROXY": "http://proxy:3128"}
 
 

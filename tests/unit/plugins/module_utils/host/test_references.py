@@ -1,0 +1,70 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import references
+
+OWN = {"proxy-client-cert-file"}
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--tls-cert-file=/a.pem"], [("/a.pem", "tls-cert-file")]),
+        (["--tls_cert_file", "/a.pem"], [("/a.pem", "tls-cert-file")]),
+        (["--proxy-client-cert-file=/a.pem", "--proxy-client-cert-file", "/a.pem"], []),
+        (["/a.pem", "-f", "/b,/c"], [("/a.pem", ""), ("/b", "f"), ("/c", "f")]),
+        (["--v=2", "run", "--etcd-servers=https://x"], []),
+    ],
+)
+def test_command_lines(words, found):
+    assert references.in_words(words, OWN) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("ExecStart=/bin/x --a=/a.pem \\\n --b '/b.pem'", ["/bin/x", "/a.pem", "/b.pem"]),
+        ("    - --proxy-client-cert-file=/a.pem\n    - --x=/b.pem", ["/b.pem"]),
+        ("    - --proxy-client-cert-file\n    - /a.pem\n    - --x\n    - /b.pem", ["/b.pem"]),
+        ("    - --proxy-client-cert-file=/a.pem\n    - /b.pem", ["/b.pem"]),
+        ("extraArgs: {proxy-client-cert-file: /a.pem, 'x': '/b.pem'}", ["/b.pem"]),
+        ("- name: proxy-client-cert-file\n  value: /a.pem\n- name: x\n  value: /b.pem", ["/b.pem"]),
+        ('"proxy_client_cert_file": "/a.pem"', []),
+        ("clientCAFile: /a.pem", ["/a.pem"]),
+        ('{"client-certificate": "a.pem", "client-key": "../k.pem"}', ["/etc/a.pem", "/k.pem"]),
+        ("client-certificate: /a.pem", ["/a.pem"]),
+        ("client-certificate-data: QUJD/K==", []),
+    ],
+)
+def test_files(text, found):
+    assert [path for path in references.in_text(text, "/etc", OWN) if path.endswith(".pem") or "bin" in path] == found
+
+
+def test_everything_on_a_host(tmp_path):
+    process = tmp_path / "proc" / "12"
+    process.mkdir(parents=True)
+    (tmp_path / "proc" / "self").mkdir()
+    kubeconfig = tmp_path / "somewhere" / "proxy.kubeconfig"
+    kubeconfig.parent.mkdir()
+    kubeconfig.write_text("users: [{user: {client-certificate: p.pem}}]")
+    (process / "cmdline").write_bytes(f"/bin/kube-proxy\0--kubeconfig={kubeconfig}\0".encode())
+    (tmp_path / "unit").write_text("ExecStart=/bin/etcd --cert-file=/etc/etcd.pem")
+    (tmp_path / "key.pem").write_text("-----BEGIN PRIVATE KEY-----\n/not/a/path\n")
+    (tmp_path / "binary").write_bytes(b"\0/not/a/path")
+    found = references.References(
+        references.gather(OWN, str(tmp_path / "proc"), [str(tmp_path / "*")]),
+    )
+    # A file that only a process names is read, too.
+    assert found.of(str(kubeconfig.parent / "p.pem")) == [str(kubeconfig)]
+    assert found.of(str(kubeconfig)) == ["kube-proxy --kubeconfig"]
+    assert found.of("/etc/etcd.pem") == [str(tmp_path / "unit")]
+    assert found.of("/not/a/path") == []
+
+
+def test_links_lead_to_the_same_file(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    found = references.References([references.Reference(str(tmp_path / "link"), "x"), references.Reference("/y", "z")])
+    assert found.of(str(tmp_path / "file")) == ["x"]

@@ -1,0 +1,134 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import api_servers
+
+
+def host(name, managed_by="static_pod", **flags):
+    return {"name": name, "components": {"kube-apiserver": {"managed_by": managed_by, "flags": flags}}}
+
+
+def test_distributions_that_write_the_flags_themselves_are_left_out():
+    hosts = [host("a"), host("b", "systemd"), host("c", "k3s"), host("d", "pod")]
+    assert api_servers.edited(hosts) == ["a", "b"]
+
+
+def test_pending_are_files_that_change_and_processes_that_lag_behind():
+    plans = {
+        "done": {"files": [], "running_differs": []},
+        "file": {"files": ["x"], "running_differs": ["y"]},
+        "stopped": {"files": [], "running_differs": None},
+        "lags": {"files": [], "running_differs": ["y"]},
+    }
+    assert api_servers.pending(plans) == ["file", "lags"]
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted", "new"),
+    [(None, True, True), ("true", True, False), ("false", True, True), (None, None, False), (None, False, False)],
+)
+def test_routes_matter_where_they_are_new(before, wanted, new):
+    flags = {} if before is None else {"enable-aggregator-routing": before}
+    assert api_servers.newly_routed(host("a", **flags), {"enable-aggregator-routing": wanted}) is new
+
+
+def test_routed_is_what_the_plans_say():
+    assert api_servers.routed({"a": {"flags": {}}, "b": {"flags": {"enable-aggregator-routing": "true"}}})
+    assert not api_servers.routed({"a": {"flags": {"enable-aggregator-routing": "false"}}, "skipped": {}})
+
+
+@pytest.mark.parametrize(
+    ("networks", "address"),
+    [(["10.233.0.0/18"], "10.233.0.1"), (["fd00::/112", "10.0.0.0/16"], "fd00::1"), (["10.96.0.0/12 "], "10.96.0.1")],
+)
+def test_the_apis_own_service_has_the_first_address(networks, address):
+    assert api_servers.cluster_ip(networks) == address
+
+
+def test_unknown_networks_of_services_are_a_sentence():
+    with pytest.raises(ValueError, match="kube_service_addresses"):
+        api_servers.cluster_ip([])
+
+
+def test_kubespray_is_told_what_its_inventory_lacks():
+    kept = {
+        "requestheader-allowed-names": "aggregator",
+        "enable-aggregator-routing": True,
+        "proxy-client-key-file": None,
+    }
+    assert api_servers.inventory_lines({}, kept, True, ["/etc/pki"]) == {
+        "kube_api_aggregator_routing": True,
+        "kube_kubeadm_apiserver_extra_args": {"requestheader-allowed-names": "aggregator"},
+        "apiserver_extra_volumes": [
+            {"name": "front-proxy-etc-pki", "hostPath": "/etc/pki", "mountPath": "/etc/pki", "readOnly": True}
+        ],
+    }
+    inventory = {
+        "kube_api_aggregator_routing": True,
+        "kube_kubeadm_apiserver_extra_args": {"requestheader-allowed-names": "aggregator", "profiling": "false"},
+    }
+    assert api_servers.inventory_lines(inventory, kept, True, []) == {}
+    assert api_servers.inventory_lines({}, {"enable-aggregator-routing": None}, False, []) == {}
+
+
+def test_what_the_inventory_has_stays_in_its_lines():
+    inventory = {
+        "kube_kubeadm_apiserver_extra_args": {"profiling": "false"},
+        "apiserver_extra_volumes": [{"name": "x"}],
+    }
+    lines = api_servers.inventory_lines(inventory, {"a": "b"}, False, ["/p"])
+    assert lines["kube_kubeadm_apiserver_extra_args"] == {"profiling": "false", "a": "b"}
+    assert [volume["name"] for volume in lines["apiserver_extra_volumes"]] == ["x", "front-proxy-p"]
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        ({"msg": "It is away.\n"}, "It is away"),
+        ({"msg": "Task failed: Unknown error.", "servers": [{"ready": False, "message": "refused"}]}, "refused"),
+        ({"running_differs": ["a", "b"]}, "the process lacks --a, --b"),
+        ({"running_differs": None}, "no process runs"),
+        ({}, "no message"),
+    ],
+)
+def test_why_a_health_check_failed(result, reason):
+    assert api_servers.failure(result) == reason
+
+
+def test_the_log_of_the_newest_container():
+    files = [
+        {"path": "/var/log/pods/kube-system_kube-apiserver-cp1_1/kube-apiserver/0.log", "mtime": 9.0},
+        {"path": "/var/log/pods/kube-system_kube-apiserver-cp1_2/kube-apiserver/1.log", "mtime": 10.5},
+        {"path": "/var/log/pods/kube-system_etcd-cp1_2/etcd/1.log", "mtime": 99.0},
+    ]
+    assert api_servers.newest_log(files).endswith("_2/kube-apiserver/1.log")
+    assert api_servers.newest_log([]) == ""
+
+
+def test_the_last_error_of_a_component():
+    lines = [
+        "2026-01-01T00:00:00Z stderr F I0101 fine",
+        "2026-01-01T00:00:00Z stderr F Error: unknown flag: --x",
+        "F0101 gone",
+        "I0102 fine",
+    ]
+    assert api_servers.last_error(lines) == "F0101 gone"
+    assert api_servers.last_error(lines[:2]) == "Error: unknown flag: --x"
+    assert api_servers.last_error(["I0102 fine"]) == ""
+    assert len(api_servers.last_error(["panic: " + "x" * 400])) == 300
+
+
+def change(number, **differs):
+    return {"id": str(number), "component": "kube-apiserver", "state": "in_place", "undoes": None, **differs}
+
+
+def test_the_change_of_a_failed_api_server():
+    history = [change(1), change(2), change(3, component="kubelet"), change(4, undoes="1"), change(5, state="undone")]
+    assert api_servers.change_to_roll_back({"change_id": "9"}, history) == "9"
+    assert api_servers.change_to_roll_back({"change_id": None, "running_differs": ["x"]}, history) == "2"
+    assert api_servers.change_to_roll_back({"change_id": None, "running_differs": []}, history) == ""
+    assert api_servers.change_to_roll_back({}, history) == ""
+    assert api_servers.change_to_roll_back({"running_differs": ["x"]}, []) == ""
