@@ -77,7 +77,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import mask_text
 
-
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 
 
