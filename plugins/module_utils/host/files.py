@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -447,6 +448,13 @@ def half_done(journal=None, component=None):
     return found
 
 
+def discard_leftovers(record):
+    """Remove what an interrupted change has staged beside its files."""
+    for directory in sorted({os.path.dirname(entry["resolved"]) for entry in record["files"]}):
+        for path in glob.glob(os.path.join(directory, STAGE_PREFIX + "*")):
+            discard(path)
+
+
 def restore_change(change_id, journal=None, force=False, check_mode=False):
     """Bring back the files as they were before the change ``change_id``; this is a new change of its own.
 
@@ -478,6 +486,8 @@ def restore_change(change_id, journal=None, force=False, check_mode=False):
                 )
             content = saved.content
         replacements.append(Replacement(entry["path"], content, current.sha256, entry.get("mode"), entry.get("owner")))
+    if record.get("state") != "done" and not check_mode:
+        discard_leftovers(record)
     if not replacements:
         return None, []
     result = replace_files(
