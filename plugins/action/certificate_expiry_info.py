@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 from ansible.plugins.action import ActionBase
@@ -15,7 +16,6 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native imp
 
 #: What the roles leave behind on a host.
 VARIABLES = (
-    "_kubelet_access_plan",
     "__kubelet_access_health",
     "cluster_host",
     "__kubelet_access_front_proxy",
@@ -42,11 +42,16 @@ class ActionModule(ActionBase):
         if certs.CRYPTOGRAPHY_IMPORT_ERROR:
             result.update(failed=True, msg="The Python library cryptography is missing on the controller; install it.")
             return result
-        hostvars = (task_vars or {})["hostvars"]
+        variables_here = task_vars or {}
+        hostvars = variables_here["hostvars"]
+        planned = native((variables_here.get("__kubelet_access_rollout") or {}).get("hosts") or {})
+        managed = {name for name, entry in planned.items() if json.loads(entry)["managed"]}
         known = {}
         for name in native(arguments["hosts"]):
             variables = hostvars[name]
             known[name] = {key: native(variables.get(key)) for key in VARIABLES}
-        found = expiry.gather(known, approver=arguments["approver"], renew_before_days=arguments["renew_before_days"])
+        found = expiry.gather(
+            known, managed, approver=arguments["approver"], renew_before_days=arguments["renew_before_days"]
+        )
         result.update(changed=False, certificates=[entry._asdict() for entry in found], report=expiry.report(found))
         return result

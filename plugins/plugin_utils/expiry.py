@@ -22,9 +22,7 @@ class Expiry(t.NamedTuple):
 
 
 def kubelet_certificate(variables: Facts) -> dict[str, t.Any]:
-    """The serving certificate that the cluster signed for the kubelet of a host, as it is after the play, in words."""
-    if not (variables.get("_kubelet_access_plan") or {}).get("managed"):
-        return {}
+    """The serving certificate of the kubelet of a host, as it is after the play, in words."""
     checked = ((variables.get("__kubelet_access_health") or {}).get("kubelets") or [{}])[0]
     after = (checked.get("tls") or {}).get("certificate")
     before = ((variables.get("cluster_host") or {}).get("kubelet_answers") or {}).get("certificate")
@@ -37,14 +35,21 @@ def front_proxy_certificates(variables: Facts) -> list[tuple[str, dict[str, t.An
     later, first = (variables.get(name) or {} for name in ("__kubelet_access_front_proxy", "__front_proxy_pki_info"))
     found = later if "ca" in later else first
     result = []
-    for kind, encoded in (("client certificate", found.get("chain")), ("CA", found.get("ca"))):
+    clients = (found.get("chain") or [found.get("certificate")])[:1]
+    for kind, encoded in (("client certificate", clients), ("CA", found.get("ca"))):
         for one in encoded or ():
             result.append((kind, decoded(one)))
     return result
 
 
-def gather(hosts: t.Mapping[str, Facts], *, approver: bool, renew_before_days: int = 30) -> list[Expiry]:
-    """All of them, the first to expire first. ``hosts`` are the variables of the hosts by their names."""
+def gather(
+    hosts: t.Mapping[str, Facts], managed: t.Collection[str], *, approver: bool, renew_before_days: int = 30
+) -> list[Expiry]:
+    """All of them, the first to expire first.
+
+    ``hosts`` are the variables of the hosts by their names, ``managed`` are those whose kubelet has a certificate that
+    the cluster signs.
+    """
     approved = (
         "the approver in the cluster approves that"
         if approver
@@ -52,7 +57,7 @@ def gather(hosts: t.Mapping[str, Facts], *, approver: bool, renew_before_days: i
     )
     found = []
     for name, variables in hosts.items():
-        certificate = kubelet_certificate(variables)
+        certificate = kubelet_certificate(variables) if name in managed else {}
         if certificate.get("not_after"):
             renewal = f"the kubelet asks for a new one before, and {approved}"
             found.append(Expiry(certificate["not_after"], f"the serving certificate of the kubelet of {name}", renewal))

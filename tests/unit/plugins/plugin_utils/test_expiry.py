@@ -20,9 +20,8 @@ def encoded(authority):
     return make
 
 
-def host(certificate=None, *, managed=True, health=None, front_proxy=None):
+def host(certificate=None, *, health=None, front_proxy=None):
     return {
-        "_kubelet_access_plan": {"managed": managed},
         "__kubelet_access_health": health,
         "cluster_host": {"kubelet_answers": {"certificate": certificate}},
         "__front_proxy_pki_info": front_proxy,
@@ -31,11 +30,11 @@ def host(certificate=None, *, managed=True, health=None, front_proxy=None):
 
 def test_the_first_to_expire_comes_first(encoded):
     hosts = {
-        "cp1": host(encoded(300), front_proxy={"chain": [encoded(200)], "ca": [encoded(3000)]}),
+        "cp1": host(encoded(300), front_proxy={"certificate": encoded(200), "ca": [encoded(3000)]}),
         "w1": host(encoded(100)),
-        "w2": host(encoded(50), managed=False),
+        "w2": host(encoded(50)),
     }
-    found = expiry.gather(hosts, approver=False)
+    found = expiry.gather(hosts, {"cp1", "w1"}, approver=False)
     assert [entry.what for entry in found] == [
         "the serving certificate of the kubelet of w1",
         "the front proxy's client certificate on cp1",
@@ -51,23 +50,23 @@ def test_the_first_to_expire_comes_first(encoded):
 
 
 def test_the_approver_is_named_where_it_runs(encoded):
-    found = expiry.gather({"w1": host(encoded(100))}, approver=True)
+    found = expiry.gather({"w1": host(encoded(100))}, {"w1"}, approver=True)
     assert found[0].renewal == "the kubelet asks for a new one before, and the approver in the cluster approves that"
 
 
 def test_what_the_health_check_saw_is_newer(encoded):
     health = {"kubelets": [{"tls": {"certificate": {"not_after": "2099-01-01T00:00:00Z"}}}]}
-    found = expiry.gather({"w1": host(encoded(1), health=health)}, approver=False)
+    found = expiry.gather({"w1": host(encoded(1), health=health)}, {"w1"}, approver=False)
     assert [entry.not_after for entry in found] == ["2099-01-01T00:00:00Z"]
 
 
 def test_a_front_proxy_that_was_replaced_is_read_again(encoded):
     variables = host(None, front_proxy={"chain": [encoded(1)], "ca": []})
     variables["__kubelet_access_front_proxy"] = {"chain": [encoded(300)], "ca": []}
-    replaced = expiry.gather({"cp1": variables}, approver=False)
+    replaced = expiry.gather({"cp1": variables}, {"w1"}, approver=False)
     variables["__kubelet_access_front_proxy"] = {"skipped": True}
-    assert replaced[0].not_after > expiry.gather({"cp1": variables}, approver=False)[0].not_after
+    assert replaced[0].not_after > expiry.gather({"cp1": variables}, {"w1"}, approver=False)[0].not_after
 
 
 def test_nothing_known():
-    assert expiry.report(expiry.gather({"w1": {}, "w2": host(None)}, approver=False)) == []
+    assert expiry.report(expiry.gather({"w1": {}, "w2": host(None)}, {"w1"}, approver=False)) == []
