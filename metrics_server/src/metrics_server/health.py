@@ -11,7 +11,7 @@ from dataclasses import dataclass
 #: kind must not take away the numbers that are there.
 HYSTERESIS_SECONDS = 15.0
 
-#: Returns None, or one sentence that says what is wrong. It may name nodes: strangers are not told it.
+#: Returns None, or one sentence that says what is wrong. It may name nodes: unauthenticated clients are not told it.
 Check = Callable[[], str | None]
 
 

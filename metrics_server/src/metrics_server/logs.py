@@ -68,7 +68,7 @@ def _text_value(value: Any) -> str:
 
 
 class Seldom:
-    """Says whether a line may be logged that strangers can cause: one in a while, so that they cannot fill the log."""
+    """Limits the lines that unauthenticated clients can cause, so that they cannot fill the log."""
 
     def __init__(self, interval: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = interval

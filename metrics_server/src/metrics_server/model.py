@@ -1,4 +1,4 @@
-"""Types that the rooms of the server share.
+"""Types that the packages of the server share.
 
 Data goes one way: scheduler -> kubelet client -> parser -> store -> rendered fragments -> API. The API layer reads the
 store and the cluster index through the two protocols below and never sees a kubelet; the store never sees HTTP.

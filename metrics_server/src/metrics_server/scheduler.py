@@ -32,7 +32,7 @@ _FIRST_RETRY = 5.0
 #: Nodes whose moments are near each other are scraped in one go. Alone, each scrape would find the processor's caches
 #: cold and need twice the CPU time. More than this many at once gain no more, and would hold up the API.
 _TOGETHER = 16
-#: How long a scrape may be put off for company, and what must lie between two wake-ups in any case.
+#: How long a scrape may be put off to be concurrent with others, and what must lie between two wake-ups in any case.
 _MAX_TICK, _MIN_TICK = 0.25, 0.01
 #: So many scrapes are begun in one turn of the event loop: the API's requests get theirs in between.
 _BEGIN = 4

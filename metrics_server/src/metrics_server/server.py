@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Puts the rooms of the server together, runs them, and ends them in order."""
+"""Puts the packages of the server together, runs them, and stops them in order."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 _READ_SIZE = 64 * 1024
 #: One in so many connections may be one on which nobody has authenticated. An API server needs some milliseconds to do
 #: so; whoever holds such a connection open for longer costs memory, about 50 KB for each.
-_STRANGERS_SHARE = 4
+_UNAUTHENTICATED_SHARE = 4
 #: A handshake takes a few round trips; a client that needs longer is broken or hostile.
 HANDSHAKE_TIMEOUT = 10.0
 #: The time from the handshake to the end of the first request's headers.
@@ -139,8 +139,8 @@ class TlsListener:
         self.max_connections = max_connections
         self._protocol_factory = protocol_factory
         self._connections: set[TlsConnection] = set()
-        #: Connections on which nobody has authenticated yet, oldest first: these make room when all places are taken.
-        self._unproven: OrderedDict[TlsConnection, None] = OrderedDict()
+        #: Connections on which nobody has authenticated yet, oldest first: the first to be evicted at the limit.
+        self._unauthenticated: OrderedDict[TlsConnection, None] = OrderedDict()
         self._seldom = Seldom()
         self.refused = 0
 
@@ -154,32 +154,32 @@ class TlsListener:
         return len(self._connections)
 
     def admit(self, connection: TlsConnection) -> bool:
-        """Give a new connection a place, or say that there is none."""
-        strangers = max(1, self.max_connections // _STRANGERS_SHARE)
-        if len(self._connections) >= self.max_connections or len(self._unproven) >= strangers:
-            if not self._unproven:
+        """Accept a new connection if need be in place of an unauthenticated one, or say that the limit is reached."""
+        limit = max(1, self.max_connections // _UNAUTHENTICATED_SHARE)
+        if len(self._connections) >= self.max_connections or len(self._unauthenticated) >= limit:
+            if not self._unauthenticated:
                 self.refused += 1
                 return False
-            oldest, _ = self._unproven.popitem(last=False)
+            oldest, _ = self._unauthenticated.popitem(last=False)
             self.refused += 1
             self._connections.discard(oldest)
             oldest.abort()
         self._connections.add(connection)
-        self._unproven[connection] = None
+        self._unauthenticated[connection] = None
         return True
 
     def proven(self, connection: TlsConnection) -> bool:
         """Whether an authenticated request came over this connection."""
-        return connection in self._connections and connection not in self._unproven
+        return connection in self._connections and connection not in self._unauthenticated
 
     def prove(self, connection: TlsConnection) -> None:
         """Note that an authenticated request came over this connection."""
-        self._unproven.pop(connection, None)
+        self._unauthenticated.pop(connection, None)
 
     def discard(self, connection: TlsConnection) -> None:
         """Forget a closed connection."""
         self._connections.discard(connection)
-        self._unproven.pop(connection, None)
+        self._unauthenticated.pop(connection, None)
 
     def log_handshake_failure(self, peer: object, reason: str) -> None:
         """Log a failed handshake, at most one line in a while."""

@@ -48,8 +48,8 @@ _GZIP_THRESHOLD = 128 * 1024
 #: Handed to the compressor at once, in a thread of its own.
 _GZIP_SLICE = 1024 * 1024
 _MAX_PATH = 8 * 1024
-#: One in so many places is for callers that no authority vouches for.
-_STRANGERS_SHARE = 4
+#: One in so many concurrent requests may be of a client that has not authenticated.
+_UNAUTHENTICATED_SHARE = 4
 _READ_METHODS = ("GET", "HEAD")
 _IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
 
@@ -95,7 +95,7 @@ class Application:
         self._observe = observe
         self._paths = dict(paths)
         self._inflight = 0
-        self._strangers = 0
+        self._unauthenticated = 0
         self._idle = asyncio.Event()
         self._idle.set()
         #: Set when the server is about to end: answers close their connection, so that clients go elsewhere.
@@ -175,13 +175,13 @@ class Application:
 
     async def _admit(self, request: web.BaseRequest, attributes: Attributes, connection: object) -> web.StreamResponse:
         if self._authorizer.open_to_all(attributes):
-            # Health checks of the kubelet: no credential, no place.
+            # Health checks of the kubelet: no credential, no limit.
             return await self._dispatch(request, attributes, None)
-        stranger = not self._vouched(connection)
-        if self.refusing or self._full(stranger=stranger):
+        unauthenticated = not self._vouched(connection)
+        if self.refusing or self._full(unauthenticated=unauthenticated):
             raise status.too_many_requests()
         self._inflight += 1
-        self._strangers += stranger
+        self._unauthenticated += unauthenticated
         self._idle.clear()
         try:
             user = await self._identify(request, connection)
@@ -189,19 +189,22 @@ class Application:
             return await self._dispatch(request, attributes, user)
         finally:
             self._inflight -= 1
-            self._strangers -= stranger
+            self._unauthenticated -= unauthenticated
             if not self._inflight:
                 self._idle.set()
 
-    def _full(self, *, stranger: bool) -> bool:
-        """Whether there is no place for one more request.
+    def _full(self, *, unauthenticated: bool) -> bool:
+        """Whether the limit of concurrent requests is reached.
 
-        Strangers can make each of theirs wait for a review by the API server; they get a part of the places only.
+        Unauthenticated clients can make each of theirs wait for a review by the API server; they
+        get a part of the limit only.
         """
         limit = self._config.max_requests_inflight
         if not limit:
             return False
-        return self._inflight >= limit or (stranger and self._strangers >= max(1, limit // _STRANGERS_SHARE))
+        return self._inflight >= limit or (
+            unauthenticated and self._unauthenticated >= max(1, limit // _UNAUTHENTICATED_SHARE)
+        )
 
     def _vouched(self, connection: object) -> bool:
         """Whether an authority vouches for the certificate of the connection, or a request on it was authenticated."""
@@ -232,7 +235,7 @@ class Application:
         except Undecided as error:
             if self._seldom():
                 _log.warning("Cannot authorize now", extra={"kv": {"user": user.name, "err": str(error)}})
-            # Names the server's own account: of use to the operator, and nothing for strangers.
+            # Names the server's own account: of use to the operator, and nothing for unauthenticated clients.
             if error.misconfigured and user.name != ANONYMOUS:
                 raise status.internal_error(str(error)) from None
             raise status.unavailable("authorization is not possible at the moment, please try again") from None

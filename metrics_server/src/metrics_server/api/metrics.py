@@ -152,7 +152,7 @@ class MetricsApi:
         created = protobuf.stamp_field(stamp)
         cache = self._protobuf
         if len(self._candidates(request)) > cache.MAX_ITEMS:
-            # None would be found again before it made room for others.
+            # None would be found again before it was evicted for others.
             async for batch in _batches(self._selected(request)):
                 readings = [(meta, self._reading(meta)) for meta in batch]
                 parts += [protobuf.list_item(meta, reading, stamp) for meta, reading in readings if reading is not None]

@@ -71,7 +71,7 @@ def choose(header: str, kinds: Sequence[str]) -> Choice | None:
     """
     if not header:
         return Choice(JSON)
-    # What no client of Kubernetes sends is not kept: strangers must not fill the cache with long headers.
+    # What no client of Kubernetes sends is not kept: unauthenticated clients must not fill the cache with long headers.
     parse = parse_accept if len(header) <= _MAX_CACHED else parse_accept.__wrapped__
     for clause in parse(header):
         if clause.quality <= 0:
