@@ -157,7 +157,7 @@ class _ExpiredError(Exception):
 
 
 class Watcher(Generic[Entry]):
-    """Runs list and watch for one resource until cancelled. What is known is kept while the API server is unavailable."""
+    """Runs list and watch for one resource until cancelled. What is known stays while the API server is unavailable."""
 
     def __init__(
         self,
