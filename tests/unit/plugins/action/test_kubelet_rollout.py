@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""kubelet_rollout and certificate_expiry_info: how the facts of hosts come to the decisions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.action import kubelet_rollout
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.rollout import RolloutError
+
+ARGUMENTS = {"settings": "asked", "serial": [1, 5, "25%"], "serial_limit": 50, "use_node_addresses": True}
+TEXT = "kind: KubeletConfiguration\nserverTLSBootstrap: true\nauthorization: {mode: AlwaysAllow}\n"
+
+
+def variables(node, *, api_server=None, asked=None, facts=None):
+    component = {"running": api_server is not None, "flags": api_server or {}}
+    return {
+        "cluster_host": {
+            "node_name": node,
+            "components": {
+                "kubelet": {"running": True, "managed_by": "systemd", "unit": "kubelet.service", "flags": {}},
+                "kube-apiserver": component,
+            },
+            "host": {"default_ipv4": "198.51.100.9"},
+            "kubernetes_dir": {"pki_dir": None},
+            "kubelet_config": {"path": "/c", "source": "flag", "text": TEXT, "drop_ins": [], "overriding_flags": {}},
+            "kubelet_answers": None,
+        },
+        "asked": {"webhook": "True", "read_only_port": "0", "ip": "", **(asked or {})},
+        "ansible_facts": facts or {},
+    }
+
+
+CLUSTER = {
+    "flavour": "kubespray",
+    "control_planes": ["cp1"],
+    "nodes": {
+        name: {
+            "name": name,
+            "addresses": [{"type": "InternalIP", "address": address}],
+            "kubelet_port": 10250,
+            "operating_system": "linux",
+        }
+        for name, address in (("cp1", "192.0.2.11"), ("w1", "192.0.2.21"))
+    },
+}
+HOSTVARS = {
+    "cp1": variables("cp1", api_server={"client-ca-file": "/pki/ca.crt"}, asked={"ansible_host": "192.0.2.11"}),
+    "w1": variables("w1", asked={"ansible_host": "w1.example.com", "ip": "192.0.2.21", "addresses": "w1.lan"}),
+    "late": {},
+}
+
+
+def planned(hostvars=None, **arguments):
+    given = {"hosts": list(hostvars or HOSTVARS), "cluster": CLUSTER, **ARGUMENTS, **arguments}
+    return kubelet_rollout.planned(given, hostvars or HOSTVARS)
+
+
+def test_the_facts_of_all_hosts_become_one_plan():
+    plan = planned()
+    assert plan["waves"] == [["w1"], ["cp1"]]
+    assert plan["api_servers"] == plan["api_servers_without_client_certificate"] == ["cp1"]
+    assert plan["allowed_addresses"] == {"cp1": ["192.0.2.11"], "w1": ["192.0.2.21", "w1.lan"]}
+    assert json.loads(plan["hosts"]["w1"])["client_ca"] == "/pki/ca.crt"
+    assert plan["lasting"]["serverTLSBootstrap"] is True
+    assert plan["inventory_lines"] == {"kubelet_rotate_server_certificates": True}
+    assert "late" not in plan["hosts"]
+
+
+def test_a_host_whose_name_is_an_address():
+    lone = {"192.0.2.21": variables("w1")}
+    assert planned(lone)["allowed_addresses"] == {"w1": ["192.0.2.21"]}
+
+
+@pytest.mark.parametrize("name", ["ip", "access_ip6", "kubelet_access_addresses"])
+def test_a_fact_of_the_host_is_not_the_inventory(name):
+    hostile = {"w1": variables("w1", asked={"ip": "192.0.2.100"}, facts={name: "192.0.2.100", "os_family": "Debian"})}
+    plan = planned(hostile)
+    assert plan["allowed_addresses"] == {}
+    assert f"w1 itself reports the variable {name} as a fact" in json.loads(plan["hosts"]["w1"])["trouble"]
+
+
+def test_a_setting_that_means_nothing():
+    with pytest.raises(RolloutError, match="kubelet_access_webhook is 'perhaps'"):
+        planned({"w1": variables("w1", asked={"webhook": "perhaps"})})
