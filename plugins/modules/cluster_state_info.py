@@ -109,6 +109,10 @@ nodes:
     hostname:
       description: Value of its label C(kubernetes.io/hostname).
       type: str
+    image_labels:
+      description: Its labels that say which images without a registry it holds.
+      type: list
+      elements: str
     unschedulable:
       description: Whether it is cordoned.
       type: bool

@@ -34,6 +34,19 @@ options:
     description: Whether to report the Deployment's pods too, with what holds back those that are not ready.
     type: bool
     default: false
+  nodes:
+    description: Whether to report the nodes too, with their labels and taints.
+    type: bool
+    default: false
+  priority_class:
+    description: Name of a PriorityClass that has to exist.
+    type: str
+    default: ""
+  secrets:
+    description: Names of Secrets that have to exist in O(namespace).
+    type: list
+    elements: str
+    default: []
   log_lines:
     description: With O(pods), the number of log lines to fetch from pods that are not ready.
     type: int
@@ -84,7 +97,37 @@ deployment:
     match_labels: {k8s-app: metrics-server}
     images: ["localhost/kubemetrics/metrics-server:0123456789ab"]
     progress: ReplicaSet "metrics-server-5d9c" has successfully progressed.
-    hostnames: [cp1, worker1]
+    digest: 0123456789abcdef
+namespace:
+  description: The namespace, or null.
+  returned: success
+  type: dict
+  contains:
+    terminating:
+      description: Whether it is being deleted.
+      type: bool
+    pod_security:
+      description: The level of the Pod Security Standards that it enforces, or an empty text.
+      type: str
+  sample: {terminating: false, pod_security: ""}
+missing:
+  description: One clause for each of O(priority_class) and O(secrets) that does not exist.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+nodes:
+  description:
+    - The nodes by name, as M(kubemetrics.aggregation.cluster_state_info) returns them, each with its
+      RV(ignore:labels) and RV(ignore:taints).
+  returned: success and O(nodes) is true
+  type: dict
+server_nodes:
+  description: The nodes that pods of the metrics server and of its approver are on.
+  returned: success and O(nodes) is true
+  type: list
+  elements: str
+  sample: [worker1]
 service:
   description: The Service of that name, or null.
   returned: success
@@ -167,7 +210,27 @@ def read_pods(api: kube.Api, namespace: str, labels: t.Mapping[str, str], log_li
     return pods
 
 
-def look(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+def namespace_view(item: cluster_state.Object) -> t.Dict[str, t.Any]:
+    labels = cluster_state.dig(item, "metadata", "labels") or {}
+    return {
+        "terminating": bool(cluster_state.dig(item, "metadata", "deletionTimestamp")),
+        "pod_security": labels.get("pod-security.kubernetes.io/enforce") or "",
+    }
+
+
+def missing_objects(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.List[str]:
+    found = []
+    name = params["priority_class"]
+    if name and not get_or_none(api, "/apis/scheduling.k8s.io/v1/priorityclasses/" + quote(name, safe="")):
+        found.append("the PriorityClass %s" % name)
+    for name in params["secrets"]:
+        path = "/api/v1/namespaces/%s/secrets/%s" % (quote(params["namespace"], safe=""), quote(name, safe=""))
+        if not get_or_none(api, path):
+            found.append("the Secret %s in the namespace %s" % (name, params["namespace"]))
+    return found
+
+
+def examine(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
     namespace, name = quote(params["namespace"], safe=""), quote(params["name"], safe="")
     items, unused = api.list("/apis/apiregistration.k8s.io/v1/apiservices")
     ours = [item for item in items if cluster_state.dig(item, "spec", "group") == cluster_state.METRICS_GROUP]
@@ -184,6 +247,18 @@ def look(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
         "csr_approver": cluster_state.object_view(approver),
         "foreign": foreign_sentences(apiservices, deployment, service),
     }
+    found = get_or_none(api, "/api/v1/namespaces/" + namespace)
+    result["namespace"] = namespace_view(found) if found else None
+    result["missing"] = missing_objects(api, params)
+    if params["nodes"]:
+        items, unused = api.list("/api/v1/nodes")
+        result["nodes"] = {item["metadata"]["name"]: cluster_state.placement_view(item) for item in items}
+        names = "%(name)s,%(name)s-csr-approver" % params
+        pods, unused = api.list(
+            "/api/v1/namespaces/%s/pods" % namespace, query={"labelSelector": "k8s-app in (%s)" % names}
+        )
+        placed = {cluster_state.dig(pod, "spec", "nodeName") for pod in pods}
+        result["server_nodes"] = sorted(name for name in placed if name)
     if params["pods"]:
         labels = deployment["match_labels"] if deployment else {}
         # An empty selector would match every pod of the namespace.
@@ -198,6 +273,9 @@ def main() -> t.NoReturn:
             namespace={"type": "str", "default": "kube-system"},
             name={"type": "str", "default": "metrics-server"},
             pods={"type": "bool", "default": False},
+            nodes={"type": "bool", "default": False},
+            priority_class={"type": "str", "default": ""},
+            secrets={"type": "list", "elements": "str", "default": []},
             log_lines={"type": "int", "default": 5},
         ),
         supports_check_mode=True,
@@ -209,7 +287,7 @@ def main() -> t.NoReturn:
         api = kube.Api.connect(
             kubeconfig=params["kubeconfig"], context=params["context"], request_timeout=params["request_timeout"]
         )
-        result = look(api, params)
+        result = examine(api, params)
     except kube.KubeError as exc:
         module.fail_json(msg="%s %s" % (exc.message, cluster_state.advice(exc.status, exc.reason)))
     module.exit_json(changed=False, **result)

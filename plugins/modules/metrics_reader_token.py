@@ -92,14 +92,14 @@ temporary:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import kube
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import cluster_state, kube
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.wait import Observation, wait_until
 
 NAME = "kubemetrics-probe"
 NAMESPACE = "kube-system"
 LIFETIME = 600
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
-LABELS = {"app.kubernetes.io/managed-by": "kubemetrics.aggregation"}
+LABELS = {cluster_state.MANAGED_BY: cluster_state.MANAGER}
 
 #: The collection and the object of each part of the temporary account, in the order of their making.
 OBJECTS: t.Tuple[t.Tuple[str, t.Dict[str, t.Any]], ...] = (

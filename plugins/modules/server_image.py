@@ -54,6 +54,15 @@ options:
     type: str
     choices: [auto, buildah, podman]
     default: auto
+  stage:
+    description:
+      - V(built) builds the archive. V(fetched) does only what needs programs and the network - it finds the tool, pulls
+        O(base) and fetches the server's dependencies - so that whatever is missing is known before anything else is
+        changed. In check mode it looks for O(base) and for the package index without keeping anything.
+      - Neither does anything where the archive is there already.
+    type: str
+    choices: [fetched, built]
+    default: built
 requirements:
   - pip, for the Python that runs the module
   - buildah or podman
@@ -88,6 +97,10 @@ RETURN = r"""
 archive:
   description: Path of the archive (docker-archive format).
   type: str
+  returned: success
+needed:
+  description: Whether the archive is missing, or was until now.
+  type: bool
   returned: success
 image:
   description: Name and tag of the image in it.
@@ -176,11 +189,16 @@ class Build:
             "or set metrics_server_image_source to pull."
         )
 
+    def dependency_folder(self) -> Path:
+        """Return where the unpacked dependencies are kept."""
+        wanted = pinned_requirements(self.source)
+        key = hashlib.sha256("\n".join([*wanted, self.python_version, self.architecture]).encode())
+        return self.cache / f"dependencies-{key.hexdigest()[:12]}"
+
     def dependencies(self, work: Path) -> Path:
         """Return a folder with the pinned dependencies unpacked, shared by all builds that have the same ones."""
         wanted = pinned_requirements(self.source)
-        key = hashlib.sha256("\n".join([*wanted, self.python_version, self.architecture]).encode())
-        folder = self.cache / f"dependencies-{key.hexdigest()[:12]}"
+        folder = self.dependency_folder()
         if folder.is_dir():
             return folder
         partial = work / "dependencies"
@@ -216,6 +234,55 @@ class Build:
         if self.python_version == f"{sys.version_info[0]}.{sys.version_info[1]}":
             argv = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
             run("Compiling the server", [*argv, "-s", str(folder), "-p", TARGET, str(folder)])
+
+    def has_base(self, tool: str) -> bool:
+        """Whether the base image is in the builder's own storage."""
+        exists = ["inspect", "--type", "image"] if Path(tool).name == "buildah" else ["image", "exists"]
+        try:
+            run("Inspecting the base image", [tool, *exists, self.base])
+        except BuildError:
+            return False
+        return True
+
+    def find_base(self, tool: str, *, pull: bool) -> None:
+        """Have the base image here, or know at least that its registry has it."""
+        if self.has_base(tool):
+            return
+        argv = ["pull", "--quiet", "--arch", self.architecture] if pull else ["manifest", "inspect"]
+        try:
+            run("Pulling" if pull else "Finding", [tool, *argv, self.base])
+        except BuildError as exc:
+            if not pull and "not a manifest list" in str(exc):
+                # It was found; it is an image of one architecture.
+                return
+            said = str(exc).partition("): ")[2] or str(exc)
+            raise BuildError(
+                f"The base image {self.base} is neither on the controller nor can it be had from its registry "
+                f"({said.rstrip('.')}); name a copy that can as metrics_server_image_base, or set "
+                "metrics_server_image_source to pull."
+            ) from exc
+
+    def find_dependencies(self) -> None:
+        """Know that the package index has what the server needs, by fetching the first of it and keeping nothing."""
+        if self.dependency_folder().is_dir():
+            return
+        lines = [line for line in pinned_requirements(self.source) if not line.startswith("-")]
+        first = lines[0].split(";")[0].split("\\")[0].strip()
+        with tempfile.TemporaryDirectory(prefix="kubemetrics-") as name:
+            argv = [*self.pip, "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", name]
+            argv += ["--implementation", "cp", "--python-version", self.python_version]
+            for platform in wheel_platforms(self.architecture):
+                argv += ["--platform", platform]
+            run("Asking the package index for the server's dependencies", [*argv, first])
+
+    def fetch(self, *, keep: bool) -> None:
+        """Do what needs programs and the network."""
+        self.find_base(self.find_tool(), pull=keep)
+        if not keep:
+            self.find_dependencies()
+            return
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=self.cache) as name:
+            self.dependencies(Path(name))
 
     def build(self) -> None:
         """Build the archive; it appears whole or not at all."""
@@ -253,28 +320,37 @@ def main():
             "python_version": {"type": "str", "required": True},
             "architecture": {"type": "str", "default": "amd64"},
             "tool": {"type": "str", "choices": ["auto", "buildah", "podman"], "default": "auto"},
+            "stage": {"type": "str", "choices": ["fetched", "built"], "default": "built"},
         },
         supports_check_mode=True,
     )
     if not re.fullmatch(r"3\.\d+", module.params["python_version"]):
         module.fail_json(msg=f"python_version is {module.params['python_version']!r}, a version such as 3.13 is meant.")
     build = Build(module.params, [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"])
+    fetch = module.params["stage"] == "fetched"
     changed = not build.archive.is_file()
-    if changed and not module.check_mode:
-        try:
+    try:
+        if changed and module.check_mode:
+            build.fetch(keep=False)
+        elif changed:
             build.cache.mkdir(parents=True, exist_ok=True)
             with (build.cache / ".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 # Another run may have built it while this one waited.
                 changed = not build.archive.is_file()
-                if changed:
+                if changed and fetch:
+                    build.fetch(keep=True)
+                elif changed:
                     build.build()
-        except (BuildError, SourceError) as exc:
-            module.fail_json(msg=str(exc))
-        except OSError as exc:
-            module.fail_json(msg=f"The image cannot be built in {build.cache}: {exc.strerror} ({exc.filename}).")
+    except (BuildError, SourceError) as exc:
+        module.fail_json(msg=str(exc))
+    except OSError as exc:
+        module.fail_json(msg=f"The image cannot be built in {build.cache}: {exc.strerror} ({exc.filename}).")
     size = build.archive.stat().st_size if build.archive.is_file() else 0
-    module.exit_json(changed=changed, archive=str(build.archive), image=build.image, size=size)
+    # What is fetched lies in caches; the archive is what counts.
+    module.exit_json(
+        changed=changed and not fetch, needed=changed, archive=str(build.archive), image=build.image, size=size
+    )
 
 
 if __name__ == "__main__":

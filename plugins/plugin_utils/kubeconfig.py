@@ -22,6 +22,10 @@ FILES = {
 }
 
 
+#: What runs programs of the host to get credentials.
+PLUGINS = ("exec", "auth-provider")
+
+
 class KubeconfigError(Exception):
     """One sentence for the user: what is wrong, where, and what to do."""
 
@@ -40,6 +44,12 @@ def portable(path: str, server: str, read: t.Callable[[str], bytes]) -> str:
         raise KubeconfigError(f"{path} is no kubeconfig; give the path of one as cluster_kubeconfig.")
     for entry in entries:
         settings = entry.get("cluster") or entry.get("user") or {}
+        for name in PLUGINS:
+            if settings.get(name):
+                raise KubeconfigError(
+                    f"{path} gets its credentials from a program of that host ({name}), which the controller may not "
+                    "have; give a kubeconfig with a client certificate or a token as cluster_kubeconfig."
+                )
         for name, holds in FILES.items():
             file = settings.pop(name, None)
             # The content wins where both are there, as in kubectl; of tokens the file does.

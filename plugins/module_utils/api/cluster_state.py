@@ -11,9 +11,13 @@ import typing as t
 METRICS_GROUP = "metrics.k8s.io"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "kubemetrics"
+#: Annotation of the Deployment: a checksum of the objects that it was applied with.
+DIGEST = "kubemetrics.aggregation/objects"
 DEFAULT_KUBELET_PORT = 10250
 SERVING_SIGNER = "kubernetes.io/kubelet-serving"
 HOSTNAME_LABEL = "kubernetes.io/hostname"
+#: Labels of nodes that hold an image which no registry has begin with it.
+IMAGE_LABEL = "image.kubemetrics.aggregation/"
 
 Object = t.Mapping[str, t.Any]
 
@@ -58,11 +62,19 @@ def node_view(node: Object) -> t.Dict[str, t.Any]:
         "runtime_version": runtime_version or None,
         "pod_cidrs": dig(node, "spec", "podCIDRs") or [],
         "hostname": labels.get(HOSTNAME_LABEL) or dig(node, "metadata", "name"),
+        "image_labels": sorted(key for key in labels if key.startswith(IMAGE_LABEL)),
         "unschedulable": bool(dig(node, "spec", "unschedulable")),
         "control_plane": any(
             "node-role.kubernetes.io/" + role in labels for role in ("control-plane", "controlplane", "master")
         ),
     }
+
+
+def placement_view(node: Object) -> t.Dict[str, t.Any]:
+    """What decides whether a pod can be on a Node."""
+    view = node_view(node)
+    view.update(labels=dig(node, "metadata", "labels") or {}, taints=dig(node, "spec", "taints") or [])
+    return view
 
 
 def awaits_approval(request: Object) -> bool:
@@ -141,19 +153,9 @@ def deployment_view(item: t.Optional[Object]) -> t.Optional[t.Dict[str, t.Any]]:
         match_labels=dig(item, "spec", "selector", "matchLabels") or {},
         images=[entry.get("image") for entry in dig(item, "spec", "template", "spec", "containers") or ()],
         progress=str(condition(item, "Progressing").get("message") or ""),
-        hostnames=required_hostnames(item),
+        digest=dig(item, "metadata", "annotations", DIGEST) or "",
     )
     return view
-
-
-def required_hostnames(deployment: Object) -> t.List[str]:
-    """The host names that a Deployment's node affinity is limited to; empty when it is not."""
-    path = ("spec", "template", "spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution")
-    for term in dig(dig(deployment, *path), "nodeSelectorTerms") or ():
-        for expression in dig(term, "matchExpressions") or ():
-            if expression.get("key") == HOSTNAME_LABEL and expression.get("operator") == "In":
-                return sorted(expression.get("values") or ())
-    return []
 
 
 def container_trouble(status: Object) -> str:

@@ -410,3 +410,9 @@ def test_data_wins_over_a_file():
 def test_what_is_no_kubeconfig(content):
     with pytest.raises(kubeconfig.KubeconfigError, match="/a is no kubeconfig; give the path of one"):
         kubeconfig.portable("/a", "https://192.0.2.11:6443", lambda unused: content.encode())
+
+
+@pytest.mark.parametrize("name", ["exec", "auth-provider"])
+def test_a_kubeconfig_that_runs_a_program_of_its_host(name):
+    with pytest.raises(kubeconfig.KubeconfigError, match=rf"from a program of that host \({name}\)"):
+        portable(config({"certificate-authority-data": "QQ=="}, {name: {"command": "login"}}))

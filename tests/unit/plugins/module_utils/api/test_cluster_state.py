@@ -12,7 +12,11 @@ def node(**status):
     return {
         "metadata": {
             "name": "w1",
-            "labels": {"kubernetes.io/hostname": "w1.example", "node-role.kubernetes.io/control-plane": ""},
+            "labels": {
+                "kubernetes.io/hostname": "w1.example",
+                "node-role.kubernetes.io/control-plane": "",
+                "image.kubemetrics.aggregation/1": "x",
+            },
         },
         "spec": {"podCIDRs": ["10.233.64.0/24"], "unschedulable": True},
         "status": {
@@ -46,6 +50,7 @@ def test_a_node():
         "runtime_version": "1.6.20~ds1",
         "pod_cidrs": ["10.233.64.0/24"],
         "hostname": "w1.example",
+        "image_labels": ["image.kubemetrics.aggregation/1"],
         "unschedulable": True,
         "control_plane": True,
     }
@@ -104,29 +109,16 @@ def test_another_provider_is_named():
 def test_a_deployment():
     view = cluster_state.deployment_view(
         {
-            "metadata": {"name": "metrics-server", "namespace": "kube-system"},
+            "metadata": {
+                "name": "metrics-server",
+                "namespace": "kube-system",
+                "annotations": {"kubemetrics.aggregation/objects": "0123"},
+            },
             "spec": {
                 "selector": {"matchLabels": {"k8s-app": "metrics-server"}},
                 "template": {
                     "spec": {
                         "containers": [{"image": "localhost/x:1"}],
-                        "affinity": {
-                            "nodeAffinity": {
-                                "requiredDuringSchedulingIgnoredDuringExecution": {
-                                    "nodeSelectorTerms": [
-                                        {
-                                            "matchExpressions": [
-                                                {
-                                                    "key": "kubernetes.io/hostname",
-                                                    "operator": "In",
-                                                    "values": ["b", "a"],
-                                                }
-                                            ]
-                                        }
-                                    ]
-                                }
-                            }
-                        },
                     }
                 },
             },
@@ -134,9 +126,8 @@ def test_a_deployment():
         }
     )
     assert (view["replicas"], view["available"], view["updated"]) == (1, 1, 0)
-    assert (view["images"], view["hostnames"]) == (["localhost/x:1"], ["a", "b"])
+    assert (view["images"], view["digest"]) == (["localhost/x:1"], "0123")
     assert cluster_state.deployment_view(None) is None
-    assert cluster_state.required_hostnames({"spec": {"template": {"spec": {"affinity": None}}}}) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,285 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the metrics server's objects say, and what stands in their way. Pure functions over the role's variables."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+import typing as t
+from urllib.parse import urlsplit
+
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import cluster_state
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import image_nodes
+
+NAME = "metrics-server"
+KUBELET_PORT = 10250
+SHORTEST_RESOLUTION = 10.0
+
+CONTROL_PLANE_TOLERATIONS = [
+    {"key": "node-role.kubernetes.io/" + role, "operator": "Exists", "effect": "NoSchedule"}
+    for role in ("control-plane", "master")
+]
+SEPARATE_NODES = {
+    "podAntiAffinity": {
+        "preferredDuringSchedulingIgnoredDuringExecution": [
+            {
+                "weight": 100,
+                "podAffinityTerm": {
+                    "topologyKey": cluster_state.HOSTNAME_LABEL,
+                    "labelSelector": {"matchLabels": {"k8s-app": NAME}},
+                },
+            }
+        ]
+    }
+}
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_REGISTRY = re.compile(r"[^/]*[.:][^/]*|localhost")
+
+
+class Settings:
+    """The variables of the role, in the types that they mean: on the command line everything is text."""
+
+    def __init__(self, values: t.Mapping[str, t.Any]) -> None:
+        self.values = values
+
+    def text(self, name: str) -> str:
+        return str(self.values["metrics_server_" + name]).strip()
+
+    def flag(self, name: str) -> bool:
+        return boolean(self.values["metrics_server_" + name], strict=False)
+
+    def number(self, name: str) -> int:
+        return int(self.values["metrics_server_" + name])
+
+    def items(self, name: str) -> list[t.Any]:
+        value = self.values["metrics_server_" + name]
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return list(value or ())
+
+    def mapping(self, name: str) -> dict[str, t.Any]:
+        return dict(self.values["metrics_server_" + name] or {})
+
+    @property
+    def builds(self) -> bool:
+        return self.text("image_source") == "build"
+
+
+def seconds(duration: str) -> float | None:
+    """A duration as Go writes it, or None."""
+    parts = _DURATION.findall(duration)
+    if not parts or "".join(number + unit for number, unit in parts) != duration:
+        return None
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def problems(values: t.Mapping[str, t.Any]) -> list[str]:
+    """Sentences for variables that cannot be meant, known without asking anybody."""
+    settings = Settings(values)
+    found = []
+    if not settings.builds and not settings.text("image_tag"):
+        found.append(
+            "metrics_server_image_source is pull, so metrics_server_image_repo and metrics_server_image_tag have to "
+            "name an image (for example registry.example.com/kubemetrics/metrics-server and 0.1.0)."
+        )
+    repository = settings.text("image_repo")
+    if settings.builds and not _REGISTRY.fullmatch(repository.partition("/")[0] if "/" in repository else ""):
+        found.append(
+            f"metrics_server_image_repo is {repository}, which container runtimes take for an image of docker.io; put "
+            f"localhost/ in front of the name of an image that is built (localhost/{repository})."
+        )
+    if settings.builds:
+        try:
+            image_nodes.wanted_workers(settings.text("image_nodes"))
+        except image_nodes.ImageNodesError as exc:
+            found.append(str(exc))
+    port = settings.number("container_port")
+    if not 0 < port < 65536:
+        found.append(f"metrics_server_container_port is {port}, and no port; set it to 10250, for example.")
+    if settings.flag("host_network") and port == KUBELET_PORT:
+        found.append(
+            "With metrics_server_host_network the port 10250 is the kubelet's own; set metrics_server_container_port, "
+            "for example to 4443."
+        )
+    if settings.flag("kubelet_insecure_tls") and settings.text("kubelet_certificate_authority"):
+        found.append(
+            "metrics_server_kubelet_insecure_tls and metrics_server_kubelet_certificate_authority exclude each other; "
+            "unset the first one."
+        )
+    resolution = seconds(settings.text("metric_resolution"))
+    if resolution is None or resolution < SHORTEST_RESOLUTION:
+        found.append(
+            f"metrics_server_metric_resolution is {settings.text('metric_resolution')}; set it to 10s or more, such as "
+            "15s."
+        )
+    if settings.number("replicas") < 1:
+        found.append(
+            f"metrics_server_replicas is {settings.number('replicas')}; set it to 1 or more, or metrics_server_state "
+            "to absent to remove the server."
+        )
+    return found
+
+
+def obstacles(values: t.Mapping[str, t.Any], provider: t.Mapping[str, t.Any]) -> list[str]:
+    """Sentences for what the cluster has or lacks, from metrics_provider_info."""
+    settings = Settings(values)
+    found = []
+    foreign = provider.get("foreign") or ()
+    if foreign and not settings.flag("takeover"):
+        found.append(
+            f"Another metrics server is here already, and was left alone: {'; '.join(foreign)}. Remove it with the "
+            "tool that made it, or set metrics_server_takeover to true to replace it."
+        )
+    name = settings.text("namespace")
+    namespace = provider.get("namespace") or {}
+    if namespace.get("terminating"):
+        found.append(
+            f"The namespace {name} is being deleted; wait until it is gone, or name another one as "
+            "metrics_server_namespace."
+        )
+    level = namespace.get("pod_security")
+    if settings.flag("host_network") and level in ("baseline", "restricted"):
+        found.append(
+            f"The namespace {name} enforces the Pod Security level {level}, which has no room for "
+            "metrics_server_host_network; name another namespace as metrics_server_namespace, or do without it."
+        )
+    for missing in provider.get("missing") or ():
+        found.append(
+            f"Nothing would start without {missing}; create it, or correct metrics_server_priority_class and "
+            "metrics_server_image_pull_secrets."
+        )
+    return found
+
+
+def describe(
+    values: t.Mapping[str, t.Any], cluster: t.Mapping[str, t.Any], image: str, versions: t.Sequence[str]
+) -> dict[str, t.Any]:
+    """What the manifests' template cannot know by itself."""
+    settings = Settings(values)
+    selector = {"kubernetes.io/os": "linux", **settings.mapping("nodeselector")}
+    if settings.builds:
+        selector.update(image_nodes.label_of(image))
+    return {
+        "image": image,
+        "pull_policy": settings.text("image_pull_policy") or ("Never" if settings.builds else "IfNotPresent"),
+        "args": server_arguments(settings, versions),
+        "nanny_args": nanny_arguments(settings),
+        "csr_approver_args": approver_arguments(settings, cluster),
+        "resources": resources(settings),
+        "node_selector": selector,
+        "affinity": settings.mapping("extra_affinity") or copy.deepcopy(SEPARATE_NODES),
+        "tolerations": tolerations(settings),
+    }
+
+
+def placement(values: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """What decides which nodes may run the server, the label of the image left out."""
+    settings = Settings(values)
+    return {
+        "selector": {"kubernetes.io/os": "linux", **settings.mapping("nodeselector")},
+        "affinity": settings.mapping("extra_affinity"),
+        "tolerations": tolerations(settings),
+    }
+
+
+def tolerations(settings: Settings) -> list[dict[str, t.Any]]:
+    return [*map(dict, CONTROL_PLANE_TOLERATIONS), *settings.items("extra_tolerations")]
+
+
+def server_arguments(settings: Settings, versions: t.Sequence[str]) -> list[str]:
+    arguments = [
+        "--cert-dir=/tmp",
+        f"--secure-port={settings.number('container_port')}",
+        f"--kubelet-preferred-address-types={settings.text('kubelet_preferred_address_types')}",
+        "--kubelet-use-node-status-port",
+        f"--metric-resolution={settings.text('metric_resolution')}",
+        # A server that ends still answers while API servers and kube-proxies learn that it has left the Service.
+        "--shutdown-delay-duration=5s",
+        "--self-managed-certificate",
+        f"--serving-secret={NAME}-serving-cert",
+        f"--service-name={NAME}",
+        f"--service-namespace={settings.text('namespace')}",
+        "--apiservice=" + ",".join(f"{version}.{cluster_state.METRICS_GROUP}" for version in versions),
+    ]
+    if settings.flag("kubelet_insecure_tls"):
+        arguments.append("--kubelet-insecure-tls")
+    authority = settings.text("kubelet_certificate_authority")
+    if authority:
+        arguments.append(f"--kubelet-certificate-authority={authority}")
+    return arguments + [str(entry) for entry in settings.items("extra_args")]
+
+
+def nanny_arguments(settings: Settings) -> list[str]:
+    arguments = [
+        "nanny",
+        f"--deployment={NAME}",
+        f"--container={NAME}",
+        f"--cpu={settings.text('cpu')}",
+        f"--extra-cpu={settings.text('cpu_per_node')}",
+        # Without a limit of CPU, as the server has none.
+        "--cpu-limit=false",
+        f"--memory={settings.text('memory')}",
+        f"--extra-memory={settings.text('memory_per_node')}",
+        "--estimator=exponential",
+        f"--minClusterSize={settings.number('min_cluster_size')}",
+        "--threshold=5",
+        # Slow to shrink, so that nodes which come and go are no rolling updates.
+        "--scale-down-delay=30m",
+        "--poll-period=30000",
+    ]
+    if settings.flag("host_network"):
+        arguments.append("--port=0")
+    return arguments + [str(entry) for entry in settings.items("nanny_extra_args")]
+
+
+def approver_arguments(settings: Settings, cluster: t.Mapping[str, t.Any]) -> list[str]:
+    lists = {
+        "allowed-cidrs": settings.items("csr_approver_allowed_cidrs"),
+        "allowed-domains": settings.items("csr_approver_allowed_domains"),
+        "control-plane-addresses": control_plane_addresses(settings, cluster),
+        "service-cidrs": list(cluster.get("service_cidrs") or ()),
+    }
+    arguments = [f"--{name}={','.join(map(str, entries))}" for name, entries in lists.items() if entries]
+    return ["csr-approver", *arguments, *(str(entry) for entry in settings.items("csr_approver_extra_args"))]
+
+
+def control_plane_addresses(settings: Settings, cluster: t.Mapping[str, t.Any]) -> list[str]:
+    """What of the API servers' addresses is no node's: those of nodes are guarded by their nodes."""
+    nodes = {
+        address["address"] for node in (cluster.get("nodes") or {}).values() for address in node.get("addresses") or ()
+    }
+    hosts = [urlsplit(str(server["server"])).hostname or "" for server in cluster.get("servers") or ()]
+    given = [str(entry) for entry in settings.items("csr_approver_control_plane_addresses")]
+    return list(dict.fromkeys(given + [host for host in hosts if host and host not in nodes]))
+
+
+def resources(settings: Settings) -> dict[str, dict[str, str]]:
+    requests = {"cpu": settings.text("requests_cpu"), "memory": settings.text("requests_memory")}
+    limits = {"cpu": settings.text("limits_cpu"), "memory": settings.text("limits_memory")}
+    return {
+        "requests": {name: value for name, value in requests.items() if value},
+        "limits": {name: value for name, value in limits.items() if value},
+    }
+
+
+def stamped(objects: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
+    """The objects with their checksum on the Deployment: what was applied with it has been accepted already."""
+    digest = hashlib.sha256(json.dumps(objects, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    result = copy.deepcopy(list(objects))
+    for entry in result:
+        if entry.get("kind") == "Deployment" and entry["metadata"]["name"] == NAME:
+            entry["metadata"].setdefault("annotations", {})[cluster_state.DIGEST] = digest
+    return {"digest": digest, "objects": result}
+
+
+def without_namespace(objects: t.Sequence[t.Mapping[str, t.Any]], namespace: str) -> list[t.Mapping[str, t.Any]]:
+    """Those that can be tried out before their namespace exists."""
+    return [entry for entry in objects if entry["metadata"].get("namespace") != namespace]

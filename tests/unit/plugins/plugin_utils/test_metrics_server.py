@@ -1,0 +1,172 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import cluster_state
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import image_nodes, metrics_server
+
+TREE = Path(__file__).parents[4]
+DEFAULTS = yaml.safe_load((TREE / "roles/metrics_server/defaults/main.yml").read_text())
+IMAGE = "localhost/kubemetrics/metrics-server:0123456789ab"
+CLUSTER = {
+    "nodes": {"cp1": {"addresses": [{"type": "InternalIP", "address": "192.0.2.11"}]}},
+    "servers": [{"server": "https://192.0.2.11:6443"}, {"server": "https://[2001:db8::10]:6443"}],
+    "service_cidrs": ["10.233.0.0/18"],
+}
+
+
+def values(**changes):
+    return {**DEFAULTS, **{"metrics_server_" + name: value for name, value in changes.items()}}
+
+
+def describe(**changes):
+    return metrics_server.describe(values(**changes), CLUSTER, IMAGE, ["v1beta1", "v1"])
+
+
+def test_the_defaults_are_sound():
+    assert metrics_server.problems(values()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image_source": "pull"}, "metrics_server_image_repo and metrics_server_image_tag have to name an image"),
+        ({"image_repo": "kubemetrics/server"}, "take for an image of docker.io; put localhost/ in front"),
+        ({"image_repo": "server"}, "put localhost/ in front of the name"),
+        ({"image_nodes": "many"}, "metrics_server_image_nodes is 'many'"),
+        ({"container_port": "0"}, "metrics_server_container_port is 0"),
+        ({"host_network": "true"}, "the port 10250 is the kubelet's own"),
+        ({"kubelet_insecure_tls": True, "kubelet_certificate_authority": "/ca"}, "exclude each other"),
+        ({"metric_resolution": "5s"}, "metrics_server_metric_resolution is 5s"),
+        ({"metric_resolution": "15"}, "metrics_server_metric_resolution is 15"),
+        ({"replicas": "0"}, "metrics_server_replicas is 0"),
+    ],
+)
+def test_what_cannot_be_meant(changes, words):
+    (found,) = metrics_server.problems(values(**changes))
+    assert words in found
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_source": "pull", "image_repo": "example/server", "image_tag": "1", "image_nodes": "unused"},
+        {"image_repo": "registry.example.com:5000/a/b"},
+        {"host_network": "false"},
+        {"host_network": True, "container_port": "4443"},
+        {"metric_resolution": "1m30s"},
+        {"metric_resolution": "10000ms"},
+    ],
+)
+def test_what_can_be_meant(changes):
+    assert metrics_server.problems(values(**changes)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "provider", "words"),
+    [
+        ({}, {"foreign": ["Deployment a/b was made by X"]}, "Another metrics server is here already"),
+        ({}, {"namespace": {"terminating": True}}, "The namespace kube-system is being deleted"),
+        (
+            {"host_network": True},
+            {"namespace": {"pod_security": "baseline"}},
+            "enforces the Pod Security level baseline",
+        ),
+        ({}, {"missing": ["the PriorityClass x"]}, "Nothing would start without the PriorityClass x"),
+    ],
+)
+def test_what_stands_in_the_way(changes, provider, words):
+    (found,) = metrics_server.obstacles(values(**changes), provider)
+    assert words in found
+
+
+def test_nothing_stands_in_the_way():
+    assert metrics_server.obstacles(values(), {"foreign": [], "namespace": None, "missing": []}) == []
+    assert metrics_server.obstacles(values(takeover="yes"), {"foreign": ["x"]}) == []
+    restricted = {"namespace": {"terminating": False, "pod_security": "restricted"}}
+    assert metrics_server.obstacles(values(), restricted) == []
+
+
+def test_pods_of_a_built_image_are_put_where_it_is():
+    pod = describe(nodeselector={"zone": "a"})
+    assert pod["node_selector"] == {"kubernetes.io/os": "linux", "zone": "a", **image_nodes.label_of(IMAGE)}
+    assert (pod["pull_policy"], pod["image"]) == ("Never", IMAGE)
+    assert "nodeAffinity" not in pod["affinity"]
+
+
+def test_pods_of_a_pulled_image_can_be_anywhere():
+    pod = describe(image_source="pull", image_pull_policy="Always")
+    assert pod["node_selector"] == {"kubernetes.io/os": "linux"}
+    assert pod["pull_policy"] == "Always"
+    assert describe(image_source="pull")["pull_policy"] == "IfNotPresent"
+
+
+def test_arguments():
+    pod = describe(kubelet_insecure_tls="yes", extra_args=["--v=2"], container_port="4443", namespace="m")
+    assert "--secure-port=4443" in pod["args"]
+    assert "--service-namespace=m" in pod["args"]
+    assert "--apiservice=v1beta1.metrics.k8s.io,v1.metrics.k8s.io" in pod["args"]
+    assert pod["args"][-2:] == ["--kubelet-insecure-tls", "--v=2"]
+    assert "--kubelet-certificate-authority=/ca" in describe(kubelet_certificate_authority="/ca")["args"]
+    assert describe(host_network=True)["nanny_args"][-1] == "--port=0"
+    assert describe(nanny_extra_args=["--x"])["nanny_args"][-1] == "--x"
+    assert describe()["csr_approver_args"] == [
+        "csr-approver",
+        "--control-plane-addresses=2001:db8::10",
+        "--service-cidrs=10.233.0.0/18",
+    ]
+    given = describe(csr_approver_control_plane_addresses=["lb.example.com"], csr_approver_allowed_cidrs=["10.0.0.0/8"])
+    assert given["csr_approver_args"][1:3] == [
+        "--allowed-cidrs=10.0.0.0/8",
+        "--control-plane-addresses=lb.example.com,2001:db8::10",
+    ]
+
+
+def test_resources():
+    assert describe()["resources"] == {"requests": {"cpu": "100m", "memory": "200Mi"}, "limits": {"memory": "200Mi"}}
+    assert describe(limits_memory="", limits_cpu=1)["resources"]["limits"] == {"cpu": "1"}
+
+
+def test_affinity_and_tolerations():
+    assert "podAntiAffinity" in describe()["affinity"]
+    assert describe(extra_affinity={"podAffinity": {}})["affinity"] == {"podAffinity": {}}
+    assert describe(extra_tolerations=[{"operator": "Exists"}])["tolerations"][-1] == {"operator": "Exists"}
+    assert metrics_server.placement(values())["selector"] == {"kubernetes.io/os": "linux"}
+
+
+def test_the_checksum_is_that_of_all_objects():
+    objects = [
+        {"kind": "Service", "metadata": {"name": "metrics-server", "namespace": "m"}},
+        {"kind": "Deployment", "metadata": {"name": "metrics-server", "namespace": "m"}},
+        {"kind": "ClusterRole", "metadata": {"name": "r"}},
+    ]
+    stamped = metrics_server.stamped(objects)
+    assert [cluster_state.DIGEST in entry["metadata"].get("annotations", {}) for entry in stamped["objects"]] == [
+        False,
+        True,
+        False,
+    ]
+    assert cluster_state.deployment_view(stamped["objects"][1])["digest"] == stamped["digest"]
+    assert "annotations" not in objects[1]["metadata"]
+    objects[0]["metadata"]["labels"] = {"a": "b"}
+    assert metrics_server.stamped(objects)["digest"] != stamped["digest"]
+    assert [entry["kind"] for entry in metrics_server.without_namespace(objects, "m")] == ["ClusterRole"]
+
+
+def test_one_value_says_who_manages_an_object():
+    """What one part of the collection makes, every other part has to know again."""
+    wrong = {}
+    pattern = re.compile(r"app\.kubernetes\.io/managed-by[\"']?\s*[:=]\s*[\"']?([\w.-]+)")
+    for folder in ("plugins", "roles", "metrics_server/src", "playbooks"):
+        for path in (TREE / folder).rglob("*"):
+            if path.suffix in (".py", ".yml", ".j2"):
+                found = set(pattern.findall(path.read_text(encoding="utf-8"))) - {cluster_state.MANAGER}
+                if found:
+                    wrong[str(path.relative_to(TREE))] = found
+    assert wrong == {}
