@@ -27,6 +27,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags
     same_name,
     write_list,
 )
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import MASK, is_secret_flag
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
@@ -59,7 +60,8 @@ def check_wanted(wanted: t.Mapping[str, t.Any], component: str) -> None:
 def _check_value(name: str, value: t.Any, kind: t.Optional[str]) -> None:
     for part in value if isinstance(value, list) else [value]:
         if isinstance(part, (dict, list)) or (part is None and isinstance(value, list)):
-            raise FlagError(f"flags.{name} is {value!r}; a flag is a string, a number, a boolean, or a list of those.")
+            shown = MASK if is_secret_flag(name) else repr(value)
+            raise FlagError(f"flags.{name} is {shown}; a flag is a string, a number, a boolean, or a list of those.")
         if isinstance(part, str) and ("\n" in part or "\r" in part or "\0" in part):
             raise FlagError(f"flags.{name} holds a line break, which no value of a flag can.")
     if value == [] and kind != LIST:

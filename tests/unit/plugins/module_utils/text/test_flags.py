@@ -105,6 +105,11 @@ def test_flags_of_a_wrapper_belong_to_somebody_else():
     assert flags.effective(flags.of_argv(argv, "kube-apiserver"), "kube-apiserver") == {"v": "1"}
 
 
+def test_a_refused_secret_is_not_shown():
+    with pytest.raises(flags.FlagError, match=r"flags.token is \*+; a flag is a string"):
+        flag_plan.check_wanted({"token": {"a": "secret"}}, "kubelet")
+
+
 def edits(component, argv, wanted):
     return [
         (step.action, step.name, step.value) for step in flag_plan.plan(flags.parse(argv, component), wanted, component)
