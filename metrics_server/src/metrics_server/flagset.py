@@ -210,7 +210,7 @@ class FlagSet:
     def _set(
         flag: Flag, shown: str, value: str | None, pending: list[str], values: dict[str, Any], given: dict[str, None]
     ) -> None:
-        parser, _, adds = _KINDS[flag.kind]
+        parser, _unused, adds = _KINDS[flag.kind]
         if value is None:
             if flag.kind == "bool":
                 value = "true"
@@ -231,7 +231,7 @@ class FlagSet:
         for group in dict.fromkeys(flag.group for flag in self.flags):
             lines += [f"{group} flags:", ""]
             rows = [(_synopsis(flag), flag) for flag in self.flags if flag.group == group]
-            column = min(max(len(synopsis) for synopsis, _ in rows) + 3, 52)
+            column = min(max(len(synopsis) for synopsis, _unused in rows) + 3, 52)
             for synopsis, flag in rows:
                 lines += _wrap(synopsis, _description(flag), column, max(width, column + 40))
             lines.append("")

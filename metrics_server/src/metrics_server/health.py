@@ -84,7 +84,7 @@ class Health:
 
         Without `reasons` the text says which check fails and not why; the report's `failures` always do.
         """
-        group, _, name = path.strip("/").partition("/")
+        group, _unused, name = path.strip("/").partition("/")
         named = self._checks.get(group)
         if named is None:
             return None

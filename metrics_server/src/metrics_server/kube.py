@@ -274,7 +274,7 @@ async def _bounded(stream: aiohttp.StreamReader, limit: int, what: str) -> bytes
 def _keepalive_socket(addr_info: aiohttp.AddrInfoType) -> socket.socket:
     """Make a socket that notices within half a minute that the API server's host is gone; watches may be silent for
     long."""
-    family, kind, proto, _, _ = addr_info
+    family, kind, proto = addr_info[:3]
     sock = socket.socket(family, kind, proto)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

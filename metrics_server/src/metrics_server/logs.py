@@ -102,11 +102,11 @@ class _ModuleFilter(logging.Filter):
 
 def set_up(*, form: str, verbosity: int, vmodule: Sequence[str] = (), stream: TextIO | None = None) -> None:
     """Send the log to standard error in the given form."""
-    modules = [(pattern, int(level)) for pattern, _, level in (pair.partition("=") for pair in vmodule)]
+    modules = [(pattern, int(level)) for pattern, _unused, level in (pair.partition("=") for pair in vmodule)]
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
     handler.addFilter(_ModuleFilter(verbosity, modules))
-    debug = verbosity >= _DEBUG_VERBOSITY or any(level >= _DEBUG_VERBOSITY for _, level in modules)
+    debug = verbosity >= _DEBUG_VERBOSITY or any(level >= _DEBUG_VERBOSITY for _unused, level in modules)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     # The libraries' own debugging is of no use to an operator.

@@ -262,7 +262,7 @@ def _own_namespace() -> str:
 def _replacement_of_source(source: str) -> str:
     """Return the sentence that translates a `--source` of the old days."""
     # Not by urlsplit alone: the underscore makes `kubernetes.summary_api` no scheme of a URL.
-    kind, _, address = source.partition(":")
+    kind, _unused, address = source.partition(":")
     if kind not in ("kubernetes.summary_api", "kubernetes"):
         return f"--source={source} is not known: this server always asks the kubelets, remove the flag"
     query = parse_qs(urlsplit(address).query)

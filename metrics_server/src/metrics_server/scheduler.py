@@ -178,7 +178,7 @@ class Scheduler:
 
     def _collect_due(self, now: float) -> None:
         while self._heap and self._heap[0][0] <= now:
-            due, _, slot = heapq.heappop(self._heap)
+            due, _unused, slot = heapq.heappop(self._heap)
             if due == slot.due and not slot.running and not slot.waiting and self._slots.get(slot.name) is slot:
                 slot.waiting = True
                 (self._failing if slot.failures else self._healthy).append(slot)
@@ -191,7 +191,7 @@ class Scheduler:
 
     def _start_waiting(self) -> bool:
         """Begin a few scrapes; return whether there may be more to begin."""
-        for _ in range(_BEGIN):
+        for _unused in range(_BEGIN):
             if len(self._tasks) >= self._concurrency:
                 return False
             if self._healthy:

@@ -179,7 +179,7 @@ class Server:
             "metric-storage-ready": Hysteresis(self._engine.ready_reason),
             "metric-informer-sync": informers,
             "authentication-configuration": lambda: self.trust.problem,
-            "serving-certificate": lambda: self.certificates.problem(),
+            "serving-certificate": self.certificates.problem,
             "shutdown": shutdown,
         }
         return {

@@ -294,7 +294,7 @@ class ManagedCertificates:
         """Return what all replicas use: the Secret as it is, or as this replica makes or renews it."""
         path = f"/api/v1/namespaces/{self._names.namespace}/secrets"
         last: KubeError | None = None
-        for _ in range(5):
+        for _unused in range(5):
             try:
                 secret = await self._client.request("GET", f"{path}/{self._names.secret}")
             except KubeError as error:

@@ -117,7 +117,7 @@ def make_context(
     except SSL.Error:
         raise TlsConfigError("the serving certificate and key do not belong together, or are too weak to use") from None
     # See the module's head: possession of the key is proven by the handshake, the chain is judged by auth.certificates.
-    context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+    context.set_verify(SSL.VERIFY_PEER, lambda *_unused: True)
     context.set_alpn_select_callback(_select_protocol)
     return context
 
@@ -160,7 +160,7 @@ class TlsListener:
             if not self._unauthenticated:
                 self.refused += 1
                 return False
-            oldest, _ = self._unauthenticated.popitem(last=False)
+            oldest, _unused = self._unauthenticated.popitem(last=False)
             self.refused += 1
             self._connections.discard(oldest)
             oldest.abort()

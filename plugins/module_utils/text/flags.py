@@ -126,13 +126,13 @@ def read_list(text: str) -> t.List[str]:
             if not match:
                 raise FlagError(f"{text} has a quote that is never closed or does not close the entry")
             entries.append(match.group(1).replace('""', '"'))
+            position = match.end() + 1
         else:
-            match = re.compile(r"[^,]*").match(text, position)
-            assert match
-            if '"' in match.group(0):
+            entry = text[position:].partition(",")[0]
+            if '"' in entry:
                 raise FlagError(f"{text} has a quote in the middle of an entry")
-            entries.append(match.group(0))
-        position = match.end() + 1
+            entries.append(entry)
+            position += len(entry) + 1
         if position > len(text):
             break
     return entries

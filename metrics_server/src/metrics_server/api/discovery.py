@@ -148,10 +148,11 @@ def root(paths: Sequence[str]) -> Document:
     return _document({"paths": sorted(paths)})
 
 
+_VERSION_PARTS = __version__.split(".")
 VERSION = _document(
     {
-        "major": __version__.split(".")[0],
-        "minor": __version__.split(".")[1],
+        "major": _VERSION_PARTS[0],
+        "minor": _VERSION_PARTS[1],
         "gitVersion": f"v{__version__}",
         "gitCommit": "",
         "gitTreeState": "",

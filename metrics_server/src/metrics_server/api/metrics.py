@@ -180,7 +180,7 @@ class MetricsApi:
         return table.document(rows, version)
 
     async def _partial_objects(self, request: ListRequest, choice: Choice, stamp: int) -> Answer:
-        metas: list[Meta] = [meta async for meta, _, _ in self._complete(request)]
+        metas: list[Meta] = [entry[0] async for entry in self._complete(request)]
         if choice.media_type == PROTOBUF:
             return Answer(PROTOBUF, protobuf.partial_object_list(metas, stamp, choice.version))
         return _text(choice, table.partial_object_list(metas, stamp, choice.version))

@@ -27,7 +27,7 @@ class Clause:
 
     def accepts(self, media_type: str) -> bool:
         """Whether the alternative covers a media type."""
-        main, _, sub = media_type.partition("/")
+        main, _unused, sub = media_type.partition("/")
         return (self.main == main and self.sub in (sub, "*")) or (self.main == "*" and self.sub == "*")
 
 
@@ -54,7 +54,8 @@ def parse_accept(header: str) -> tuple[Clause, ...]:
                 continue
             main, sub = "*", "*"
         parameters = {
-            name.strip().lower(): value.strip().strip('"') for name, _, value in (part.partition("=") for part in rest)
+            name.strip().lower(): value.strip().strip('"')
+            for name, _unused, value in (part.partition("=") for part in rest)
         }
         try:
             quality = float(parameters.pop("q", "1"))
@@ -103,9 +104,9 @@ def _fits(clause: Clause, media_type: str, kinds: Sequence[str]) -> Choice | Non
 def accepts_gzip(header: str) -> bool:
     """Whether an `Accept-Encoding` header allows gzip."""
     for text in header.split(",")[:_MAX_CLAUSES]:
-        coding, _, parameter = text.partition(";")
+        coding, _unused, parameter = text.partition(";")
         if coding.strip().lower() in ("gzip", "*"):
-            name, _, value = parameter.partition("=")
+            name, _unused, value = parameter.partition("=")
             try:
                 return name.strip().lower() != "q" or float(value) > 0
             except ValueError:

@@ -113,7 +113,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
             position += 1
             continue
         if char in _SYMBOLS:
-            symbol = next(op for op in _OPERATORS if text.startswith(op, position))
+            symbol = next((op for op in _OPERATORS if text.startswith(op, position)), char)
             position += len(symbol)
             yield symbol, symbol
             continue

@@ -215,7 +215,7 @@ class Approver:
     async def _round(self) -> bool:
         """Look at all requests once; say whether everything could be done."""
         decision = decide(self._requests.requests.values(), self._addresses, self._policy)
-        self._telemetry.pending = Tally(error.code for _, error in decision.leave)
+        self._telemetry.pending = Tally(error.code for _unused, error in decision.leave)
         left = {}
         for request, error in decision.leave:
             left[request.name] = error.code

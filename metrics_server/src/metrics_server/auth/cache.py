@@ -47,7 +47,7 @@ class AnswerCache(Generic[Key, Value]):
             task.add_done_callback(lambda done: self._asked(key, done))
         try:
             # A client that goes away must not take the answer from the others who wait for it.
-            value, _ = await asyncio.shield(task)
+            value, _unused = await asyncio.shield(task)
         except Undecided as error:
             # A refusal is not repeated from memory: it may have been lifted meanwhile.
             if entry and entry[1] and not error.misconfigured and self._clock() < entry[0] + STALE_SECONDS:

@@ -163,7 +163,7 @@ def _timestamp(moment: datetime.datetime) -> float:
 
 def bearer_token(headers: CIMultiDictProxy[str]) -> str | None:
     """Return the bearer token of a request, or None when it has none."""
-    scheme, _, token = headers.get("Authorization", "").strip().partition(" ")
+    scheme, _unused, token = headers.get("Authorization", "").strip().partition(" ")
     token = token.strip()
     return token if scheme.lower() == "bearer" and token else None
 

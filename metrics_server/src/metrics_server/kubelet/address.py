@@ -28,12 +28,12 @@ class Target:
 
 def choose_target(node: str, addresses: Sequence[tuple[str, str]], preferred: Sequence[str], port: int) -> Target:
     """Return the target of a node with the given (type, address) pairs. Raises ScrapeError when no type is there."""
-    names = frozenset(canonical(address) for _, address in addresses) | {canonical(node)}
+    names = frozenset(canonical(address) for _unused, address in addresses) | {canonical(node)}
     for wanted in preferred:
         hosts = tuple(dict.fromkeys(canonical(address) for kind, address in addresses if kind == wanted and address))
         if hosts:
             return Target(node, hosts, port, names)
-    have = ", ".join(dict.fromkeys(kind for kind, _ in addresses)) or "none"
+    have = ", ".join(dict.fromkeys(kind for kind, _unused in addresses)) or "none"
     raise ScrapeError(
         Reason.NO_ADDRESS,
         f"node {node} has no address of the types {','.join(preferred)} (it has: {have}); "

@@ -129,8 +129,8 @@ def build_batch(
     slots: list[tuple[int, ...]] = []
     for members in by_pod.values():
         members.sort()
-        names.append(shared_names(tuple(name for name, _ in members)))
-        slots.append(shared_slots(tuple(slot for _, slot in members)))
+        names.append(shared_names(tuple(name for name, _unused in members)))
+        slots.append(shared_slots(tuple(slot for _unused, slot in members)))
     pods = {key: number for number, key in enumerate(by_pod)}
     if (
         previous is not None

@@ -234,7 +234,7 @@ class KubeletClient:
         certificate = sock.getpeercert() or {}
         names = cast(tuple[tuple[str, str], ...], certificate.get("subjectAltName", ()))
         if not certificate_covers(names, target.names):
-            covered = ", ".join(value for _, value in names) or "no name at all"
+            covered = ", ".join(value for _unused, value in names) or "no name at all"
             raise ScrapeError(
                 Reason.IP_SAN_MISSING,
                 f"kubelet {_where(target)}: its certificate covers {covered}, but neither the node's name nor one of "

@@ -166,7 +166,7 @@ class Connection:
     def _readable(self) -> None:
         if self._out and not self._writing:
             self._flush()
-        for _ in range(_READS_IN_A_ROW):
+        for _unused in range(_READS_IN_A_ROW):
             try:
                 data = self._sock.recv(_CHUNK)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):

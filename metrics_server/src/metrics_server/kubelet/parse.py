@@ -145,7 +145,7 @@ def _fast_node(text: bytes) -> NodePoint | None:
     """Return the node's own point, or None when its lines are not as every kubelet prints them."""
     values: dict[bytes, tuple[float, int]] = {}
     for part in text.split(_NODE_OPENER)[1:]:
-        name, _, rest = part.partition(b" ")
+        name, _unused, rest = part.partition(b" ")
         if name in _NODE_FAMILIES:
             try:
                 value, time = rest.partition(b"\n")[0].split()
