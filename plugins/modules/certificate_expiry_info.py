@@ -21,7 +21,7 @@ extends_documentation_fragment:
 options:
   hosts:
     description:
-      - The hosts to look at, as C(ansible_play_hosts).
+      - The hosts to check, as C(ansible_play_hosts).
     type: list
     elements: str
     required: true

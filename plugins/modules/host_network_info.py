@@ -58,8 +58,8 @@ options:
   api_certificates:
     description:
       - Certificates that API servers show, DER in base64. Who shows one of them at O(cluster_ip), or one by O(ca_file),
-        is an API server. Anybody else is not, because without kube-proxy packets to ClusterIPs may leave by the default
-        route.
+        is an API server. Any other server is not, because without kube-proxy packets to ClusterIPs may leave by the
+        default route.
     type: list
     elements: str
     default: []

@@ -66,7 +66,7 @@ def real_names(flags: t.Mapping[str, t.Any]) -> t.List[str]:
     return [name for name in flags.get(ALLOWED_NAMES) or [] if name]
 
 
-def borrows(flags: t.Mapping[str, t.Any]) -> bool:
+def shares_client_ca(flags: t.Mapping[str, t.Any]) -> bool:
     """Whether the cluster's own CA vouches for front proxies, by the same path."""
     path = flags.get(CA_FILE)
     return bool(path) and posixpath.normpath(path) == posixpath.normpath(flags.get("client-ca-file") or "-")
@@ -78,11 +78,11 @@ def file_flags(
     """The three flags that name files: as given, as they are, as those of the other API servers, or as kubeadm's.
 
     ``files`` may name ``ca_file``, ``cert_file`` and ``key_file``, which win, and the ``directory`` for those that are
-    named nowhere. API servers that borrow the cluster's CA borrow the pair, too, and are no example.
+    named nowhere. API servers that use the cluster's CA use its pair, too, and are no example.
     """
     own = running_flags(host)
     others = [running_flags(peer) for peer in peers if peer["name"] != host["name"]]
-    sources = [own, *(flags for flags in others if not borrows(flags))]
+    sources = [own, *(flags for flags in others if not shares_client_ca(flags))]
     directory = files.get("directory") or host["kubernetes_dir"]["pki_dir"]
     given = {CA_FILE: files.get("ca_file"), CERT_FILE: files.get("cert_file"), KEY_FILE: files.get("key_file")}
     result = {}

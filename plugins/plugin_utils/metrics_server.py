@@ -82,7 +82,7 @@ def seconds(duration: str) -> float | None:
 
 
 def problems(values: t.Mapping[str, t.Any]) -> list[str]:
-    """Sentences for variables that cannot be meant, known without asking anybody."""
+    """Sentences for variables that cannot be meant, known without a request."""
     settings = Settings(values)
     found = []
     if not settings.builds and not settings.text("image_tag"):

@@ -36,6 +36,7 @@ WORDS = {
 PATTERNS = (
     "*.md",
     "*.yml",
+    ".ci/*",
     "Makefile",
     "bench/**/*.py",
     "changelogs/fragments/*.yml",
@@ -45,6 +46,11 @@ PATTERNS = (
     "lab/**/*.yml",
     "molecule/**/*.yml",
     "playbooks/*.yml",
+    "plugins/**/*.py",
+    "plugins/**/*.yml",
+    "roles/**/*.j2",
+    "roles/**/*.md",
+    "roles/**/*.yml",
 )
 FILES = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
 

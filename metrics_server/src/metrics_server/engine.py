@@ -272,7 +272,7 @@ class Engine:
             logged = now
             log.warning(
                 "node %s reports a working set of 0 bytes for %d of %d containers: running ones have no usage and their"
-                " pods no metrics; look at the container runtime (known of cri-dockerd, and of idle containers with"
+                " pods no metrics; check the container runtime (known of cri-dockerd, and of idle containers with"
                 " cgroup v1)",
                 name,
                 batch.zeros,

@@ -265,7 +265,7 @@ def ask(
 def answers_as(
     host: str, port: int, ca_file: t.Optional[str], certificates: t.Collection[str], timeout: float
 ) -> t.Dict[str, t.Any]:
-    """Whether a known server answers at an address, and not a stranger to whom a packet found its way.
+    """Whether a known server answers at an address, and not an unrelated server that a packet reached.
 
     Known is who shows a certificate by the CA, whatever its names, or one of the ``certificates`` (DER in base64).
     """

@@ -67,7 +67,7 @@ FLAGS = FlagSet(
         Flag("namespace", "string", "", _GROUP, "Namespace of the Deployment; without it the pod's own."),
         Flag("deployment", "string", "", _GROUP, "Name of the Deployment. Needed."),
         Flag("container", "string", "pod-nanny", _GROUP, "Name of the container in it."),
-        _ignored("pod", "string", "", "the Deployment is looked at, so that all of its replicas agree"),
+        _ignored("pod", "string", "", "the Deployment is read, so that all of its replicas agree"),
         Flag(
             "scaling-mode",
             "string",

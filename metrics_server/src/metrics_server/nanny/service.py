@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Looks at the number of nodes and at the Deployment, and rewrites its resources when they are too far off."""
+"""Reads the number of nodes and the Deployment, and rewrites its resources when they are too far off."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Nanny:
         #: The start, or the last change.
         self._changed = clock()
         self._said = ""
-        self._failure: str | None = "nothing has been looked at yet"
+        self._failure: str | None = "nothing has been checked yet"
         self._nodes = Gauge("metrics_server_nanny_nodes", "Nodes of the cluster", registry=registry)
         self._rewrites = Counter(
             "metrics_server_nanny_rewrites", "Changes of the Deployment", ("direction",), registry=registry
