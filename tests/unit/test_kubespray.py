@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An inventory of kubespray works as it is: its sample, with the values that users uncomment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import role_docs
+import yaml
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SAMPLE = HERE / "plugins/corpus/kubespray-inventory"
+#: One name, one meaning: these are kubespray's for its own metrics server, and the role's.
+SHARED = {
+    "metrics_server_container_port",
+    "metrics_server_host_network",
+    "metrics_server_kubelet_insecure_tls",
+    "metrics_server_kubelet_preferred_address_types",
+    "metrics_server_metric_resolution",
+    "metrics_server_replicas",
+}
+
+
+def uncommented(path):
+    """Keys whose values the sample has in comments. One stands there as an invalid YAML."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return yaml.safe_load(text.replace("{{ inventory_hostname }}\n", '"{{ inventory_hostname }}"\n')) or {}
+
+
+@pytest.fixture(scope="module")
+def variables():
+    """Group -> file -> what is set there."""
+    return {
+        group.name: {
+            path.stem: {**(yaml.safe_load(path.read_text()) or {}), **uncommented(path.with_suffix(".uncommented"))}
+            for path in group.glob("*.yml")
+        }
+        for group in (SAMPLE / "group_vars").iterdir()
+    }
+
+
+@pytest.fixture(scope="module")
+def seen(variables, tmp_path_factory):
+    """Host -> what the roles see of its variables."""
+    inventory = tmp_path_factory.mktemp("kubespray")
+    hosts = yaml.safe_load((SAMPLE / "hosts.yml").read_text())
+    hosts["all"]["children"]["etcd"]["hosts"]["etcd1"] = {"ansible_host": "198.51.100.16"}
+    (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    for group, files in variables.items():
+        (inventory / "group_vars" / group).mkdir(parents=True)
+        for name, values in files.items():
+            (inventory / "group_vars" / group / f"{name}.yml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    results = tmp_path_factory.mktemp("results")
+    names = [name for role in role_docs.roles() if role != "rollback" for name in role_docs.options(role)]
+    extra = {"results": str(results), "names": names, "ansible_python_interpreter": sys.executable}
+    done = subprocess.run(
+        [
+            shutil.which("ansible-playbook"),
+            "-i",
+            inventory / "hosts.yml",
+            "-e",
+            json.dumps(extra),
+            HERE / "kubespray.yml",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"),
+        },
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # A lookup in kubespray's variables writes files when something evaluates it.
+    assert sorted(path.name for path in inventory.iterdir()) == ["group_vars", "hosts.yml"]
+    return {path.stem: json.loads(path.read_text()) for path in results.iterdir()}
+
+
+def test_names_in_common_are_meant_to_be(variables):
+    theirs = {name for files in variables.values() for values in files.values() for name in values}
+    ours = {name for role in role_docs.roles() for name in role_docs.options(role)}
+    assert ours & theirs == SHARED
+    assert len(theirs) > 100
+
+
+def test_hosts_with_a_kubelet_are_taken(seen):
+    # A route reflector of Calico is a node; a bastion and a host that only runs etcd are none.
+    assert sorted(seen) == ["node1", "node2", "node3", "node4", "rr1"]
+    groups = seen["node1"]["more"]["groups"]
+    assert sorted(groups["k8s_cluster"]) == sorted(seen)
+    assert groups["kube_control_plane"] == ["node1", "node2", "node3"]
+
+
+def test_kubesprays_values_win(seen):
+    values = seen["node4"]["values"]
+    assert int(values["kubelet_access_read_only_port"]) == 10255
+    assert values["metrics_server_kubelet_insecure_tls"] is True
+    assert int(values["metrics_server_container_port"]) == 10250
+    assert seen["node4"]["more"]["service_cidrs"] == "10.233.0.0/18"
+    assert seen["node4"]["more"]["pod_cidrs"] == "10.233.64.0/18"
+
+
+def test_kubespray_does_not_deploy_its_own_so_this_one_is_deployed(variables, seen):
+    assert variables["k8s_cluster"]["addons"]["metrics_server_enabled"] is False
+    assert seen["node1"]["values"]["metrics_server_deploy"] is True
+
+
+def test_addresses_of_a_host(seen):
+    assert seen["node1"]["more"]["addresses"] == ["198.51.100.11", "192.0.2.11"]
