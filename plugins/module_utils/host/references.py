@@ -85,9 +85,23 @@ def in_text(text: str, directory: str, without: t.Collection[str] = ()) -> t.Lis
     return found
 
 
-def command_lines(proc: str = "/proc") -> t.Iterator[t.List[str]]:
+def lineage(proc: str, pid: int) -> t.Set[int]:
+    """A process and its ancestors: the shells and interpreters that run this very look."""
+    found: t.Set[int] = set()
+    while pid > 1 and pid not in found:
+        found.add(pid)
+        try:
+            with open(os.path.join(proc, str(pid), "stat"), encoding="utf-8", errors="replace") as handle:
+                # The name in brackets may hold anything; the parent is the second field behind it.
+                pid = int(handle.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            break
+    return found
+
+
+def command_lines(proc: str = "/proc", without: t.Collection[int] = ()) -> t.Iterator[t.List[str]]:
     for name in os.listdir(proc):
-        if not name.isdigit():
+        if not name.isdigit() or int(name) in without:
             continue
         try:
             with open(os.path.join(proc, name, "cmdline"), "rb") as handle:
@@ -122,12 +136,13 @@ def gather(without: t.Collection[str], proc: str = "/proc", patterns: t.Iterable
     """Everything on the host that names a path, leaving out the values of some flags."""
     found: t.List[Reference] = []
     files: t.Dict[str, None] = {}
-    for words in command_lines(proc):
+    for words in command_lines(proc, lineage(proc, os.getpid())):
         program = os.path.basename(words[0])
         for path, flag in in_words(words[1:], without):
             found.append(Reference(path, "%s --%s" % (program, flag) if flag else program))
             # A kubeconfig, a configuration file: what it names is named by the process.
-            files.setdefault(path)
+            if "config" in flag:
+                files.setdefault(path)
     for pattern in patterns:
         for path in sorted(glob.glob(pattern)):
             files.setdefault(path)

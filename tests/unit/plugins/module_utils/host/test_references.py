@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import references
 
@@ -62,6 +64,24 @@ def test_everything_on_a_host(tmp_path):
     assert found.of(str(kubeconfig)) == ["kube-proxy --kubeconfig"]
     assert found.of("/etc/etcd.pem") == [str(tmp_path / "unit")]
     assert found.of("/not/a/path") == []
+
+
+def test_the_process_that_looks_is_no_user(tmp_path):
+    """Without pipelining, the arguments of a module are in a file that its own command line names."""
+    module = tmp_path / "module.py"
+    module.write_text("cert_file=/etc/front-proxy.pem")
+    for pid, parent in ((os.getpid(), 40), (40, 1), (50, 1)):
+        process = tmp_path / "proc" / str(pid)
+        process.mkdir(parents=True)
+        (process / "stat").write_text(f"{pid} (odd ) name) S {parent} 0")
+        (process / "cmdline").write_bytes(f"python\0--config={module}\0--x=/etc/{pid}.pem\0".encode())
+    assert references.lineage(str(tmp_path / "proc"), os.getpid()) == {os.getpid(), 40}
+    (tmp_path / "proc" / "50" / "cmdline").write_bytes(f"editor\0{module}\0/etc/50.pem\0".encode())
+    found = references.References(references.gather(OWN, str(tmp_path / "proc"), []))
+    assert found.of("/etc/50.pem") == ["editor"]
+    assert found.of("/etc/40.pem") == []
+    # What is no configuration is not read.
+    assert found.of("/etc/front-proxy.pem") == []
 
 
 def test_links_lead_to_the_same_file(tmp_path):
