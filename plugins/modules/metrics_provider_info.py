@@ -275,7 +275,8 @@ def main() -> t.NoReturn:
             pods={"type": "bool", "default": False},
             nodes={"type": "bool", "default": False},
             priority_class={"type": "str", "default": ""},
-            secrets={"type": "list", "elements": "str", "default": []},
+            # Names only.
+            secrets={"type": "list", "elements": "str", "default": [], "no_log": False},
             log_lines={"type": "int", "default": 5},
         ),
         supports_check_mode=True,

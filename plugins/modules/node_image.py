@@ -18,9 +18,6 @@ description:
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes
   - kubemetrics.aggregation.host
-extends_documentation_fragment:
-  - kubemetrics.aggregation.attributes
-  - kubemetrics.aggregation.host
 options:
   repository:
     description: Name of the images without a tag, with the registry in front, such as V(localhost/example/server).

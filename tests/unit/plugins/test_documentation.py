@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,16 @@ def test_the_action_group_has_the_modules_that_talk_to_the_api():
     runtime = yaml.safe_load((ROOT / "meta/runtime.yml").read_text(encoding="utf-8"))
     api = [path.stem for path in MODULES if PREFIX + "api" in documentation(path)["extends_documentation_fragment"]]
     assert runtime["action_groups"] == {"api": api}
+
+
+def test_every_filter_is_documented():
+    documented = {path.stem for path in (ROOT / "plugins/filter").glob("*.yml")}
+    for path in sorted((ROOT / "plugins/filter").glob("*.py")):
+        names = set(re.findall(r'^ {12}"(\w+)": ', path.read_text(encoding="utf-8"), re.MULTILINE))
+        if "DOCUMENTATION" in strings(path):
+            documented.add(yaml.safe_load(strings(path)["DOCUMENTATION"])["name"])
+        assert names - documented == set(), path.name
+
+
+def test_no_module_names_its_fragments_twice():
+    assert [path.stem for path in MODULES if path.read_text().count("\nextends_documentation_fragment:") > 1] == []
