@@ -90,7 +90,7 @@ def test_every_word_belongs_to_one_flag_at_most(words):
     found = flags.parse(words, "kube-apiserver")
     spans = [(flag.start, flag.end) for flag in found]
     assert spans == sorted(spans)
-    assert all(one[1] <= two[0] for one, two in zip(spans, spans[1:], strict=False))
+    assert all(spans[index][1] <= spans[index + 1][0] for index in range(len(spans) - 1))
     flags.effective(found, "kube-apiserver")
 
 
