@@ -140,6 +140,12 @@ def for_all_workers(result, arguments, workers, recorded_address):
         others = [node for node in result["nodes"] if node is not own]
         made = [rename(own, number, recorded_address) for number in range(1, workers + 1)]
         result = {**result, "nodes": others + made}
+    elif isinstance(result.get("nodes"), dict) and RECORDED_WORKER in result["nodes"]:
+        others = {name: node for name, node in result["nodes"].items() if name != RECORDED_WORKER}
+        own = {RECORDED_WORKER: result["nodes"][RECORDED_WORKER]}
+        for number in range(1, workers + 1):
+            others.update(rename(own, number, recorded_address))
+        result = {**result, "nodes": others}
     if "kubelets" in result:
         like = result["kubelets"][-1]
         result = {**result, "kubelets": [{**like, "address": address} for address in arguments["addresses"]]}
