@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 _HERE = Path(__file__).resolve().parent
 _ROOT = _HERE.parent
-_RECORDED = Path(os.environ.get("KUBEMETRICS_RECORDED", _HERE / "hosts.json"))
+_RECORDED = _HERE / "hosts.json"
 _DOCUMENT = _ROOT / "docs" / "scale.md"
 _BEGIN, _END = "<!-- table: written by bench/hosts.py -->", "<!-- /table -->"
 #: Seconds of an unchanged run: with one control plane and one worker, and for each further worker.
