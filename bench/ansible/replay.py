@@ -65,6 +65,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 _PARAMETERS = '{"ANSIBLE_MODULE_ARGS"'
 #: The worker that was recorded; all others are made of it.
 RECORDED_WORKER = "w1"
+#: So many workers hold the image of the metrics server, unless more are asked for.
+HOLDERS = 5
 
 
 def worker_address(number):
@@ -109,6 +111,11 @@ def rename(value, number, recorded_address):
     renamed = json.loads(re.sub(rf"\b{RECORDED_WORKER}\b", f"w{number}", text))
     if isinstance(renamed.get("kubelet_answers"), dict):
         renamed["kubelet_answers"]["certificate"] = certificate_for(f"w{number}", worker_address(number))
+    if number > HOLDERS:
+        if isinstance(renamed.get("images"), dict):
+            renamed["images"]["names"] = []
+        if isinstance(renamed.get("labels"), dict):
+            renamed["labels"] = {key: text for key, text in renamed["labels"].items() if "kubemetrics" not in key}
     return renamed
 
 
@@ -142,9 +149,9 @@ def for_all_workers(result, arguments, workers, recorded_address):
         result = {**result, "nodes": others + made}
     elif isinstance(result.get("nodes"), dict) and RECORDED_WORKER in result["nodes"]:
         others = {name: node for name, node in result["nodes"].items() if name != RECORDED_WORKER}
-        own = {RECORDED_WORKER: result["nodes"][RECORDED_WORKER]}
+        own = result["nodes"][RECORDED_WORKER]
         for number in range(1, workers + 1):
-            others.update(rename(own, number, recorded_address))
+            others[f"w{number}"] = rename(own, number, recorded_address)
         result = {**result, "nodes": others}
     if "kubelets" in result:
         like = result["kubelets"][-1]
