@@ -200,7 +200,7 @@ def most(counts: Counter[str], control_plane: bool) -> int:
 
 
 def usual(counts: Counter[str]) -> int:
-    """Tasks of the worker in the middle: one host stands in for all where something runs once, and takes part in more."""
+    """Tasks of the worker in the middle: where something runs once, one host takes part for all of them."""
     return int(statistics.median_low([count for host, count in counts.items() if host.startswith("w")] or [0]))
 
 
