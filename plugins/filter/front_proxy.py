@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The roles' way to the decisions of plugin_utils/front_proxy.py."""
+"""The roles' way to the decisions of plugin_utils/front_proxy.py, and to what front_proxy_report.py says of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy, front_proxy_report
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import with_native_arguments
 
 
@@ -94,7 +94,10 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Any]:
         filters = {
+            "front_proxy_absent": front_proxy_report.absent,
             "front_proxy_admits_nobody": front_proxy_admits_nobody,
+            "front_proxy_announced": front_proxy_report.announced,
+            "front_proxy_announced_rotation": front_proxy_report.announced_rotation,
             "front_proxy_beside_kubeadm": front_proxy_beside_kubeadm,
             "front_proxy_files": front_proxy_files,
             "front_proxy_flags": front_proxy_flags,

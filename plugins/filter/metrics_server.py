@@ -31,6 +31,10 @@ def metrics_server_objects(objects: t.Any) -> dict[str, t.Any]:
     return metrics_server.stamped(native([entry for entry in objects if entry]))
 
 
+def metrics_server_foreign(provider: t.Any) -> list[dict[str, t.Any]]:
+    return metrics_server.foreign_objects(native(provider))
+
+
 def metrics_server_without_namespace(objects: t.Any, namespace: t.Any) -> list[t.Any]:
     return metrics_server.without_namespace(native(objects), str(namespace))
 
@@ -69,6 +73,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Any]:
         return {
+            "metrics_server_foreign": metrics_server_foreign,
             "metrics_server_objects": metrics_server_objects,
             "metrics_server_pod": metrics_server_pod,
             "metrics_server_problem": metrics_server_problem,

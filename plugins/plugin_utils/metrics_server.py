@@ -280,6 +280,17 @@ def stamped(objects: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
     return {"digest": digest, "objects": result}
 
 
+def foreign_objects(provider: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+    """The objects of another provider, which a takeover removes; what makes others wait for an answer comes first."""
+    found = [("apiregistration.k8s.io/v1", "APIService", view) for view in provider["apiservices"]]
+    found += [("apps/v1", "Deployment", provider["deployment"]), ("v1", "Service", provider["service"])]
+    return [
+        {"api_version": version, "kind": kind, "name": view["name"], "namespace": view.get("namespace")}
+        for version, kind, view in found
+        if view and not view["managed"]
+    ]
+
+
 def without_namespace(objects: t.Sequence[t.Mapping[str, t.Any]], namespace: str) -> list[t.Mapping[str, t.Any]]:
     """Those that can be tried out before their namespace exists."""
     return [entry for entry in objects if entry["metadata"].get("namespace") != namespace]

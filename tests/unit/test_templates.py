@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-r"""Every template compiles. 2.18 doubles backslashes in strings, so that a quote cannot be escaped as in 'it\'s'."""
+r"""Every template compiles, and those of roles are short.
+
+2.18 doubles backslashes in strings, so that a quote cannot be escaped as in 'it\'s'.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("compile_templates.py")
@@ -43,3 +49,15 @@ def test_what_does_not_compile_is_found(tmp_path):
         "{{ 'a' ~ }}",
         "{{ 1 + }}",
     ]
+
+
+@pytest.mark.parametrize("folder", ["roles", "playbooks"])
+def test_no_expression_has_more_than_two_lines(folder):
+    """What decides something is Python with a test of its own."""
+    long = [
+        f"{path.relative_to(ROOT)}: {found}"
+        for path in sorted((ROOT / folder).rglob("*.yml"))
+        for found in re.findall(r"(?s)\{\{.*?\}\}|\{%.*?%\}", path.read_text(encoding="utf-8"))
+        if found.count("\n") > 1
+    ]
+    assert long == []

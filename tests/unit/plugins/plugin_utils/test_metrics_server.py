@@ -140,6 +140,25 @@ def test_affinity_and_tolerations():
     assert metrics_server.placement(values())["selector"] == {"kubernetes.io/os": "linux"}
 
 
+def test_a_takeover_removes_what_is_not_ours():
+    def view(name, managed, **more):
+        return {"name": name, "managed": managed, "owner": "helm", **more}
+
+    provider = {
+        "apiservices": [view("v1.metrics.k8s.io", True), view("v1beta1.metrics.k8s.io", False)],
+        "deployment": view("metrics-server", False, namespace="kube-system"),
+        "service": None,
+    }
+    found = metrics_server.foreign_objects(provider)
+    assert [(one["kind"], one["name"], one["namespace"]) for one in found] == [
+        ("APIService", "v1beta1.metrics.k8s.io", None),
+        ("Deployment", "metrics-server", "kube-system"),
+    ]
+    provider["deployment"]["managed"] = True
+    provider["service"] = view("metrics-server", False, namespace="kube-system")
+    assert [one["kind"] for one in metrics_server.foreign_objects(provider)] == ["APIService", "Service"]
+
+
 def test_the_checksum_is_that_of_all_objects():
     objects = [
         {"kind": "Service", "metadata": {"name": "metrics-server", "namespace": "m"}},
