@@ -12,13 +12,18 @@ import yaml
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags as flag_model
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy
 
-CORPUS = Path(__file__).resolve().parents[1] / "corpus"
-SHARED = ["shared-ca.cmdline", "kube-proxy-pair.cmdline", "admin-pair.cmdline", "server-pair.cmdline"]
+CASES = Path(__file__).resolve().parents[1] / "corpus/cases"
+SHARED = [
+    "shared-ca-by-path.cmdline.txt",
+    "shared-ca-by-path.cmdline-kube-proxy-pair.txt",
+    "shared-ca-several-controllers.cmdline-controller.txt",
+    "shared-ca-several-controllers.cmdline-tutorial.txt",
+]
 
 
 def host(name, file):
-    text = (CORPUS / f"front-proxy-{file}").read_text()
-    words = text.split() if file.endswith(".cmdline") else yaml.safe_load(text)["spec"]["containers"][0]["command"]
+    text = (CASES / file).read_text()
+    words = text.split() if file.endswith(".txt") else yaml.safe_load(text)["spec"]["containers"][0]["command"]
     flags = flag_model.effective(flag_model.of_argv(words, "kube-apiserver"), "kube-apiserver")
     return {
         "name": name,
@@ -68,7 +73,7 @@ def test_with_consent_each_gets_files_of_its_own(file, count):
 
 
 def test_literal_quotes_admit_nobody_and_are_corrected():
-    one = host("c0", "literal-quotes.cmdline")
+    one = host("c0", "allowed-names-empty-quotes.cmdline-literal.txt")
     assert front_proxy.admits_nobody(front_proxy.running_flags(one))
     wanted = front_proxy.wanted_flags(one, [one], {"names": ["metrics-server"]})
     assert wanted[front_proxy.ALLOWED_NAMES] == ["metrics-server"]
@@ -79,8 +84,8 @@ def test_literal_quotes_admit_nobody_and_are_corrected():
 @pytest.mark.parametrize(
     ("file", "names"),
     [
-        ("quoted-name.yaml", ["aggregator"]),
-        ("repeated-names.yaml", ["front-proxy-client", "system:aggregator"]),
+        ("static-pod-quoted-allowed-names.kube-apiserver.yaml", ["aggregator"]),
+        ("repeated-allowed-names.kube-apiserver.yaml", ["front-proxy-client", "system:aggregator"]),
     ],
 )
 def test_names_are_those_that_kube_apiserver_reads_and_nothing_is_edited(file, names):
