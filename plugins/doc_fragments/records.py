@@ -26,10 +26,4 @@ options:
         M(kubemetrics.aggregation.recorded_change) can restore them.
     type: bool
     default: true
-  state_dir:
-    description:
-      - Directory on the host for records of changes and for backups, accessible to root only.
-      - Must not be a directory that a kubelet or systemd loads files from.
-    type: path
-    default: /var/lib/kubemetrics
 """

@@ -31,6 +31,7 @@ description:
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes
   - kubemetrics.aggregation.host
+  - kubemetrics.aggregation.records
   - kubemetrics.aggregation.records.backup
 options:
   component:

@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - kubemetrics.aggregation.attributes
   - kubemetrics.aggregation.host
   - kubemetrics.aggregation.records
+  - kubemetrics.aggregation.front_proxy.like
 options:
   ca_file:
     description:
@@ -60,14 +61,6 @@ options:
       - Whether the certificates that are in O(ca_file) stay there when a CA is made, after the new one.
     type: bool
     default: false
-  like_key:
-    description:
-      - A key on the host whose mode and owner a new key gets. Without it, V(0600) and root.
-    type: path
-  like_cert:
-    description:
-      - A certificate on the host whose mode and owner a new certificate gets. Without it, V(0644) and root.
-    type: path
 attributes:
   check_mode:
     support: full

@@ -23,6 +23,8 @@ extends_documentation_fragment:
   - kubemetrics.aggregation.attributes
   - kubemetrics.aggregation.host
   - kubemetrics.aggregation.records
+  - kubemetrics.aggregation.front_proxy
+  - kubemetrics.aggregation.front_proxy.like
 options:
   state:
     description:
@@ -33,16 +35,6 @@ options:
     type: str
     choices: [requested, staged, present]
     default: present
-  cert_file:
-    description:
-      - The client certificate, which is the API server's C(--proxy-client-cert-file).
-    type: path
-    required: true
-  key_file:
-    description:
-      - Its key, which is the API server's C(--proxy-client-key-file).
-    type: path
-    required: true
   certificate:
     description:
       - The certificate as PEM text, for V(staged) and V(present).
@@ -52,14 +44,6 @@ options:
       - The name in the request.
     type: str
     default: front-proxy-client
-  like_key:
-    description:
-      - A key on the host whose mode and owner a new key gets. Without it, V(0600) and root.
-    type: path
-  like_cert:
-    description:
-      - A certificate on the host whose mode and owner a new certificate gets. Without it, V(0644) and root.
-    type: path
 attributes:
   check_mode:
     support: full

@@ -18,20 +18,11 @@ description:
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes.info
   - kubemetrics.aggregation.host
+  - kubemetrics.aggregation.front_proxy
 options:
   ca_file:
     description:
       - The CA of front proxies, which is the API server's C(--requestheader-client-ca-file).
-    type: path
-    required: true
-  cert_file:
-    description:
-      - The client certificate, which is the API server's C(--proxy-client-cert-file).
-    type: path
-    required: true
-  key_file:
-    description:
-      - Its key, which is the API server's C(--proxy-client-key-file).
     type: path
     required: true
   ca_key_file:

@@ -23,6 +23,7 @@ description:
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes
   - kubemetrics.aggregation.host
+  - kubemetrics.aggregation.records
   - kubemetrics.aggregation.records.backup
 options:
   config:
