@@ -14,6 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[3]
 PREFIX = "kubemetrics.aggregation."
 AUTHOR = ["The kubemetrics.aggregation maintainers (@kubemetrics)"]
+ACTIONS = sorted(path for path in (ROOT / "plugins/action").glob("*.py") if "ARGUMENTS" in path.read_text())
 MODULES = sorted(path for path in (ROOT / "plugins/modules").glob("*.py") if path.stem != "__init__")
 
 
@@ -120,3 +121,25 @@ def test_every_filter_is_documented():
 
 def test_no_module_names_its_fragments_twice():
     assert [path.stem for path in MODULES if path.read_text().count("\nextends_documentation_fragment:") > 1] == []
+
+
+@pytest.mark.parametrize("path", ACTIONS, ids=lambda path: path.stem)
+def test_the_controllers_half_takes_the_options_of_the_documentation(path):
+    assigned = [
+        node.value
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "ARGUMENTS"
+    ]
+    facts = ("type", "required", "default", "elements")
+    documented = options(ROOT / f"plugins/modules/{path.stem}.py")
+    wanted = {name: {key: entry[key] for key in facts if key in entry} for name, entry in documented.items()}
+    # Choices may be a constant, which is no literal.
+    found = {
+        ast.literal_eval(name): {
+            ast.literal_eval(key): ast.literal_eval(value)
+            for key, value in zip(entry.keys, entry.values, strict=True)
+            if ast.literal_eval(key) in facts
+        }
+        for name, entry in zip(assigned[0].keys, assigned[0].values, strict=True)
+    }
+    assert found == wanted
