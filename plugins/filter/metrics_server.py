@@ -63,11 +63,6 @@ def server_image_patches(labels: t.Any) -> list[dict[str, t.Any]]:
     return image_nodes.patches(native(labels))
 
 
-def server_image_availability(nodes: t.Any, hosts: t.Any = ()) -> dict[str, t.Any]:
-    images = {entry["node_name"]: entry["images"] for entry in native(hosts) if entry.get("images")}
-    return image_nodes.availability(native(nodes), images)
-
-
 class FilterModule:
     """Decisions about the metrics server's objects and image."""
 
@@ -78,7 +73,6 @@ class FilterModule:
             "metrics_server_pod": metrics_server_pod,
             "metrics_server_problem": metrics_server_problem,
             "metrics_server_without_namespace": metrics_server_without_namespace,
-            "server_image_availability": server_image_availability,
             "server_image_patches": server_image_patches,
             "server_image_plan": server_image_plan,
         }

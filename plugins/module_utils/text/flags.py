@@ -171,11 +171,6 @@ def effective(found: t.Iterable[Flag], component: str) -> t.Dict[str, Value]:
     return {name: meaning(component, name, given) for name, given in texts.items()}
 
 
-def values_in(found: t.Iterable[Flag], component: str, name: str) -> t.Optional[Value]:
-    """What one flag means; None when it is not given."""
-    return effective([flag for flag in found if same_name(flag.name, name)], component).get(normalize(name))
-
-
 def duplicates(found: t.Sequence[Flag], component: str) -> t.List[str]:
     """The flags that are given more than once though one value counts, in order of appearance."""
     names = [flag.name for flag in found]
