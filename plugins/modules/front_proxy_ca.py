@@ -230,14 +230,10 @@ def main() -> t.NoReturn:
         supports_check_mode=True,
     )
     params = module.params
-    try:
+    with openssl.reported(module):
         openssl.check_days(params["days"])
         openssl.check_common_name(params["common_name"])
         module.exit_json(**run(params, check_mode=module.check_mode, diff=module._diff))
-    except (openssl.CertificateError, host_files.HostFileError) as exc:
-        module.fail_json(msg=str(exc))
-    except OSError as exc:
-        module.fail_json(msg="Cannot write %s: %s." % (exc.filename or "a temporary file", exc.strerror or exc))
 
 
 if __name__ == "__main__":

@@ -85,7 +85,6 @@ import secrets
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import openssl
 
 
@@ -132,13 +131,9 @@ def main() -> t.NoReturn:
         supports_check_mode=True,
     )
     params = module.params
-    try:
+    with openssl.reported(module):
         openssl.check_days(params["days"])
         module.exit_json(**run(params, check_mode=module.check_mode))
-    except (openssl.CertificateError, host_files.HostFileError) as exc:
-        module.fail_json(msg=str(exc))
-    except OSError as exc:
-        module.fail_json(msg="Cannot write %s: %s." % (exc.filename or "a temporary file", exc.strerror or exc))
 
 
 if __name__ == "__main__":

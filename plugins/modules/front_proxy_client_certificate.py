@@ -219,7 +219,7 @@ def main() -> t.NoReturn:
         supports_check_mode=True,
     )
     params = module.params
-    try:
+    with openssl.reported(module):
         openssl.check_common_name(params["common_name"])
         if params["state"] == "requested":
             result = requested(params, check_mode=module.check_mode)
@@ -230,10 +230,6 @@ def main() -> t.NoReturn:
         else:
             result = present(params, check_mode=module.check_mode, diff=module._diff)
         module.exit_json(**result)
-    except (openssl.CertificateError, host_files.HostFileError) as exc:
-        module.fail_json(msg=str(exc))
-    except OSError as exc:
-        module.fail_json(msg="Cannot write %s: %s." % (exc.filename or "a temporary file", exc.strerror or exc))
 
 
 if __name__ == "__main__":

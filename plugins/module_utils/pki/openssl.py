@@ -49,6 +49,17 @@ class CertificateError(Exception):
     """One sentence for the user."""
 
 
+@contextlib.contextmanager
+def reported(module: t.Any) -> t.Iterator[None]:
+    """What goes wrong inside fails the module with one sentence."""
+    try:
+        yield
+    except (CertificateError, host_files.HostFileError) as exc:
+        module.fail_json(msg=str(exc))
+    except OSError as exc:
+        module.fail_json(msg="Cannot write %s: %s." % (exc.filename or "a temporary file", exc.strerror or exc))
+
+
 def check_common_name(name: str) -> None:
     """Names go into a configuration file of openssl. Raises CertificateError."""
     if not _COMMON_NAME.match(name):
