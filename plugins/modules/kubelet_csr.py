@@ -39,6 +39,11 @@ options:
       - Without it, every node of the cluster may be approved by what its Node object states.
       - An address listed here for one node is refused to all others.
     type: dict
+  other_nodes:
+    description:
+      - Nodes that are none of this call's business, each with its addresses, which are refused to those of O(nodes).
+        What O(nodes) says of the same node wins.
+    type: dict
   use_node_addresses:
     description:
       - Whether the addresses in the status of the Node object count as well.
@@ -242,7 +247,9 @@ CSR_PATH = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 APPROVED_BECAUSE = "Sender, usages and every address were checked against the inventory and the cluster's nodes."
 
 
-def parse_nodes(value: t.Optional[t.Mapping[str, t.Any]]) -> t.Optional[t.Dict[str, t.List[str]]]:
+def parse_nodes(
+    value: t.Optional[t.Mapping[str, t.Any]], option: str = "nodes"
+) -> t.Optional[t.Dict[str, t.List[str]]]:
     """The nodes option in one shape. Raises ValueError with a sentence."""
     if value is None:
         return None
@@ -250,7 +257,7 @@ def parse_nodes(value: t.Optional[t.Mapping[str, t.Any]]) -> t.Optional[t.Dict[s
     for name, addresses in value.items():
         given = [] if addresses is None else [addresses] if isinstance(addresses, str) else addresses
         if not isinstance(given, list) or not all(isinstance(address, str) and address.strip() for address in given):
-            raise ValueError("nodes.%s has to be a list of IPs and DNS names, for example [192.0.2.21]." % name)
+            raise ValueError("%s.%s has to be a list of IPs and DNS names, for example [192.0.2.21]." % (option, name))
         nodes[str(name)] = given
     return nodes
 
@@ -263,6 +270,7 @@ class Approver:
         api: kube.Api,
         *,
         nodes: t.Optional[t.Dict[str, t.List[str]]],
+        other_nodes: t.Optional[t.Dict[str, t.List[str]]] = None,
         use_node_addresses: bool,
         deny_invalid: bool,
         issued_after: str,
@@ -273,6 +281,7 @@ class Approver:
     ) -> None:
         self.api = api
         self.nodes = nodes
+        self.other_nodes = other_nodes or {}
         self.use_node_addresses = use_node_addresses
         self.deny_invalid = deny_invalid
         self.issued_after = issued_after
@@ -300,7 +309,7 @@ class Approver:
             spec = service.get("spec") or {}
             service_ips = list(spec.get("clusterIPs") or ()) + [spec.get("clusterIP") or ""]
         return kubelet_csrs.Owners(
-            self.nodes or {},
+            {**self.other_nodes, **(self.nodes or {})},
             nodes,
             service_ips=[kubelet_csrs.normalize(ip) for ip in service_ips if ip],
             service_cidrs=self.service_cidrs,
@@ -398,6 +407,7 @@ def main() -> t.NoReturn:
             **kube.API_ARGUMENTS,
             **WAIT_ARGUMENTS,
             "nodes": {"type": "dict"},
+            "other_nodes": {"type": "dict"},
             "use_node_addresses": {"type": "bool", "default": True},
             "service_cidrs": {"type": "list", "elements": "str", "default": []},
             "control_plane_addresses": {"type": "list", "elements": "str", "default": []},
@@ -433,6 +443,7 @@ def main() -> t.NoReturn:
                 kubeconfig=params["kubeconfig"], context=params["context"], request_timeout=params["request_timeout"]
             ),
             nodes=parse_nodes(params["nodes"]),
+            other_nodes=parse_nodes(params["other_nodes"], "other_nodes"),
             use_node_addresses=params["use_node_addresses"],
             deny_invalid=params["deny_invalid"],
             issued_after=to_seconds(issued_after),

@@ -155,6 +155,14 @@ allowed_addresses:
   type: dict
   sample:
     w1: [192.0.2.21]
+known_addresses:
+  description:
+    - The addresses that the inventory gives to each node, for
+      O(kubemetrics.aggregation.kubelet_csr#module:other_nodes).
+  returned: success
+  type: dict
+  sample:
+    w1: [192.0.2.21]
 api_servers:
   description: The hosts of the play on which an API server runs.
   returned: success

@@ -559,6 +559,8 @@ def plan(
         "tightened": [name for name in order if found[name]["tightens"]],
         "notes": [note for host in hosts for note in found[host.name]["notes"]],
         "left_out": [found[host.name]["left_out"] for host in hosts if found[host.name]["left_out"]],
+        # By the inventory: what belongs to one node is refused to all others, whoever may be approved.
+        "known_addresses": {host.node: list(host.addresses) for host in hosts if not host.reported},
         "allowed_addresses": {
             host.node: list(host.addresses) for host in hosts if found[host.name]["managed"] and not host.reported
         },
@@ -588,18 +590,26 @@ def health_problems(answer: Facts, expected: Facts) -> list[str]:
     elif not answer["tls"]["verified"]:
         error = (answer["tls"].get("error") or {}).get("message") or "no certificate"
         problems.append(f"its certificate does not verify ({error})")
-    if expected["webhook"]:
-        anonymous = answer["anonymous"]["status"]
-        if anonymous not in (401, None):
-            problems.append(f"it answers {anonymous} to unauthenticated clients instead of 401")
-        account = answer.get("authenticated") or {}
-        if account.get("status") not in (200, None):
+    elif expected["webhook"]:
+        anonymous, account = answer["anonymous"], answer.get("authenticated")
+        if anonymous["status"] is None:
+            problems.append(f"it does not answer unauthenticated clients ({why_silent(anonymous)})")
+        elif anonymous["status"] != 401:
+            problems.append(f"it answers {anonymous['status']} to unauthenticated clients instead of 401")
+        if account and account["status"] is None:
+            # It has to ask an API server, and waits for it.
+            problems.append(f"it does not answer a service account that may get nodes/metrics ({why_silent(account)})")
+        elif account and account["status"] != 200:
             said = str(account.get("message") or "").strip()
             problems.append(f"it answers {account['status']} to a service account that may get nodes/metrics ({said})")
     opened = bool((answer.get("read_only") or {}).get("open"))
     if opened != bool(expected["read_only"]):
         problems.append(f"port {expected['read_only_port']} without TLS is {'open' if opened else 'closed'}")
     return problems
+
+
+def why_silent(answer: Facts) -> str:
+    return str((answer.get("error") or {}).get("message") or "no answer").rstrip(".")
 
 
 def last_error(lines: t.Iterable[t.Any]) -> str:

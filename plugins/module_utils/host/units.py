@@ -20,7 +20,7 @@ UNIT_DIRECTORIES = (
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 )
-_ENVIRONMENT_FILE = re.compile(r"^\s*EnvironmentFile\s*=\s*-?(?P<path>.*?)\s*$", re.MULTILINE)
+_ENVIRONMENT_FILE = re.compile(r"^[ \t]*EnvironmentFile[ \t]*=[ \t]*-?(?P<path>.*?)[ \t\r]*$", re.MULTILINE)
 
 
 def environment_files(texts: t.Iterable[str]) -> t.List[str]:

@@ -26,6 +26,10 @@ except ImportError:
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
+#: A host's clock may be ahead of the controller's; what it has just signed is valid all the same.
+CLOCK_SKEW = datetime.timedelta(minutes=5)
+
+
 def rfc3339(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -140,7 +144,7 @@ def _why_unfit(certificate: "x509.Certificate", now: datetime.datetime, whose: s
     words = describe(certificate, now)
     if words["expired"]:
         return "%s expired at %s" % (whose, words["not_after"])
-    if words["not_yet_valid"]:
+    if not_before(certificate) > now + CLOCK_SKEW:
         return "%s is not valid before %s" % (whose, words["not_before"])
     if words["extended_key_usages"] and not _CLIENT_USAGES.intersection(words["extended_key_usages"]):
         return "%s is not made for clients (its extended key usage lacks clientAuth)" % whose

@@ -124,6 +124,12 @@ class Edit(t.NamedTuple):
     flag: t.Optional[Flag]
 
 
+def reworded(word: str, edit: Edit) -> str:
+    """The word of a flag with another value, its name as it is written; the short ``-v2`` has no name to keep."""
+    name = word.partition("=")[0]
+    return "%s=%s" % (name if normalize(name) == edit.name else "--" + edit.name, edit.value)
+
+
 def plan(
     found: t.Sequence[Flag],
     wanted: t.Mapping[str, t.Any],

@@ -19,12 +19,17 @@ MASK = "********"
 
 _SECRET_WORD = r"(?:token|password|passwd|passphrase|secret|credentials?)"
 _SECRET_FLAG = re.compile(r"(^|-)" + _SECRET_WORD + r"$|^manifest-url-header$")
-_SECRET_VARIABLE = re.compile(r"(?i)(pass|secret|token|credential|access_?key|private)")
+_SECRET_VARIABLE = re.compile(r"(?i)(pass|secret|token|credential|(access|api|encryption)_?key|private)")
 #: Variables that name a file or a limit, and systemd's own directives, hold no secret.
 _HARMLESS_VARIABLE = re.compile(r"(?i:_(file|path|dir|ttl|name))$|^(Private[A-Z]|Pass[A-Z]|LoadCredential|ImportCred)")
 _SECRET_KEY = re.compile(r"(?i)(token|password|passwd|passphrase|secret|credentials?|certificatekey|key-?data)$")
 
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/@\s,\"']*@")
+#: A proxy may lack the scheme: user:password@proxy:3128.
+_PROXY = re.compile(r"(?P<lead>(?i:\b(?:https?|all|ftp)_proxy)[\"']?[ \t]*[=:][ \t]*[\"']?)[^/@\s,\"']+@")
+_FLOW_VALUE = re.compile(
+    r"([\"']?\bvalue[\"']?[ \t]*:[ \t]*)(\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\n]|'')*'|[^,}\]\n\"'\[{ ][^,}\]\n]*)"
+)
 _STANDING_ALONE = [
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
     # A bootstrap token, and a JSON web token.
@@ -32,7 +37,7 @@ _STANDING_ALONE = [
     re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*"),
     re.compile(r"(?<=Bearer )[^\s\"',}\]]+|(?<=Basic )[\w+/=-]{6,}"),
 ]
-_QUOTED = r"\\?\"(?:[^\"\\]|\\[^\"])*\\?\"|'[^'\n]*'"
+_QUOTED = r"\\\"(?:[^\"\\]|\\[^\"])*\\?\"|\"(?:[^\"\\]|\\.)*\"|'[^'\n]*'"
 _FLAG = re.compile(
     r"(?P<name>(?<![\w-])--?(?:(?:[A-Za-z0-9][\w-]*[-_])?" + _SECRET_WORD + r"|manifest[-_]url[-_]header))"
     r"(?P<sign>=|[ \t]+(?:\\\n[ \t]*)?|[\"']?[ \t]*,\s*(?!-)|[\"']?[ \t]*(?:\#[^\n]*)?\n[ \t]*-[ \t]+)"
@@ -112,6 +117,7 @@ def mask_text(text: str) -> str:
     for pattern in _STANDING_ALONE:
         text = pattern.sub(lambda match: MASK + "\n" * match.group(0).count("\n"), text)
     text = _USERINFO.sub(lambda match: match.group("scheme") + MASK + "@", text)
+    text = _PROXY.sub(lambda match: match.group("lead") + MASK + "@", text)
     text = _FLAG.sub(_mask_flag_match, text)
     for pattern in (_ASSIGNED_ITEM, _ASSIGNED_LINE, _ASSIGNED_WORD):
         text = pattern.sub(_mask_variable, text)
@@ -158,6 +164,8 @@ def _mask_pairs(text: str) -> str:
         if env_indent is not None and stripped and not stripped.startswith("#"):
             inside = indent > env_indent or (indent == env_indent and stripped.startswith("-"))
             env_indent = env_indent if inside else None
+            if inside and re.match(r"-[ \t]+\{", stripped):
+                line = _FLOW_VALUE.sub(lambda found: found.group(1) + _hidden(found.group(2)), line)
         if re.match(r"^[ \t]*(-[ \t]+)?env:[ \t]*(#.*)?$", line):
             env_indent = indent + (2 if stripped.startswith("-") else 0)
         if stripped.startswith("-"):
@@ -200,13 +208,7 @@ def _mask_flow_env(text: str) -> str:
             continue
         end = _end_of_flow(text, match.end())
         result.append(text[position : match.end()])
-        result.append(
-            re.sub(
-                r"([\"']?\bvalue[\"']?[ \t]*:[ \t]*)(" + _SCALAR + r"[^,}\]\n\"'\[{ ][^,}\]\n]*)",
-                lambda found: found.group(1) + _hidden(found.group(2)),
-                text[match.end() : end],
-            )
-        )
+        result.append(_FLOW_VALUE.sub(lambda found: found.group(1) + _hidden(found.group(2)), text[match.end() : end]))
         position = end
     result.append(text[position:])
     return "".join(result)

@@ -46,8 +46,7 @@ class StaticPodEditor(StaticPod):
         elif flag.end - flag.start > 1:
             self.document.set(self._item(flag.start + 1), step.value)
         else:
-            name = self.words[flag.start].partition("=")[0]
-            self.document.set(self._item(flag.start), f"{name}={step.value}")
+            self.document.set(self._item(flag.start), flag_plan.reworded(self.words[flag.start], step))
 
     def _add(self, word: str) -> None:
         found = self.flags

@@ -42,7 +42,11 @@ class SystemdEditor(SystemdService):
             steps = flag_plan.plan(self.flags, wanted, self.component, fixed=self._is_fixed)
             if not steps:
                 break
-            self._apply(steps[0])
+            try:
+                self._apply(steps[0])
+            except IndexError:
+                # A variable that is there several times has changed the words behind the step, too.
+                break
             self._read()
         self._refuse_shared(wanted)
         if flag_plan.outstanding(self.flags, wanted, self.component) or self._others(wanted) != others:
@@ -95,8 +99,7 @@ class SystemdEditor(SystemdService):
         elif len(arguments) > 1:
             self._replace(arguments[1], str(step.value))
         else:
-            name = arguments[0].text.partition("=")[0]
-            self._replace(arguments[0], f"{name}={step.value}")
+            self._replace(arguments[0], flag_plan.reworded(arguments[0].text, step))
 
     def _splice(self, path: str, start: int, end: int, text: str) -> None:
         whole = self.texts.get(path, "")

@@ -240,3 +240,15 @@ def test_bad_arguments(cluster, kubeconfig, run_module, arguments, words):
     assert result["failed"]
     assert words in result["msg"]
     assert result["msg"].endswith(".")
+
+
+def test_an_address_of_another_node_by_the_inventory_is_refused_although_only_the_own_node_states_it(
+    cluster, kubeconfig, run_module
+):
+    cluster.nodes[0]["status"]["addresses"].append({"type": "ExternalIP", "address": "203.0.113.22"})
+    cluster.add("bad", node="w1", names=["w1", "203.0.113.22"])
+    nodes = {"w1": ["192.0.2.21"]}
+    other = {"w1": ["192.0.2.21"], "w2": ["192.0.2.22", "203.0.113.22"]}
+    result = run_module(kubelet_csr, kubeconfig=kubeconfig, nodes=nodes, other_nodes=other)
+    assert (result["approved"], result["changed"]) == ([], False)
+    assert [entry["reason"] for entry in result["left"]] == ["203.0.113.22 also belongs to node w2"]

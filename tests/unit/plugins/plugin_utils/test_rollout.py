@@ -446,6 +446,15 @@ def answer(**more):
             "it answers 403 to a service account that may get nodes/metrics (Forbidden)",
         ),
         ({"authenticated": None}, None),
+        # A kubelet that cannot reach an API server to ask it lets its client wait.
+        (
+            {"authenticated": {"status": None, "message": "", "error": {"kind": "timeout", "message": "timed out"}}},
+            "it does not answer a service account that may get nodes/metrics (timed out)",
+        ),
+        (
+            {"anonymous": {"status": None, "error": None}},
+            "it does not answer unauthenticated clients (no answer)",
+        ),
         ({"read_only": {"open": True}}, "port 10255 without TLS is open"),
     ],
 )

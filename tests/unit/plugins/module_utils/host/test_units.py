@@ -69,3 +69,12 @@ def test_links_to_one_file_are_one_file(put, readers, tmp_path):
 
 def test_nothing_asked_nothing_read(readers):
     assert readers() == []
+
+
+def test_an_empty_line_resets_and_does_not_swallow_the_next_one(put, readers, tmp_path):
+    put(
+        "etc/a.service",
+        f"[Service]\nEnvironmentFile=/else\nEnvironmentFile=\nEnvironmentFile=-{tmp_path}/kube/config\n",
+    )
+    assert readers("config") == [["a.service"]]
+    assert units.environment_files(["[Service]\nEnvironmentFile=/a\nEnvironmentFile=\n\n[Install]\n"]) == []

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
@@ -78,3 +79,10 @@ def test_bundles_that_an_api_server_takes_and_then_fails_on(encoded, message):
 @pytest.mark.parametrize("encoded", [None, ""])
 def test_no_bundle(encoded):
     assert not certs.describe_bundle(encoded)["present"]
+
+
+@pytest.mark.parametrize(("ahead", "fit"), [(0, True), (240, True), (360, False)])
+def test_a_clock_that_is_a_little_behind_the_one_that_signed(authority, ahead, fit):
+    certificate = certs.load_bundle(authority.issue("web")[0])[0]
+    now = certs.not_before(certificate) - datetime.timedelta(seconds=ahead)
+    assert (certs.why_no_client([certificate], [authority.certificate], now) == "") is fit

@@ -30,6 +30,9 @@ def masked(text):
         ("Environment='KUBE_TOKEN=a §' \"B=c\"", ["KUBE_TOKEN=", "B=c"]),
         ("Environment=A=b \\\n  DB_PASSWORD=§ \\\n  C=d", ["A=b", "C=d"]),
         ("ExecStart=/usr/bin/kubelet --bootstrap-token=§ --v=2", ["--bootstrap-token=", "--v=2"]),
+        ('ExecStart=/usr/bin/kubelet --token="a\\"§" --v=2', ["--token=", "--v=2"]),
+        ("Environment=HTTPS_PROXY=user:§@proxy:3128 A=b", ["proxy:3128", "A=b"]),
+        ("Environment=API_KEY=§ A=b", ["API_KEY=", "A=b"]),
         ("ExecStart=/usr/bin/kubelet \\\n  --token § \\\n  --v=2", ["--token", "--v=2"]),
         ("ExecStart=/usr/bin/kubelet --token \\\n  § --v=2", ["--token", "--v=2"]),
         ('ExecStart=/usr/bin/kubelet --v --token="a §" --x', ["--v", "--x"]),
@@ -51,6 +54,7 @@ def masked(text):
         ("  - env:\n    - name: X\n      value: §\n    image: y\n    x:\n    - value: z", ["image: y", "value: z"]),
         ("    env:\n    - name: X\n      value: |\n        §\n        §\n      # c\n    image: y", ["image: y"]),
         ("    env:\n      - value: § # why\n        name: X\n    image: y", ["name: X", "image: y"]),
+        ("    env:\n      - {name: X, value: §}\n      - {name: Y, value: '§ z'}\n    image: y", ["name: X"]),
         # kubeadm and kubelet configurations
         ("bootstrapTokens:\n- token: abcdef.0123456789§\n  ttl: 24h", ["ttl: 24h"]),
         ("token: §", ["token: "]),

@@ -498,3 +498,21 @@ def test_a_static_pod_of_another_program_is_not_edited():
     )
     with pytest.raises(DefinitionError, match="does not start kube-apiserver but /wrapper"):
         StaticPodEditor("kube-apiserver", "x.yaml", text)
+
+
+def test_the_short_flag_of_verbosity_has_no_name_to_keep():
+    pod = "kind: Pod\nspec:\n  containers:\n  - name: kube-apiserver\n    command:\n    - kube-apiserver\n    - -v2\n"
+    editor = StaticPodEditor("kube-apiserver", "/pod.yaml", pod)
+    editor.edit({"v": 4})
+    assert editor.text == pod.replace("-v2", "--v=4")
+    service = SystemdEditor(
+        "kubelet", ["/k.service"], {"/k.service": "[Service]\nExecStart=/usr/bin/kubelet -v2 --a=b\n"}
+    )
+    service.edit({"v": 4})
+    assert service.texts["/k.service"] == "[Service]\nExecStart=/usr/bin/kubelet --v=4 --a=b\n"
+
+
+def test_a_variable_that_is_there_several_times_is_no_traceback():
+    texts = {"/k.service": '[Service]\nEnvironment="A=--v=1 --z"\nExecStart=/usr/bin/kubelet ${A} ${A} $A --v $A\n'}
+    with pytest.raises(DefinitionError, match="cannot be changed"):
+        SystemdEditor("kubelet", ["/k.service"], texts).edit({"v": None})
