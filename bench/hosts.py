@@ -7,8 +7,8 @@ python bench/hosts.py record INVENTORY           # record answers anew, from a l
 python bench/hosts.py lab INVENTORY              # measure that lab itself
 python bench/hosts.py check FILE [PLAYBOOK]      # fail when the last run of it executed more modules than it may
 
-Hosts are replayed (bench/ansible/replay.py): Ansible does for each what it does for a real one, and the answers were
-recorded on a lab. So the time is that of the controller, plus what each answer took where it was recorded.
+Hosts are replayed (ansible/connection/replay.py): Ansible does for each what it does for a real one, and the answers
+were recorded on a lab. So the time is that of the controller, plus what each answer took where it was recorded.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def site(inventory: Path, *extra: str, log: Path, results: bool = False) -> tupl
     lines.unlink(missing_ok=True)
     environment = {
         **os.environ,
-        "ANSIBLE_CALLBACK_PLUGINS": str(_HERE / "ansible"),
-        "ANSIBLE_CONNECTION_PLUGINS": str(_HERE / "ansible"),
+        "ANSIBLE_CALLBACK_PLUGINS": str(_HERE / "ansible" / "callback"),
+        "ANSIBLE_CONNECTION_PLUGINS": str(_HERE / "ansible" / "connection"),
         "ANSIBLE_CALLBACKS_ENABLED": "executions,ansible.posix.profile_tasks",
         "KUBEMETRICS_EXECUTIONS": str(lines),
         "KUBEMETRICS_EXECUTIONS_RESULTS": str(results).lower(),
@@ -107,7 +107,7 @@ def last_run(path: Path, playbook: str = "site.yml") -> tuple[Counter[str], Coun
 
 
 def replayed_inventory(hosts: int, latency: float) -> dict[str, Any]:
-    sys.path.insert(0, str(_HERE / "ansible"))
+    sys.path.insert(0, str(_HERE / "ansible" / "connection"))
     from replay import worker_address
 
     recorded = json.loads(_RECORDED.read_text(encoding="utf-8"))

@@ -281,9 +281,12 @@ def stamped(objects: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
 
 
 def foreign_objects(provider: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-    """The objects of another provider, which a takeover removes; what makes others wait for an answer comes first."""
-    found = [("apiregistration.k8s.io/v1", "APIService", view) for view in provider["apiservices"]]
-    found += [("apps/v1", "Deployment", provider["deployment"]), ("v1", "Service", provider["service"])]
+    """The objects of another provider, which a takeover removes; what makes others wait for an answer comes first.
+
+    None where nobody has asked for the provider: a loop over them is evaluated also in a task that is then skipped.
+    """
+    found = [("apiregistration.k8s.io/v1", "APIService", view) for view in provider.get("apiservices", ())]
+    found += [("apps/v1", "Deployment", provider.get("deployment")), ("v1", "Service", provider.get("service"))]
     return [
         {"api_version": version, "kind": kind, "name": view["name"], "namespace": view.get("namespace")}
         for version, kind, view in found
