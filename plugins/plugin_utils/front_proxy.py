@@ -492,7 +492,7 @@ def rotation(
             "certificates by it in place; after that this takes the old CA out."
             % (goal.certificate.subject.rfc4514_string(), ", ".join(reissue), hosts[reissue[0]]["ca_file"])
         )
-    check_uses(hosts, reissue, sorted(hosts))
+    check_uses(hosts, reissue, sorted(hosts), signer if create else None)
     order = [goal.der] + [one.der for one in ranked if one is not goal]
     return {
         "create": create,

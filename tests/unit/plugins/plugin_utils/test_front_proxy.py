@@ -441,6 +441,12 @@ def test_rotation_overwrites_no_file_with_another_use(look):
         front_proxy.rotation({"cp1": look(used_by=used_by)})
 
 
+def test_rotation_makes_no_new_key_in_the_place_of_one_with_another_use(look):
+    used_by = {**look()["used_by"], "ca_key": ["kube-controller-manager --cluster-signing-key-file"]}
+    with pytest.raises(front_proxy.FrontProxyError, match="--cluster-signing-key-file"):
+        front_proxy.rotation({"cp1": look(used_by=used_by)})
+
+
 def test_the_clusters_own_ca_vouches_for_no_front_proxy(look, authority, other_authority):
     """Also beside one of its own, which stays; the cluster's goes out of the file."""
     both = [der(authority.certificate), der(other_authority.certificate)]
