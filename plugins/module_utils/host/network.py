@@ -15,6 +15,8 @@ import typing as t
 Network = t.Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 FINAL_TARGETS = ("ACCEPT", "DROP", "REJECT")
+#: A program decides, which may be an intrusion prevention system.
+QUEUES = ("NFQUEUE", "QUEUE")
 _CHAIN = re.compile(r"^:(?P<name>\S+) (?P<policy>\S+)(?: \[(?P<packets>\d+):(?P<bytes>\d+)\])?$")
 _COUNTERS = re.compile(r"^\[(\d+):(\d+)\] ")
 _SET_MARK = re.compile(r"--(?:set-x?mark|or-mark) (0x[0-9a-fA-F]+|\d+)(?:/(0x[0-9a-fA-F]+|\d+))?")
@@ -255,6 +257,8 @@ def _walk(
             if rule.matches:
                 return None
             # It may skip the rest of this chain, and nobody knows what that leads to.
+            doubts.append(("unknown", shown))
+        elif rule.target in QUEUES:
             doubts.append(("unknown", shown))
         elif rule.target in chains:
             if rule.matches:

@@ -225,3 +225,9 @@ def test_parse_networks():
     assert network.parse_networks([" 10.0.0.1/8", "fd00::1"])[0] == ipaddress.ip_network("10.0.0.0/8")
     with pytest.raises(ValueError, match="'10.0.0.0/33' is no CIDR"):
         network.parse_networks(["10.0.0.0/33"])
+
+
+def test_what_a_program_decides_is_not_certain():
+    chains = network.parse_save("*filter\n:FORWARD DROP [0:0]\n-A FORWARD -j NFQUEUE --queue-num 0\nCOMMIT\n")
+    pods = network.parse_networks(["10.233.64.0/18"])[0]
+    assert not network.simulate(chains, network.Connection(pods, pods)).certain
