@@ -303,5 +303,8 @@ def previous_values(
 
 
 def differing(component: str, wanted: t.Mapping[str, t.Any], argv: t.Sequence[str]) -> list[str]:
-    """The wanted flags that the running process does not have as wanted: it was not restarted since."""
-    return flag_plan.outstanding(flag_model.of_argv(argv, component), wanted, component)
+    """The wanted flags that the running process does not have as wanted: it was not restarted since.
+
+    What ``argv`` says has its secrets masked, and so they are compared without them.
+    """
+    return flag_plan.outstanding(flag_model.of_argv(argv, component), masking.mask_flags(wanted), component)

@@ -425,3 +425,11 @@ def test_what_is_known_already_is_not_asked_for_again(manifest, unit, tmp_path, 
     result = run(run_editor, None, check_mode=True, observed=observed, flags={"client-ca-file": str(unit)})
     assert run_editor.modules == ["definition_file", "definition_file"]  # the second one predicts the change
     assert (result["missing_files"], result["files"]) == ([], [str(environment)])
+
+
+def test_a_process_has_the_secrets_that_its_command_line_does_not_show():
+    """component_info takes user names out of URLs; the API server runs with them all the same."""
+    argv = ["kube-apiserver", "--etcd-servers=https://etcd.example.com:2379", "--v=2"]
+    wanted = {"etcd-servers": ["https://user:word@etcd.example.com:2379"], "v": 4}
+    assert component_flags.differing("kube-apiserver", wanted, argv) == ["v"]
+    assert component_flags.differing("kube-apiserver", {"etcd-servers": ["https://b.example.com"]}, argv)
