@@ -162,4 +162,5 @@ def _contexts(authority: t.Optional[str], prefix: str, problems: t.List[str]) ->
             yield context
     else:
         problems.append("nobody says which CA signs the certificates of kubelets")
+    # Shows the certificate, and what is served without authentication. Sends no credentials; "verified" stays false.
     yield probes.client_context(verify=False)
