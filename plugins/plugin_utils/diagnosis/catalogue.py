@@ -1,0 +1,34 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The failure catalogue as code: every row, in one table.
+
+A row stands beside its rule, in the module of its layer; its section in docs/findings/ has the same id.
+"""
+
+from __future__ import annotations
+
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Row
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.rules import (
+    aggregation,
+    consequences,
+    kubelets,
+    lifecycle,
+    network,
+    server_pods,
+)
+
+ROWS: tuple[Row, ...] = (
+    *aggregation.ROWS,
+    *network.ROWS,
+    *server_pods.ROWS,
+    *kubelets.ROWS,
+    *consequences.ROWS,
+    *lifecycle.ROWS,
+)
+
+
+def row(identifier: str) -> Row | None:
+    """The row of that id."""
+    return next((entry for entry in ROWS if entry.id == identifier), None)

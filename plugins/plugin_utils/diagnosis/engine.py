@@ -1,0 +1,130 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""From evidence to a diagnosis: which rows apply, which of them are roots, and what no row explains. Pure functions."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import catalogue, path, symptoms
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Finding, Row
+
+SCHEMA = "kubemetrics.aggregation/diagnosis"
+SCHEMA_VERSION = 1
+
+#: Status of ansible-playbook: nothing found, findings, and hosts that could not be examined.
+WELL, FINDINGS, UNREACHABLE = 0, 2, 4
+
+Mapping = t.Mapping[str, t.Any]
+
+
+def diagnose(document: Mapping, rows: t.Sequence[Row] | None = None) -> dict[str, t.Any]:
+    """The diagnosis of an evidence document. Raises EvidenceError for what is none."""
+    evidence = Evidence(document)
+    found = findings(evidence, catalogue.ROWS if rows is None else rows)
+    measured = symptoms.measure(evidence)
+    unexplained = [entry for entry in measured if not _explained(entry, found)]
+    unknown = symptoms.unknown(evidence, found)
+    unreached = [host.name for host in evidence.hosts if not host.reachable]
+    well = not found and not unexplained
+    verdict = "findings" if not well else "unknown" if not evidence.api_answered else "well"
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "verdict": verdict,
+        "headline": headline(found, unexplained, unreached, verdict),
+        "exit_status": UNREACHABLE if unreached else WELL if verdict == "well" else FINDINGS,
+        "collected": dict(evidence.get("collected", default={})),
+        "path": path.hops(evidence, found, measured),
+        "findings": [finding.as_dict() for finding in found],
+        "unexplained": [entry.as_dict() for entry in unexplained],
+        "notices": symptoms.notices(evidence),
+        "unknown": unknown,
+    }
+
+
+def findings(evidence: Evidence, rows: t.Sequence[Row]) -> list[Finding]:
+    """The rows that apply: roots first, each followed by what it explains, in the order of the path of a request."""
+    seen = [Finding(row, observed) for row in rows if (observed := tuple(row.rule(evidence)))]
+    for finding in seen:
+        finding.caused_by = tuple(
+            other.id
+            for other in seen
+            if finding.id in other.row.explains and not _circular(finding, other) and other.row.related(other, finding)
+        )
+    for finding in seen:
+        # Only roots are named as causes; what lies between is seen in the order.
+        finding.causes = tuple(other.id for other in seen if finding.id in other.caused_by)
+    roots = sorted((finding for finding in seen if finding.root), key=_urgency)
+    ordered: list[Finding] = []
+    for root in roots:
+        ordered += [root, *_consequences(root, seen, ordered)]
+    return ordered + [finding for finding in seen if finding not in ordered]
+
+
+def headline(
+    found: t.Sequence[Finding],
+    unexplained: t.Sequence[symptoms.Measured],
+    unreached: t.Sequence[str],
+    verdict: str,
+) -> str:
+    """The verdict in one sentence."""
+    roots = [finding for finding in found if finding.root]
+    left_out = f" Not examined: {', '.join(unreached)}." if unreached else ""
+    if roots:
+        first = roots[0]
+        where = f" on {_listed(first.hosts)}" if first.hosts else ""
+        more = f" and {len(roots) - 1} more" if len(roots) > 1 else ""
+        return f"{first.id}{where}{more}: {first.row.title}.{left_out}"
+    if unexplained:
+        entry = unexplained[0]
+        where = f" on {_listed(entry.hosts)}" if entry.hosts else ""
+        return f"Not in the catalogue, {entry.layer.replace('_', ' ')}{where}: {entry.evidence[0]}.{left_out}"
+    if verdict == "unknown":
+        return f"Nothing was found on the hosts, and the API was not asked, so the rest is unknown.{left_out}"
+    return f"Resource metrics work through every API server.{left_out}"
+
+
+def _listed(names: t.Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def _circular(finding: Finding, other: Finding) -> bool:
+    """Of two rows that explain each other, the first of the catalogue is the cause."""
+    if other.id not in finding.row.explains:
+        return False
+    order = [row.id for row in catalogue.ROWS]
+    return order.index(finding.id) < order.index(other.id) if {finding.id, other.id} <= set(order) else False
+
+
+def _urgency(finding: Finding) -> tuple[int, int]:
+    """Errors before warnings, then along the path: what is broken earlier hides what comes after it."""
+    layers = ["api_server", "registration", "service", "server", "kubelet", "client", "consequence"]
+    return (0 if finding.severity == "error" else 1, layers.index(finding.row.layer))
+
+
+def _consequences(root: Finding, seen: t.Sequence[Finding], listed: t.Sequence[Finding]) -> list[Finding]:
+    """What a root explains, directly or through another consequence, and is not listed yet."""
+    found: list[Finding] = []
+    waiting = [root]
+    while waiting:
+        cause = waiting.pop(0)
+        for finding in seen:
+            if cause.id in finding.caused_by and finding not in found and finding not in listed and finding is not root:
+                found.append(finding)
+                waiting.append(finding)
+    return found
+
+
+def _explained(entry: symptoms.Measured, found: t.Sequence[Finding]) -> bool:
+    for finding in found:
+        if entry.symptom in finding.row.covers_everywhere:
+            return True
+        if entry.symptom in finding.row.covers and (
+            not finding.hosts or not entry.hosts or set(entry.hosts) <= set(finding.hosts)
+        ):
+            return True
+    return False

@@ -1,0 +1,186 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Read access to an evidence document. Parts that are missing are empty; nothing here raises because of them."""
+
+from __future__ import annotations
+
+import functools
+import typing as t
+
+SCHEMA = "kubemetrics.aggregation/evidence"
+SCHEMA_VERSION = 1
+
+Mapping = t.Mapping[str, t.Any]
+
+
+class EvidenceError(Exception):
+    """One sentence: why a document is no evidence that can be diagnosed."""
+
+
+def get(value: t.Any, *path: str | int, default: t.Any = None) -> t.Any:
+    """What is at that path; the default where a part of it is missing or null."""
+    for key in path:
+        if isinstance(value, t.Mapping):
+            value = value.get(key)
+        elif isinstance(value, list) and isinstance(key, int) and -len(value) <= key < len(value):
+            value = value[key]
+        else:
+            return default
+    return default if value is None else value
+
+
+class Host:
+    """One host of the evidence."""
+
+    def __init__(self, name: str, document: Mapping) -> None:
+        self.name = name
+        self.document = document
+
+    def get(self, *path: str | int, default: t.Any = None) -> t.Any:
+        return get(self.document, *path, default=default)
+
+    @property
+    def node(self) -> str:
+        return str(self.get("node", default="") or self.name)
+
+    @property
+    def control_plane(self) -> bool:
+        return bool(self.get("control_plane"))
+
+    @property
+    def reachable(self) -> bool:
+        return bool(self.get("reachable"))
+
+    @property
+    def api_server_url(self) -> str:
+        return str(self.get("host", "api_server_url", default=""))
+
+    def component(self, name: str) -> Mapping:
+        return t.cast(Mapping, self.get("host", "components", name, default={}))
+
+    def running(self, name: str) -> bool:
+        return bool(self.component(name).get("running"))
+
+    def flags(self, component: str) -> Mapping:
+        """The flags of the running process, empty where none runs or it cannot be seen (as in k3s)."""
+        return t.cast(Mapping, self.component(component).get("flags") or {})
+
+    def aggregators(self) -> dict[str, Mapping]:
+        """aggregator_info by the name of the APIService."""
+        return dict(self.get("aggregator", default={}))
+
+    def targets(self, kind: str = "") -> list[Mapping]:
+        """What aggregator_info got from the Service and its endpoints, each once."""
+        found: dict[tuple[t.Any, ...], Mapping] = {}
+        for result in self.aggregators().values():
+            for target in get(result, "targets", default=[]):
+                if not kind or target.get("kind") == kind:
+                    found.setdefault((target.get("kind"), target.get("host"), target.get("port")), target)
+        return list(found.values())
+
+
+class Evidence:
+    """A whole evidence document."""
+
+    def __init__(self, document: Mapping) -> None:
+        if document.get("schema") != SCHEMA:
+            raise EvidenceError(f"This is no evidence: its schema is not {SCHEMA}; give a file that doctor has saved.")
+        if document.get("schema_version") != SCHEMA_VERSION:
+            raise EvidenceError(
+                f"The evidence has version {document.get('schema_version')!r}, and this collection reads version "
+                f"{SCHEMA_VERSION}: use the version of the collection that saved it."
+            )
+        self.document = document
+
+    def get(self, *path: str | int, default: t.Any = None) -> t.Any:
+        return get(self.document, *path, default=default)
+
+    def api(self, *path: str | int, default: t.Any = None) -> t.Any:
+        """A part of what the API said."""
+        return self.get("api", *path, default=default)
+
+    @property
+    def api_answered(self) -> bool:
+        return bool(self.api()) and not self.api("message")
+
+    @functools.cached_property
+    def hosts(self) -> tuple[Host, ...]:
+        return tuple(Host(name, entry) for name, entry in sorted(self.get("hosts", default={}).items()))
+
+    @property
+    def control_planes(self) -> tuple[Host, ...]:
+        return tuple(host for host in self.hosts if host.control_plane)
+
+    def host(self, name: str) -> Host | None:
+        return next((host for host in self.hosts if host.name == name), None)
+
+    def host_of_node(self, node: str) -> str:
+        """The inventory's name of a node, or the node's name where the inventory does not have it."""
+        return next((host.name for host in self.hosts if host.node == node), node)
+
+    def host_of_server(self, url: str) -> str:
+        """The inventory's name of the host of an API server, or its URL."""
+        return next((host.name for host in self.hosts if host.api_server_url == url), url)
+
+    # --- what the API says ------------------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> list[Mapping]:
+        return list(self.api("state", "nodes", default=[]))
+
+    def node(self, name: str) -> Mapping:
+        return next((node for node in self.nodes if node.get("name") == name), {})
+
+    @property
+    def apiservices(self) -> list[Mapping]:
+        return list(self.api("apiservices", "apiservices", default=[]))
+
+    @property
+    def requests(self) -> list[Mapping]:
+        """What each API server answers for each APIService (apiservice_info's servers), with RV(host) beside it."""
+        return [
+            {**entry, "host": self.host_of_server(str(entry.get("server")))}
+            for entry in self.api("apiservices", "servers", default=[])
+        ]
+
+    @property
+    def failing_servers(self) -> tuple[str, ...]:
+        """Hosts (or URLs) of API servers that do not serve the metrics API."""
+        return tuple(dict.fromkeys(entry["host"] for entry in self.requests if not entry.get("ok")))
+
+    @property
+    def objects(self) -> Mapping:
+        return t.cast(Mapping, self.api("objects", default={}))
+
+    @property
+    def server_pods(self) -> list[Mapping]:
+        return list(get(self.objects, "pods", default=[]))
+
+    def server_log(self) -> list[str]:
+        """The last lines of all pods of the metrics server, those of containers that have ended first."""
+        lines: list[str] = []
+        for pod in self.server_pods:
+            lines += [*get(pod, "previous_log", default=[]), *get(pod, "log", default=[])]
+        return lines
+
+    def server_arguments(self) -> list[str]:
+        """The arguments of the metrics server's container, of its first pod."""
+        for pod in self.server_pods:
+            for container in get(pod, "containers", default=[]):
+                if any(str(argument).startswith("--secure-port") for argument in container.get("args") or ()):
+                    return [str(argument) for argument in container["args"]]
+        return []
+
+    def nodes_without_metrics(self) -> tuple[str, ...]:
+        """Ready nodes that some API server has no recent sample of, while it answers at all."""
+        found: list[str] = []
+        for entry in self.api("metrics", "servers", default=[]):
+            found += get(entry, "nodes", "missing", default=[])
+            found += [stale["name"] for stale in get(entry, "nodes", "stale", default=[])]
+        return tuple(dict.fromkeys(found))
+
+    def review(self, what: str) -> Mapping:
+        """A SubjectAccessReview by its name; empty where it was not asked."""
+        return next((entry for entry in get(self.objects, "reviews", default=[]) if entry.get("what") == what), {})

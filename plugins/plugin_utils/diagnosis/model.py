@@ -1,0 +1,158 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the failure catalogue is made of: rows, what a rule observes, and what a person is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+if t.TYPE_CHECKING:
+    from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence
+
+DOCUMENTATION = "https://github.com/kubemetrics/aggregation/blob/main/docs/findings/"
+
+#: The hops of a request, in order, and what is beside them.
+Layer = t.Literal["client", "registration", "api_server", "service", "server", "kubelet", "consequence"]
+Severity = t.Literal["error", "warning"]
+
+#: What can be measured to be wrong, whatever the cause. A root covers the symptoms that it explains.
+#:   api_server      an API server does not run, answer or become ready           (on a control plane's host)
+#:   registration    the API is not registered
+#:   request         an API server does not serve the metrics API                 (on a control plane's host)
+#:   server_pod      no pod of the metrics server is ready
+#:   node_metrics    a node that is Ready has no recent metrics                   (on that node's host)
+#:   pod_metrics     pods have no recent metrics
+#:   authentication  an API server takes any client certificate for a front proxy's
+#:   autoscaler, namespace, discovery   what others suffer from it
+Symptom = t.Literal[
+    "api_server",
+    "registration",
+    "request",
+    "server_pod",
+    "node_metrics",
+    "pod_metrics",
+    "authentication",
+    "autoscaler",
+    "namespace",
+    "discovery",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Repair:
+    """How a finding is mended.
+
+    kind: automatic (the playbook repair does it with C(repair=safe) or by its id), consent (only by its id), advice (no
+    playbook does it; the commands say how).
+    steps: parts of the sequence of site.yml, in its order, by the names of the roles.
+    downtime: in words, such as "none" or "each API server 45 s, one after the other".
+    """
+
+    kind: t.Literal["automatic", "consent", "advice"]
+    text: str
+    risk: str = "none"
+    downtime: str = "none"
+    steps: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+    """What a rule has seen, on these hosts (inventory names, or node names where the inventory has none).
+
+    evidence: lines to quote, each with its source. cause, repair: instead of the row's where this case differs.
+    """
+
+    evidence: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
+    cause: str = ""
+    severity: Severity = "error"
+    repair: Repair | None = None
+
+
+Rule = t.Callable[["Evidence"], t.Iterable[Observation]]
+
+
+def always(_cause: Finding, _consequence: Finding) -> bool:
+    """A fault of one host explains what is seen on another, since requests pass hosts."""
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of the failure catalogue.
+
+    explains: ids of rows that are consequences where this one is found, unless related(cause, consequence) says no.
+    covers: the symptoms that this row explains; on the hosts of the observation, or everywhere where it names none.
+    covers_everywhere: those of them that it explains on every host, such as what one broken API server does to others.
+    """
+
+    id: str
+    title: str
+    layer: Layer
+    symptom: str
+    cause: str
+    repair: Repair
+    avoid: str
+    rule: Rule
+    explains: tuple[str, ...] = ()
+    related: t.Callable[[Finding, Finding], bool] = always
+    covers: tuple[Symptom, ...] = ()
+    covers_everywhere: tuple[Symptom, ...] = ()
+
+    @property
+    def documentation(self) -> str:
+        return f"{DOCUMENTATION}{self.id}.md"
+
+
+@dataclasses.dataclass
+class Finding:
+    """A row with what was seen, and its place among the others."""
+
+    row: Row
+    observations: tuple[Observation, ...]
+    caused_by: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return self.row.id
+
+    @property
+    def root(self) -> bool:
+        return not self.caused_by
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(host for seen in self.observations for host in seen.hosts))
+
+    @property
+    def severity(self) -> Severity:
+        return "error" if any(seen.severity == "error" for seen in self.observations) else "warning"
+
+    @property
+    def repair(self) -> Repair:
+        return next((seen.repair for seen in self.observations if seen.repair), self.row.repair)
+
+    def as_dict(self) -> dict[str, t.Any]:
+        """The form of the diagnosis document."""
+        repair = dataclasses.asdict(self.repair)
+        return {
+            "id": self.id,
+            "title": self.row.title,
+            "layer": self.row.layer,
+            "severity": self.severity,
+            "root": self.root,
+            "causes": list(self.causes),
+            "caused_by": list(self.caused_by),
+            "hosts": list(self.hosts),
+            "symptom": self.row.symptom,
+            "cause": " ".join(dict.fromkeys(seen.cause for seen in self.observations if seen.cause)) or self.row.cause,
+            "evidence": list(dict.fromkeys(line for seen in self.observations for line in seen.evidence)),
+            "repair": {**repair, "steps": list(repair["steps"]), "commands": list(repair["commands"])},
+            "avoid": self.row.avoid,
+            "documentation": self.row.documentation,
+        }

@@ -1,0 +1,146 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What was measured to be wrong, whatever the cause; and what could not be measured. Pure functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Finding, Layer, Symptom
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One symptom, on one host where it belongs to one."""
+
+    symptom: Symptom
+    layer: Layer
+    evidence: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, t.Any]:
+        return {
+            "symptom": self.symptom,
+            "layer": self.layer,
+            "hosts": list(self.hosts),
+            "evidence": list(self.evidence),
+        }
+
+
+def measure(evidence: Evidence) -> list[Measured]:
+    """Every symptom that the evidence shows, in the order of the path of a request."""
+    return [
+        *_api_servers(evidence),
+        *_registration(evidence),
+        *_requests(evidence),
+        *_server_pods(evidence),
+        *_metrics(evidence),
+        *_others(evidence),
+    ]
+
+
+def notices(evidence: Evidence) -> list[str]:
+    """What a reader should know and what is no fault of resource metrics."""
+    found = [
+        f"Node {node['name']} is not Ready ({node.get('ready_message') or 'no reason given'}); it needs no metrics."
+        for node in evidence.nodes
+        if not node.get("ready")
+    ]
+    cordoned = [str(node["name"]) for node in evidence.nodes if node.get("unschedulable") and node.get("ready")]
+    if cordoned:
+        found.append(f"Cordoned: {', '.join(cordoned)}. Their metrics are read all the same.")
+    return found
+
+
+def unknown(evidence: Evidence, found: t.Sequence[Finding]) -> list[str]:
+    """What was not seen, and what a fault hides: never said to be well."""
+    lines = [
+        f"{entry.get('what')}: {entry.get('why')}. {entry.get('leaves_open') or ''}".strip()
+        for entry in evidence.get("not_collected", default=[])
+    ]
+    layers = {finding.row.layer for finding in found if finding.root and finding.severity == "error"}
+    measured = evidence.api("metrics", "servers", default=[])
+    if layers & {"api_server", "registration", "service", "server"} and not any(get(e, "nodes") for e in measured):
+        lines.append(
+            "Whether every node and pod has recent metrics cannot be seen until the API is served: run doctor again "
+            "after the repair."
+        )
+    return lines
+
+
+def _api_servers(evidence: Evidence) -> t.Iterator[Measured]:
+    for host in evidence.control_planes:
+        if not host.reachable or host.get("host") is None:
+            continue
+        if not host.running("kube-apiserver") and not host.component("kube-apiserver").get("in_process"):
+            log = [str(line) for line in host.get("api_server", "log", default=[])][-2:]
+            yield Measured("api_server", "api_server", (f"no kube-apiserver runs on {host.name}", *log), (host.name,))
+        elif host.get("api_server") is not None and not host.get("api_server", "ready"):
+            said = host.get("api_server", "error", default="") or "no reason given"
+            yield Measured("api_server", "api_server", (f"/readyz of {host.name}: {said}",), (host.name,))
+    if evidence.api() and evidence.api("message"):
+        yield Measured("api_server", "api_server", (str(evidence.api("message")),))
+
+
+def _registration(evidence: Evidence) -> t.Iterator[Measured]:
+    registered = evidence.apiservices
+    if registered and not any(entry.get("exists") for entry in registered):
+        yield Measured("registration", "registration", (f"APIService {registered[0].get('name')}: does not exist",))
+
+
+def _requests(evidence: Evidence) -> t.Iterator[Measured]:
+    if evidence.apiservices and not any(entry.get("exists") for entry in evidence.apiservices):
+        return
+    for host in evidence.failing_servers:
+        failed = [entry for entry in evidence.requests if entry["host"] == host and not entry.get("ok")]
+        lines = dict.fromkeys(
+            f"{entry.get('name')} through {host}: {entry.get('message') or 'fails'}" for entry in failed
+        )
+        yield Measured("request", "service", tuple(lines), (host,))
+
+
+def _server_pods(evidence: Evidence) -> t.Iterator[Measured]:
+    pods = evidence.server_pods
+    if pods and not any(pod.get("ready") for pod in pods):
+        lines = tuple(f"pod {pod.get('namespace')}/{pod.get('name')}: {_trouble(pod)}" for pod in pods)
+        yield Measured("server_pod", "server", lines)
+
+
+def _trouble(pod: t.Mapping[str, t.Any]) -> str:
+    for container in pod.get("containers") or ():
+        for state in (container.get("state") or {}, container.get("last_state") or {}):
+            for kind in ("waiting", "terminated"):
+                if get(state, kind, "reason"):
+                    return f"container {container.get('name')} {kind}: {state[kind]['reason']}"
+    return f"{pod.get('phase') or 'unknown'}, not ready"
+
+
+def _metrics(evidence: Evidence) -> t.Iterator[Measured]:
+    for node in evidence.nodes_without_metrics():
+        host = evidence.host_of_node(node)
+        yield Measured("node_metrics", "kubelet", (f"node {node} is Ready and has no recent metrics",), (host,))
+    if evidence.nodes_without_metrics():
+        # Their pods have none either.
+        return
+    pods = list(
+        dict.fromkeys(
+            name
+            for entry in evidence.api("metrics", "servers", default=[])
+            for name in get(entry, "pods", "missing", default=[])
+        )
+    )
+    if pods:
+        more = f" and {len(pods) - 3} more" if len(pods) > 3 else ""
+        yield Measured("pod_metrics", "kubelet", (f"no recent metrics of {', '.join(pods[:3])}{more}",))
+
+
+def _others(evidence: Evidence) -> t.Iterator[Measured]:
+    shared = evidence.api("authentication", "shared", default=[])
+    if shared:
+        yield Measured(
+            "authentication", "api_server", (f"CAs of clients that are CAs of front proxies, too: {'; '.join(shared)}",)
+        )

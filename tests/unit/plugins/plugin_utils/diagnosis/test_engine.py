@@ -1,0 +1,122 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Roots, consequences, what no row explains, and the verdict."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import catalogue, engine, evidence
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Observation, Repair, Row
+
+REPAIR = Repair("advice", "do this")
+
+
+def document(**parts):
+    api = {
+        "url": "https://192.0.2.11:6443",
+        "message": "",
+        "apiservices": {"apiservices": [{"name": "v1beta1.metrics.k8s.io", "exists": True}], "servers": []},
+        **parts.pop("api", {}),
+    }
+    return {"schema": evidence.SCHEMA, "schema_version": 1, "hosts": {}, "api": api, **parts}
+
+
+def failing(message="503"):
+    server = {"server": "https://192.0.2.11:6443", "name": "v1beta1.metrics.k8s.io", "ok": False, "message": message}
+    return {"apiservices": {"apiservices": [{"name": "v1beta1.metrics.k8s.io", "exists": True}], "servers": [server]}}
+
+
+def row(identifier, *observations, **options):
+    options = {"layer": "service", "symptom": "s", "cause": "c", "repair": REPAIR, "avoid": "a", **options}
+    return Row(id=identifier, title=f"title of {identifier}", rule=lambda _evidence: observations, **options)
+
+
+SEEN = Observation(("seen",))
+
+
+def ids(found, *, root):
+    return [entry["id"] for entry in found["findings"] if entry["root"] is root]
+
+
+def test_a_healthy_cluster_has_no_finding():
+    found = engine.diagnose(document(), rows=[row("NET-04")])
+    assert (found["verdict"], found["exit_status"], found["findings"]) == ("well", 0, [])
+
+
+def test_what_a_root_explains_is_its_consequence():
+    rows = [row("AGG-12", SEEN), row("POD-03", SEEN, explains=("AGG-12",)), row("NET-04", SEEN, explains=("POD-03",))]
+    found = engine.diagnose(document(), rows=rows)
+    assert ids(found, root=True) == ["NET-04"]
+    assert ids(found, root=False) == ["POD-03", "AGG-12"]
+    assert found["findings"][1]["caused_by"] == ["NET-04"]
+    assert found["findings"][0]["causes"] == ["POD-03"]
+
+
+def test_two_faults_are_two_roots():
+    found = engine.diagnose(document(), rows=[row("AGG-05", SEEN), row("KUB-04", SEEN)])
+    assert ids(found, root=True) == ["AGG-05", "KUB-04"]
+    assert found["headline"].startswith("AGG-05 and 1 more: title of AGG-05")
+
+
+def test_what_no_row_covers_is_not_in_the_catalogue():
+    found = engine.diagnose(document(api=failing("418")), rows=[row("KUB-04", SEEN, covers=("node_metrics",))])
+    assert [entry["symptom"] for entry in found["unexplained"]] == ["request"]
+    assert "418" in found["unexplained"][0]["evidence"][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "explained"),
+    [
+        ({"covers": ("request",)}, True),
+        ({"covers": ("node_metrics",)}, False),
+        ({"covers_everywhere": ("request",)}, True),
+    ],
+)
+def test_a_row_covers_symptoms(options, explained):
+    found = engine.diagnose(document(api=failing()), rows=[row("NET-01", SEEN, **options)])
+    assert (found["unexplained"] == []) is explained
+
+
+def test_a_row_covers_symptoms_on_its_own_hosts_only():
+    elsewhere = row("NET-01", Observation(("seen",), ("cp2",)), covers=("request",))
+    assert engine.diagnose(document(api=failing()), rows=[elsewhere])["unexplained"]
+
+
+def test_a_host_that_was_not_reached_decides_the_status():
+    hosts = {"w1": {"node": None, "control_plane": False, "reachable": False, "message": "timed out"}}
+    found = engine.diagnose(document(hosts=hosts), rows=[])
+    assert (found["verdict"], found["exit_status"]) == ("well", 4)
+    assert found["headline"].endswith("Not examined: w1.")
+
+
+def test_without_the_api_the_rest_is_unknown():
+    hosts = {
+        "cp1": {"control_plane": True, "reachable": True, "host": {"components": {"kube-apiserver": {"running": True}}}}
+    }
+    found = engine.diagnose({"schema": evidence.SCHEMA, "schema_version": 1, "hosts": hosts, "api": None}, rows=[])
+    assert (found["verdict"], found["exit_status"]) == ("unknown", 2)
+
+
+@pytest.mark.parametrize("given", [{}, {"schema": "other"}, {"schema": evidence.SCHEMA, "schema_version": 2}])
+def test_what_is_no_evidence_is_refused_in_one_sentence(given):
+    with pytest.raises(evidence.EvidenceError, match="evidence"):
+        engine.diagnose(given)
+
+
+def test_parts_that_are_missing_are_no_fault_of_the_rules():
+    """Any part of a document may be absent: another version, a probe that failed, a user with few rights."""
+    for part in (None, {}, {"message": ""}, {"message": "refused"}, {"objects": None, "state": {}, "metrics": None}):
+        for hosts in ({}, {"cp1": {}}, {"cp1": {"control_plane": True, "reachable": True, "host": None}}):
+            engine.diagnose({"schema": evidence.SCHEMA, "schema_version": 1, "hosts": hosts, "api": part})
+
+
+def test_ids_are_unique():
+    identifiers = [entry.id for entry in catalogue.ROWS]
+    assert len(set(identifiers)) == len(identifiers)
+
+
+def test_what_a_row_explains_exists():
+    known = {entry.id for entry in catalogue.ROWS}
+    assert {other for entry in catalogue.ROWS for other in entry.explains} <= known
