@@ -41,6 +41,7 @@ PATTERNS = (
     "bench/**/*.py",
     "changelogs/fragments/*.yml",
     "docs/*.md",
+    "docs/findings/*.md",
     "inventory/**/*.yml",
     "lab/**/*.md",
     "lab/**/*.yml",

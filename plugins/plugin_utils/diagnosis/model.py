@@ -12,7 +12,7 @@ import typing as t
 if t.TYPE_CHECKING:
     from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence
 
-DOCUMENTATION = "https://github.com/kubemetrics/aggregation/blob/main/docs/findings/"
+DOCUMENTATION = "https://github.com/kubemetrics/kubemetrics.aggregation/blob/main/docs/findings/"
 
 #: The hops of a request, in order, and what is beside them.
 Layer = t.Literal["client", "registration", "api_server", "service", "server", "kubelet", "consequence"]
