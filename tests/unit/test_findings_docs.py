@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ids, rules, faults of the lab and pages of docs/findings hold together."""
+
+from __future__ import annotations
+
+import findings_docs as docs
+import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import catalogue
+
+FAULTS = docs.ROOT / "lab" / "faults"
+ROWS = {row.id: row for row in catalogue.ROWS}
+PAGES = docs.pages()
+
+
+def faults():
+    """Folders of faults by their name; some are called after a row, others are faults of no row."""
+    return [path.name for path in FAULTS.iterdir() if (path / "fault.yml").is_file()] if FAULTS.is_dir() else []
+
+
+def test_there_are_45_ids():
+    assert len(docs.IDS) == 45
+
+
+def test_rows_are_those_of_the_failure_catalogue():
+    assert set(ROWS) <= set(docs.IDS)
+
+
+def test_pages_are_those_of_the_failure_catalogue():
+    assert set(PAGES) <= set(docs.IDS)
+
+
+def test_the_index_is_made_of_the_pages():
+    written = (docs.PAGES / "README.md").read_text(encoding="utf-8")
+    assert written == docs.rendered(), "run: python tests/unit/findings_docs.py"
+
+
+@pytest.mark.parametrize("identifier", PAGES)
+def test_a_page_has_the_title_of_its_row(identifier):
+    assert docs.title(identifier)
+    if identifier in ROWS:
+        assert docs.title(identifier) == ROWS[identifier].title
+
+
+@pytest.mark.parametrize("identifier", PAGES)
+def test_a_page_has_its_sections(identifier):
+    found = docs.sections(identifier)
+    assert tuple(found) == docs.SECTIONS
+    assert all(found.values())
+
+
+@pytest.mark.parametrize("identifier", PAGES)
+def test_a_page_is_found_by_its_messages(identifier):
+    assert docs.messages(identifier)
+
+
+@pytest.mark.parametrize("identifier", PAGES)
+def test_a_page_shows_where_on_the_path_it_is(identifier):
+    picture = docs.first_block(docs.sections(identifier)["What is going on"])
+    positions = [picture[0].find(hop) for hop in docs.HOPS]
+    assert -1 not in positions
+    assert positions == sorted(positions)
+    assert "✗" in picture[0]
+    assert len(picture) > 1
+
+
+@pytest.mark.parametrize("identifier", [identifier for identifier in PAGES if identifier in ROWS])
+def test_a_page_names_the_playbook_where_it_repairs(identifier):
+    repaired = f"kubemetrics.aggregation.repair -e repair={identifier}" in docs.sections(identifier)["Repair"]
+    assert repaired is (ROWS[identifier].repair.kind != "advice")
