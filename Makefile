@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down lab-up lab-down setup-2.18 site test test-unit test-versions lint build bench bench-hosts soak
+.PHONY: help setup demo demo-down lab-up lab-down setup-2.18 site test test-unit test-versions test-faults fault fault-heal lint build bench bench-hosts soak
 
 PYTHON ?= python3
 LAB_NAME ?= kubemetrics
@@ -45,6 +45,15 @@ lab-down: setup ## Remove the lab cluster; the cache of binaries and images stay
 
 site: setup ## Run playbooks/site.yml against the lab
 	@. .ci/env && ansible-playbook -i "$(STATE)/inventory.yml" playbooks/site.yml
+
+fault: setup ## Break the demo in one way that doctor names: make fault ID=KUB-04 (without ID: the list)
+	@. .ci/env && $(if $(ID),ansible-playbook -i "$(STATE)/inventory.yml" lab/fault.yml -e fault=$(ID) $(if $(ON),-e fault_on=$(ON)),lab/faults/run.py --list)
+
+fault-heal: setup ## Undo it: make fault-heal ID=KUB-04
+	@. .ci/env && ansible-playbook -i "$(STATE)/inventory.yml" lab/fault.yml -e fault=$(ID) -e fault_state=heal
+
+test-faults: setup ## Each fault in the lab: its symptom, doctor, repair (FAULTS="KUB-04 NET-04", FAULT_FLAGS=--keep-going)
+	@. .ci/env && lab/faults/run.py --inventory "$(STATE)/inventory.yml" $(FAULT_FLAGS) $(FAULTS)
 
 test: ## All tests, each stage with its duration
 	@.ci/test

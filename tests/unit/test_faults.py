@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Faults of the lab: their files, and what the runner makes of a diagnosis. Nothing is injected here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = importlib.util.spec_from_file_location("lab_faults", ROOT / "lab/faults/run.py")
+runner = importlib.util.module_from_spec(SPEC)
+sys.modules["lab_faults"] = runner
+SPEC.loader.exec_module(runner)
+
+LAB = """
+all:
+  vars: {ansible_ssh_private_key_file: key, ansible_ssh_common_args: -o A=b, lab_cluster: {layout: kubeadm}}
+  hosts:
+    cp1: {ansible_host: 10.0.0.1, lab_container: x-cp1}
+    cp2: {ansible_host: 10.0.0.2, lab_container: x-cp2}
+    w1: {ansible_host: 10.0.0.3, lab_container: x-w1}
+  children:
+    kube_control_plane: {hosts: {cp1: {}, cp2: {}}}
+"""
+
+
+@pytest.fixture
+def lab(tmp_path):
+    path = tmp_path / "inventory.yml"
+    path.write_text(LAB)
+    (tmp_path / "kubectl-path").write_text("/bin/kubectl\n")
+    return path
+
+
+@pytest.mark.parametrize("name", runner.names())
+class TestFiles:
+    def test_fault_is_whole(self, name):
+        fault = runner.load(name)
+        assert fault.title and not fault.title.endswith(".")
+        if fault.kind != "healthy":
+            assert set(fault.symptom) - {"on", "seconds"} == {"command", "expect"}
+            re.compile(fault.symptom["expect"])
+        assert fault.needs["layouts"] and set(fault.needs["layouts"]) <= {"kubeadm", "kubespray", "systemd"}
+        assert bool(fault.layer) == (fault.kind == "unlisted")
+
+    def test_tasks_are_lists_of_named_tasks(self, name):
+        folder = runner.FOLDER / name
+        assert (folder / "inject.yml").exists() and (folder / "heal.yml").exists()
+        for path in folder.glob("*.yml"):
+            if path.name != "fault.yml":
+                tasks = yaml.safe_load(path.read_text(encoding="utf-8"))
+                assert all(task["name"] for task in tasks)
+
+
+def test_ids_are_those_of_the_catalogue():
+    listed = [name for name in runner.names() if "/" not in name]
+    assert listed == [name for name in listed if re.fullmatch(r"(AGG|NET|POD|KUB|CON|LIF)-\d\d", name)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hosts"),
+    [
+        ("w1", ["w1"]),
+        ("kube_control_plane", ["cp1", "cp2"]),
+        ("kube_control_plane[0]", ["cp1"]),
+        ("w1, cp2", ["cp2", "w1"]),
+        ("all", ["cp1", "cp2", "w1"]),
+    ],
+)
+def test_hosts_of_a_pattern(lab, pattern, hosts):
+    assert runner.Lab(lab).resolve(pattern) == hosts
+
+
+def test_unknown_host_is_one_sentence(lab):
+    with pytest.raises(runner.Failed, match=r"This lab has no host w7; it has cp1, cp2, w1\."):
+        runner.Lab(lab).resolve("w7")
+
+
+def plan(lab, **given):
+    given = {"name": "KUB-04", "state": "inject", "on": "w1", **given}
+    return runner.plan(str(lab), given["name"], given["state"], given["on"])
+
+
+def test_plan_names_hosts_and_tasks(lab, monkeypatch):
+    monkeypatch.setitem(runner.NEEDS, "workers", 1)
+    monkeypatch.setattr(runner.Lab, "lacks", lambda self, fault: "")
+    found = plan(lab)
+    assert (found["error"], found["hosts"], found["layout"]) == ("", ["w1"], "kubeadm")
+    assert found["tasks"].endswith("lab/faults/KUB-04/inject.yml")
+
+
+def test_what_is_injected_is_healed_where_it_was_injected(lab, monkeypatch):
+    monkeypatch.setattr(runner.Lab, "lacks", lambda self, fault: "")
+    marker = Path(plan(lab)["marker"])
+    marker.parent.mkdir()
+    marker.write_text(json.dumps({"hosts": ["cp2"]}))
+    assert plan(lab)["error"] == "KUB-04 is injected already; heal it first (-e fault_state=heal)."
+    assert plan(lab, state="heal", on="")["hosts"] == ["cp2"]
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"name": "KUB-99"}, r"There is no fault KUB-99 in lab/faults: name one of .*KUB-04"),
+        ({"name": ""}, r"There is no fault \(none named\)"),
+        ({"state": "mend"}, r"fault_state=mend is unknown"),
+        ({"state": "heal"}, r"KUB-04 is not injected in this lab"),
+    ],
+)
+def test_wrong_requests_are_one_sentence(lab, monkeypatch, given, error):
+    monkeypatch.setattr(runner.Lab, "lacks", lambda self, fault: "")
+    assert re.match(error, plan(lab, **given)["error"])
+
+
+def test_missing_lab_and_foreign_inventory_are_one_sentence(tmp_path):
+    assert "make demo" in runner.plan(str(tmp_path / "none.yml"), "KUB-04", "inject", "")["error"]
+    foreign = tmp_path / "hosts.yml"
+    foreign.write_text(LAB.replace("lab_container", "container"))
+    assert "is no inventory of a lab" in runner.plan(str(foreign), "KUB-04", "inject", "")["error"]
+
+
+@pytest.mark.parametrize(
+    ("needs", "lacking"),
+    [
+        ({}, ""),
+        ({"workers": 2}, "LAB_WORKERS=2"),
+        ({"control_planes": 3}, "LAB_CONTROL_PLANES=3"),
+        ({"layouts": ["systemd"]}, "LAB_LAYOUT=systemd"),
+        ({"variants": ["no-proxy"]}, "LAB_VARIANTS=no-proxy"),
+    ],
+)
+def test_what_a_lab_lacks(lab, needs, lacking):
+    fault = runner.load("KUB-04")
+    fault.needs = {**runner.NEEDS, **needs}
+    assert runner.Lab(lab).lacks(fault) == lacking
+
+
+def diagnosis(*findings, unexplained=()):
+    return {
+        "findings": [{"id": name, "root": root, "hosts": hosts or ["w1"]} for name, root, *hosts in findings],
+        "unexplained": [{"layer": layer} for layer in unexplained],
+    }
+
+
+class TestJudge:
+    def test_exactly_the_root(self):
+        assert runner.judge(diagnosis(("KUB-04", True)), ["KUB-04"]) == []
+
+    def test_two_roots(self):
+        found = diagnosis(("KUB-04", True), ("NET-04", True))
+        assert runner.judge(found, ["NET-04", "KUB-04"]) == []
+        assert runner.judge(found, ["KUB-04"]) == ["roots ['KUB-04', 'NET-04'] instead of ['KUB-04']"]
+
+    def test_nothing_found(self):
+        assert runner.judge(diagnosis(), []) == []
+        assert runner.judge(diagnosis(), ["KUB-04"]) == ["roots none instead of ['KUB-04']"]
+
+    def test_consequences_have_to_be_named(self):
+        found = diagnosis(("NET-04", True), ("POD-03", False))
+        assert runner.judge(found, ["NET-04"], ["POD-03", "AGG-12"]) == []
+        assert runner.judge(found, ["NET-04"]) == ["consequences ['POD-03'] that the fault does not name"]
+
+    def test_the_host_has_to_be_the_right_one(self):
+        found = diagnosis(("AGG-05", True, "cp1"))
+        assert runner.judge(found, ["AGG-05"], hosts=["cp1"]) == []
+        assert runner.judge(found, ["AGG-05"], hosts=["cp2"]) == ["AGG-05 on ['cp1'] instead of ['cp2']"]
+
+    def test_unexplained_symptoms_only_where_they_are_expected(self):
+        found = diagnosis(unexplained=["kubelet"])
+        assert runner.judge(found, [], layer="kubelet") == []
+        assert runner.judge(found, []) == ["unexplained layers ['kubelet'] instead of none"]
+        assert runner.judge(diagnosis(), [], layer="kubelet") == ["unexplained layers none instead of ['kubelet']"]
+
+
+def test_table_and_verdict():
+    good = runner.Result("KUB-04", injected=3.21, symptom=31, doctor=12, roots=["KUB-04"], mended=45, how="repair")
+    bad = runner.Result("NET-04", wrong=["roots none instead of ['NET-04']"])
+    lines = runner.table([good, bad]).splitlines()
+    assert " ".join(lines[1].split()) == "KUB-04 3.2 s 31.0 s 12.0 s KUB-04 - repair 45.0 s ok"
+    assert lines[2].endswith("roots none instead of ['NET-04']")
+
+
+@pytest.mark.parametrize(
+    ("flags", "jobs"),
+    [
+        (["KUB-04"], [(["KUB-04"], [])]),
+        (["--pair", "KUB-04+KUB-04"], [(["KUB-04", "KUB-04"], [])]),
+        (["--pair", "KUB-04/KUB-04"], [(["KUB-04"], ["KUB-04"])]),
+    ],
+)
+def test_jobs(lab, monkeypatch, flags, jobs):
+    monkeypatch.setattr(runner.Lab, "lacks", lambda self, fault: "")
+    found, lacking = runner.jobs_of(runner.arguments(flags), runner.Lab(lab))
+    assert [([f.id for f in shown], [f.id for f in hidden]) for shown, hidden in found] == jobs
+    assert lacking == []
