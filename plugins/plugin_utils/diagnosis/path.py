@@ -28,7 +28,8 @@ Mapping = t.Mapping[str, t.Any]
 def hops(evidence: Evidence, found: t.Sequence[Finding], measured: t.Sequence[Measured]) -> list[Hop]:
     """Client, each API server, Service, each pod of the metrics server, each kubelet; state ok, broken or unknown."""
     places = _Places(evidence, found)
-    kubelets = [_hop("kubelet", name, places.at("kubelet", name), _kubelet(evidence, name)) for name in places.kubelets]
+    states = _kubelets(evidence, places.kubelets)
+    kubelets = [_hop("kubelet", name, places.at("kubelet", name), states[name]) for name in places.kubelets]
     pods = [_hop("server", _pod_name(pod), places.at("server", _pod_name(pod)), _pod(pod)) for pod in places.pods] or [
         _hop("server", NAMELESS, places.at("server", NAMELESS), _no_pod(evidence))
     ]

@@ -16,8 +16,12 @@ FORMS = ("terminal", "json", "markdown", "html")
 Mapping = t.Mapping[str, t.Any]
 
 
-def render(diagnosis: Mapping, form: str = "terminal", *, colour: bool = False) -> str:
-    """The report in that form, without a line break at its end. Only the form terminal has colours."""
+def render(diagnosis: Mapping, form: str = "terminal", *, colour: bool = False, inventory: str = "") -> str:
+    """The report in that form, without a line break at its end.
+
+    colour and inventory (what to give to -i in the commands that it proposes) concern the form terminal only: the
+    others are saved and shown elsewhere.
+    """
     if form == "json":
         return json.dumps(diagnosis, indent=2, ensure_ascii=False, default=str)
     if form == "markdown":
@@ -25,5 +29,5 @@ def render(diagnosis: Mapping, form: str = "terminal", *, colour: bool = False) 
     if form == "html":
         return html.render(diagnosis)
     if form == "terminal":
-        return terminal.render(diagnosis, colour=colour)
+        return terminal.render(diagnosis, colour=colour, inventory=inventory)
     raise ValueError(f"There is no form {form!r} of a report: it is one of {', '.join(FORMS)}.")
