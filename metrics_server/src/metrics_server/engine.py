@@ -87,7 +87,7 @@ class Engine:
         self._telemetry = telemetry
         self._index = ClusterIndex()
         lifetime = config.point_lifetime or max(60.0, 4 * config.metric_resolution)
-        self._store = Store(self._index.pod, lifetime=lifetime)
+        self._store = Store(self._index.pod, lifetime=lifetime, min_window=min(2.0, config.metric_resolution / 8))
         self._kubelets = _kubelet_client(config, client)
         self._source = KubeletSource(
             self._kubelets,
@@ -99,18 +99,27 @@ class Engine:
         node_query = {"labelSelector": config.node_selector} if config.node_selector else {}
         self._node_watch = Watcher(client, "nodes", NodeSink(self._index), query=node_query)
         # A pod that succeeded or failed has no containers to measure; one that is pending none that run.
-        self._pod_watch = Watcher(client, "pods", PodSink(self._index), query={"fieldSelector": "status.phase=Running"})
+        self._pod_watch = Watcher(
+            client,
+            "pods",
+            PodSink(self._index),
+            query={"fieldSelector": "status.phase=Running"},
+            listed=self._pods_listed,
+        )
         self._scheduler: Scheduler | None = None
         self._tasks: list[asyncio.Task[None]] = []
         #: Nodes that were scraped at least once, with the number of failures in a row.
         self._attempts: dict[str, int] = {}
         self._logged: dict[str, tuple[Reason, float]] = {}
-        #: By node: how many scrapes in a row had a working set of 0, and when that was logged.
+        #: By node: how many scrapes in a row had containers without usage, and when that was logged.
         self._zeros: dict[str, tuple[int, float]] = {}
+        #: By node: when a change of its clock was logged.
+        self._clocks_logged: dict[str, float] = {}
         self._synced_at: float | None = None
         self._ready = False
         self._failure: str | None = None
         self._index.on_node(self._node_changed)
+        self._index.on_pod_gone(self._store.drop_pod)
         telemetry.add_gauges(self._collect)
 
     @property
@@ -200,6 +209,12 @@ class Engine:
             self._failure = f"an internal task has ended: {task.get_name()}"
             log.error("the task '%s' has ended; the server must be restarted", task.get_name(), exc_info=error)
 
+    def _pods_listed(self) -> None:
+        if self._synced_at is not None:
+            # What a new list brought is there to stay, like the first one (see `_settle`).
+            gc.collect(1)
+            gc.freeze()
+
     async def _settle(self) -> None:
         """Wait for the initial lists, then take what is there for good out of the garbage collector's rounds."""
         while not self._index.synced:
@@ -222,6 +237,7 @@ class Engine:
             self._attempts.pop(name, None)
             self._logged.pop(name, None)
             self._zeros.pop(name, None)
+            self._clocks_logged.pop(name, None)
         elif self._scheduler is not None:
             self._scheduler.add(name)
             if self._attempts.get(name) and node.ready:
@@ -246,6 +262,8 @@ class Engine:
             self._source.forget(name)
             return Outcome.FAILED
         self._telemetry.success(name, time.monotonic() - started)
+        if batch.stepped:
+            self._clock_changed(name)
         if self._attempts.get(name) and name in self._logged:
             log.info("node %s can be scraped again", name)
             del self._logged[name]
@@ -253,13 +271,24 @@ class Engine:
         if batch.bad:
             self._telemetry.bad(batch.bad)
         if batch.zeros:
-            self._telemetry.bad({"zero_memory": batch.zeros})
+            counts = {"zero_cpu": batch.zero_cpu, "zero_memory": batch.zeros - batch.zero_cpu}
+            self._telemetry.bad({reason: count for reason, count in counts.items() if count})
         if batch.zeros or self._zeros:
             self._log_zeros(name, batch)
         return Outcome.READY if self._store.commit(name, batch) else Outcome.WARMING
 
+    def _clock_changed(self, name: str) -> None:
+        self._telemetry.clock_changes.inc()
+        now = time.monotonic()
+        if now - self._clocks_logged.get(name, float("-inf")) >= _LOG_INTERVAL:
+            self._clocks_logged[name] = now
+            log.warning(
+                "the clock of node %s was set: its rates begin anew; if this repeats, check its time synchronization",
+                name,
+            )
+
     def _log_zeros(self, name: str, batch: Batch) -> None:
-        """Say that a node reports a working set of 0 for containers, whose pods are not served then.
+        """Say that a node reports no usage for containers, whose pods are not served then.
 
         Once may be a process that has just ended; twice in a row is a runtime or a kernel that does not know better.
         """
@@ -271,9 +300,9 @@ class Engine:
         if times > 0 and now - logged >= _LOG_INTERVAL:
             logged = now
             log.warning(
-                "node %s reports a working set of 0 bytes for %d of %d containers: running ones have no usage and their"
-                " pods no metrics; check the container runtime (known of cri-dockerd, and of idle containers with"
-                " cgroup v1)",
+                "node %s reports a working set or CPU counter of 0 for %d of %d containers: running ones have no usage"
+                " and their pods no metrics; check the container runtime (known of cri-dockerd, and of idle containers"
+                " with cgroup v1)",
                 name,
                 batch.zeros,
                 batch.layout.size,

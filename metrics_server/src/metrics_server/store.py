@@ -5,9 +5,11 @@ Points are kept in columns, one array a value and node: taking in a scrape of an
 comparisons and an exchange of references. Everything that the API needs is computed when it is asked for and kept
 until the next scrape.
 
-A working set of 0 is no usage: kubelets report it just after a process has ended, and some runtimes for every
-container. A pod with such a container, if that runs, has no reading but the last whole one; nobody shall scale it in
-for it.
+A working set of 0 is no usage, and a counter of 0 neither: kubelets report them just after a process has ended, and
+some runtimes for every container. A pod with such a container, if that runs, has no reading but the last whole one;
+nobody shall scale it in for it. (A counter that does not grow is a usage: none.)
+
+A rate never reaches across a change of the node's clock, nor from a pod to another one of the same name.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import operator
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -34,6 +36,10 @@ _START_JITTER = 1.0
 #: A sample older than the one that we have is out of order; one that is older by more than this means that the clock
 #: was set back.
 _CLOCK_STEP = 30_000
+#: In `previous_times`: the container's point is not to be the earlier one of a rate. 0 says only that there is none.
+_UNUSABLE = -1
+#: So long after a node's clock was set (in seconds) the start of a container may still be by the old clock.
+_OLD_STARTS = 2 * _FRESH_MAX / 1000
 
 Locate = Callable[[str, str], PodEntry | None]
 
@@ -47,7 +53,7 @@ class PointCounts:
 
 
 class _Node:
-    """What is known of one node. `previous_times` holds 0 for a container that has only one point."""
+    """What is known of one node. `previous_times` holds no positive number for a container that has only one point."""
 
     __slots__ = (
         "cpu",
@@ -60,12 +66,16 @@ class _Node:
         "oldest_sample",
         "point",
         "previous_cpu",
+        "point_usable",
         "previous_point",
         "previous_times",
+        "rates",
         "received",
         "retained",
         "starts",
+        "starts_usable_from",
         "times",
+        "unusable",
     )
 
     def __init__(self) -> None:
@@ -75,6 +85,13 @@ class _Node:
         self.memory, self.starts = array("d"), array("d")
         self.point: NodePoint | None = None
         self.previous_point: tuple[int, float] | None = None
+        #: Whether `point` may be the earlier one of a rate, and whether there are containers of which it may not.
+        self.point_usable = True
+        self.unusable = False
+        #: From when on, by our own clock, the start of a container may stand in for its earlier point.
+        self.starts_usable_from = float("-inf")
+        #: How many containers have two points.
+        self.rates = 0
         #: When something new last came, by our own clock.
         self.received = float("-inf")
         #: Times of the containers' oldest and newest sample, and of the newest of all, by the node's clock.
@@ -92,11 +109,17 @@ class Store:
     its node, and a pod is shown only when all of its running containers have points.
     """
 
-    def __init__(self, locate: Locate, *, lifetime: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """`lifetime` is how many seconds the last points of a node outlive failing scrapes."""
+    def __init__(
+        self, locate: Locate, *, lifetime: float, min_window: float = 2.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`lifetime` is how many seconds the last points of a node outlive failing scrapes.
+
+        Samples nearer to each other than `min_window` make no rate: what is measured would be the moment of measuring.
+        """
         self._locate = locate
         self._lifetime = lifetime
         self._lifetime_ms = int(lifetime * 1000)
+        self._min_window_ms = int(min_window * 1000)
         self._clock = clock
         self._nodes: dict[str, _Node] = {}
 
@@ -111,8 +134,10 @@ class Store:
         """Take in a scrape. Return whether the node has a reading of itself now (if it was reported at all)."""
         known = self._nodes.get(node)
         now = self._clock()
-        if known is None or now - known.received > self._lifetime:
+        if known is None or batch.stepped or now - known.received > self._lifetime:
             known = self._nodes[node] = _Node()
+        if batch.stepped:
+            known.starts_usable_from = now + _OLD_STARTS
         if known.retained:
             self._expire_retained(known, now)
         advanced = self._commit_node(known, batch.node)
@@ -120,7 +145,29 @@ class Store:
             advanced = True
         if advanced:
             known.received = now
-        return known.previous_point is not None or (batch.node is None and any(known.previous_times))
+        if batch.stepped:
+            # Nobody knows by which clock these samples have their times: they only tell which samples are newer.
+            known.point_usable = False
+            self._make_unusable(known, range(batch.layout.size))
+        return known.previous_point is not None or (batch.node is None and known.rates > 0)
+
+    def drop_pod(self, pod: PodEntry) -> None:
+        """Forget a pod that is gone: another one of its name may be on the same node a moment later."""
+        known = self._nodes.get(pod.node_name)
+        if known is None:
+            return
+        key = (pod.namespace, pod.name)
+        known.retained.pop(key, None)
+        number = known.layout.pods.get(key)
+        if number is not None:
+            self._make_unusable(known, known.layout.slots[number])
+
+    def _make_unusable(self, known: _Node, slots: Iterable[int]) -> None:
+        for slot in slots:
+            known.rates -= known.previous_times[slot] > 0
+            known.previous_times[slot] = _UNUSABLE
+            known.unusable = True
+        known.fragments = None
 
     def drop_node(self, node: str) -> None:
         """Forget a node and everything on it."""
@@ -130,9 +177,13 @@ class Store:
         old = known.point
         if new is None:
             return False
-        if old is not None:
+        if old is not None and not known.point_usable:
+            if new.time == old.time:
+                return False
+            known.point_usable = True
+        elif old is not None:
             age = new.time - old.time
-            if age == 0 or -_CLOCK_STEP < age < 0:
+            if -_CLOCK_STEP < age < self._min_window_ms:
                 return False
             same_run = age > 0 and new.cpu >= old.cpu and age <= self._lifetime_ms
             known.previous_point = (old.time, old.cpu) if same_run else None
@@ -150,19 +201,24 @@ class Store:
                 if batch.memory != known.memory:
                     known.memory, known.fragments = batch.memory, None
                 return False
-            all_newer = batch.oldest > known.newest_sample or all(map(operator.gt, batch.times, known.times))
+            all_newer = batch.oldest - known.newest_sample >= self._min_window_ms or all(
+                map(self._min_window_ms.__le__, map(operator.sub, batch.times, known.times))
+            )
             if (
                 all_newer
+                and not known.unusable
+                and not batch.zero_cpu
                 and batch.newest - known.oldest_sample <= self._lifetime_ms
                 and not any(map(operator.lt, batch.cpu, known.cpu))
             ):
                 known.previous_times, known.previous_cpu = known.times, known.cpu
                 known.times, known.cpu, known.memory = batch.times, batch.cpu, batch.memory
+                known.rates = batch.layout.size
                 self._sampled(known, batch.oldest, batch.newest)
                 return True
-        return self._merge(known, batch)
+        return self._merge(known, batch, now)
 
-    def _merge(self, known: _Node, batch: Batch) -> bool:
+    def _merge(self, known: _Node, batch: Batch, now: float) -> bool:
         """Take in a scrape container by container: some came, went, restarted, or have no new sample."""
         old_layout = known.layout
         same_slots = batch.layout.pods is old_layout.pods and batch.layout.slots is old_layout.slots
@@ -172,21 +228,27 @@ class Store:
         starts = batch.starts[:]
         previous_times, previous_cpu = array("q", bytes(8 * size)), array("d", bytes(8 * size))
         advanced = False
+        young = now >= known.starts_usable_from
         for key, number in batch.layout.pods.items():
             names = batch.layout.names[number]
             for name, slot in zip(names, batch.layout.slots[number], strict=True):
                 old = slot if old_slots is None else old_slots(key, name)
                 if old < 0:
                     advanced = True
-                    self._first_point(slot, times, starts, previous_times)
+                    if not cpu[slot]:
+                        previous_times[slot] = _UNUSABLE
+                    elif young:
+                        self._first_point(slot, times, starts, previous_times)
                     retained = known.retained.get(key)
                     if retained is not None and starts[slot] * 1e9 > retained[1].timestamp_ns:
                         del known.retained[key]
                     continue
                 age = times[slot] - known.times[old]
-                if age == 0 or -_CLOCK_STEP < age < 0:
+                usable = known.previous_times[old] != _UNUSABLE
+                # A counter of 0 is no sample: the point before it is still the last one.
+                if not cpu[slot] or age == 0 or (usable and -_CLOCK_STEP < age < self._min_window_ms):
                     times[slot], cpu[slot], starts[slot] = known.times[old], known.cpu[old], known.starts[old]
-                    if age < 0:
+                    if age < 0 and memory[slot]:
                         memory[slot] = known.memory[old]
                     previous_times[slot], previous_cpu[slot] = known.previous_times[old], known.previous_cpu[old]
                     continue
@@ -195,9 +257,9 @@ class Store:
                 newer = (known.starts[old] > 0 and starts[slot] > known.starts[old] + _START_JITTER) or (
                     starts[slot] * 1000 >= known.times[old]
                 )
-                if fell or newer or age < 0 or age > self._lifetime_ms:
+                if fell or newer or not usable or age < 0 or age > self._lifetime_ms:
                     # A counter that fell while the start stayed did not begin at that start.
-                    if newer or not fell:
+                    if young and (newer or (usable and not fell)):
                         self._first_point(slot, times, starts, previous_times)
                     # What was read of the process before says nothing of this one.
                     if (fell or newer) and memory[slot]:
@@ -207,12 +269,18 @@ class Store:
         known.layout = batch.layout
         known.times, known.cpu, known.memory, known.starts = times, cpu, memory, starts
         known.previous_times, known.previous_cpu = previous_times, previous_cpu
-        self._sampled(known, min(times, default=0), max(times, default=0))
+        known.rates = sum(map((0).__lt__, previous_times))
+        known.unusable = min(previous_times, default=0) < 0
+        newest = max(times, default=0)
+        if known.unusable:
+            # By a clock that was ahead they would make all others look old.
+            newest = max((time for time, before in zip(times, previous_times, strict=True) if before >= 0), default=0)
+        self._sampled(known, min(times, default=0), newest)
         return advanced
 
     def _sampled(self, known: _Node, oldest: int, newest: int) -> None:
         known.oldest_sample, known.newest_sample = oldest, newest
-        known.newest = newest if known.point is None else max(newest, known.point.time)
+        known.newest = newest if known.point is None or not known.point_usable else max(newest, known.point.time)
         known.fragments = None
 
     def _first_point(self, slot: int, times: array[int], starts: array[float], previous_times: array[int]) -> None:
@@ -278,7 +346,7 @@ class Store:
     def reading_of(self, pod: PodEntry) -> Reading | None:
         """Return the reading of a pod of the index."""
         known = self._live(pod.node_name)
-        if known is None:
+        if known is None or pod.stopped:
             return None
         key = (pod.namespace, pod.name)
         number = known.layout.pods.get(key)
@@ -311,7 +379,7 @@ class Store:
     def fragment_of(self, pod: PodEntry) -> bytes | None:
         """Return the fragment of a pod of the index: for lists, which have the entry at hand already."""
         known = self._live(pod.node_name)
-        if known is None:
+        if known is None or pod.stopped:
             return None
         layout = known.layout
         key = (pod.namespace, pod.name)
@@ -337,7 +405,7 @@ class Store:
         for known in list(self._nodes.values()):
             if known.received >= deadline:
                 nodes += known.previous_point is not None
-                containers += len(known.previous_times) - known.previous_times.count(0)
+                containers += known.rates
         return PointCounts(nodes, containers)
 
     def _live(self, node: str) -> _Node | None:
@@ -368,7 +436,7 @@ class Store:
         for now, before, cpu_now, cpu_before, memory in zip(
             times, previous_times, known.cpu, known.previous_cpu, known.memory, strict=True
         ):
-            if not before or now < oldest or not memory:
+            if before <= 0 or now < oldest or not memory:
                 usages.append(None)
                 continue
             nanocores = int((int(cpu_now * 1e9) - int(cpu_before * 1e9)) / ((now - before) / 1000))
@@ -416,7 +484,7 @@ class Store:
                     return None
                 continue
             time_before, time_now = known.previous_times[slot], known.times[slot]
-            if not time_before or time_now < oldest:
+            if time_before <= 0 or time_now < oldest:
                 return None
             window = time_now - time_before
             nanocores = _nanocores(known.previous_cpu[slot], known.cpu[slot], window)

@@ -67,6 +67,9 @@ class EngineTelemetry:
             ["reason"],
             registry=registry,
         )
+        self.clock_changes = Counter(
+            "kubemetrics_node_clock_changes", "How often the clock of a node was set", registry=registry
+        )
         registry.register(_Requests(self))
 
     def success(self, node: str, seconds: float) -> None:

@@ -90,7 +90,7 @@ async def test_good(tmp_path: Path) -> None:
     kubelet = FakeKubelet(respond(body=b"metrics"), GOOD)
     async with running(tmp_path, kubelet), closing(make_client()) as client:
         for _ in range(3):
-            assert await client.get(target(kubelet), PATH) == b"metrics"
+            assert (await client.get(target(kubelet), PATH)).body == b"metrics"
         request = kubelet.requests[0]
         assert (request.method, request.path) == ("GET", PATH)
         assert request.headers["authorization"] == "Bearer secret-token"
@@ -104,8 +104,8 @@ async def test_large_answer_in_many_records(tmp_path: Path) -> None:
     body = bytes(range(256)) * 3000
     kubelet = FakeKubelet(respond(body=body), GOOD)
     async with running(tmp_path, kubelet), closing(make_client()) as client:
-        assert await client.get(target(kubelet), PATH) == body
-        assert await client.get(target(kubelet), PATH) == body
+        assert (await client.get(target(kubelet), PATH)).body == body
+        assert (await client.get(target(kubelet), PATH)).body == body
         assert client.opened == 1
 
 
@@ -117,8 +117,8 @@ async def test_chunked(tmp_path: Path) -> None:
     )
     kubelet = FakeKubelet(behaviour, GOOD)
     async with running(tmp_path, kubelet), closing(make_client()) as client:
-        assert await client.get(target(kubelet), PATH) == b"metrics"
-        assert await client.get(target(kubelet), PATH) == b"metrics"
+        assert (await client.get(target(kubelet), PATH)).body == b"metrics"
+        assert (await client.get(target(kubelet), PATH)).body == b"metrics"
         assert client.opened == 1
 
 
@@ -126,15 +126,15 @@ async def test_continue_before_the_answer(tmp_path: Path) -> None:
     behaviour = respond_raw(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     kubelet = FakeKubelet(behaviour, GOOD)
     async with running(tmp_path, kubelet), closing(make_client()) as client:
-        assert await client.get(target(kubelet), PATH) == b"ok"
+        assert (await client.get(target(kubelet), PATH)).body == b"ok"
 
 
 async def test_http_1_0(tmp_path: Path) -> None:
     kubelet = FakeKubelet(respond(body=b"old", version="1.0"), GOOD)
     async with running(tmp_path, kubelet), closing(make_client()) as client:
-        assert await client.get(target(kubelet), PATH) == b"old"
+        assert (await client.get(target(kubelet), PATH)).body == b"old"
         assert client.open_connections == 0
-        assert await client.get(target(kubelet), PATH) == b"old"
+        assert (await client.get(target(kubelet), PATH)).body == b"old"
 
 
 async def test_a_body_without_length_must_end_properly(tmp_path: Path) -> None:
@@ -161,13 +161,13 @@ async def test_a_body_without_length_must_end_properly(tmp_path: Path) -> None:
 async def test_body_until_the_end_of_the_connection(tmp_path: Path, certificate: Pair | None) -> None:
     kubelet = FakeKubelet(respond_raw(b"HTTP/1.0 200 OK\r\n\r\n", b"all of it", close=True), certificate)
     async with running(tmp_path, kubelet), closing(make_client(plain=certificate is None)) as client:
-        assert await client.get(target(kubelet), PATH) == b"all of it"
+        assert (await client.get(target(kubelet), PATH)).body == b"all of it"
 
 
 async def test_plain_http_never_carries_the_token(tmp_path: Path) -> None:
     kubelet = FakeKubelet(respond(body=b"open"))
     async with running(tmp_path, kubelet), closing(make_client(plain=True)) as client:
-        assert await client.get(target(kubelet), PATH) == b"open"
+        assert (await client.get(target(kubelet), PATH)).body == b"open"
     assert "authorization" not in kubelet.requests[0].headers
 
 
@@ -186,7 +186,7 @@ async def test_any_name_of_the_node_will_do(tmp_path: Path, certificate: Pair) -
     kubelet = FakeKubelet(respond(body=b"ok"), certificate)
     names = ("n1", "127.0.0.1", "192.0.2.7")
     async with running(tmp_path, kubelet), closing(make_client()) as client:
-        assert await client.get(target(kubelet, names=names), PATH) == b"ok"
+        assert (await client.get(target(kubelet, names=names), PATH)).body == b"ok"
 
 
 @pytest.mark.parametrize(
@@ -215,13 +215,13 @@ async def test_a_certificate_as_its_own_authority(tmp_path: Path) -> None:
     kubelet = FakeKubelet(respond(body=b"ok"), GOOD)
     tls = ClientTls(ca=Source("CA", data=GOOD.certificate), check_hostname=False)
     async with running(tmp_path, kubelet), closing(KubeletClient(tls=tls)) as client:
-        assert await client.get(target(kubelet), PATH) == b"ok"
+        assert (await client.get(target(kubelet), PATH)).body == b"ok"
 
 
 async def test_insecure_is_possible_but_only_when_asked_for(tmp_path: Path) -> None:
     kubelet = FakeKubelet(respond(body=b"ok"), Authority().issue("other", expired=True))
     async with running(tmp_path, kubelet), closing(make_client(insecure=True)) as client:
-        assert await client.get(target(kubelet), PATH) == b"ok"
+        assert (await client.get(target(kubelet), PATH)).body == b"ok"
 
 
 async def test_client_certificate(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ async def test_client_certificate(tmp_path: Path) -> None:
     async with running(tmp_path, kubelet):
         identity = CA.issue("metrics-server", client=True)
         async with closing(make_client(identity=identity, token=None)) as client:
-            assert await client.get(target(kubelet), PATH) == b"ok"
+            assert (await client.get(target(kubelet), PATH)).body == b"ok"
         assert "authorization" not in kubelet.requests[0].headers
 
 
@@ -272,12 +272,12 @@ async def test_the_authority_file_is_read_again(tmp_path: Path, monkeypatch: pyt
             await client.get(target(kubelet), PATH)
         assert caught.value.reason is Reason.UNKNOWN_AUTHORITY
         file.write_bytes(CA.pem + new.pem)
-        assert await client.get(target(kubelet), PATH) == b"ok"
+        assert (await client.get(target(kubelet), PATH)).body == b"ok"
         # A file that is being written is not taken for the new truth.
         file.write_bytes(b"")
-        assert await client.get(target(kubelet), PATH) == b"ok"
+        assert (await client.get(target(kubelet), PATH)).body == b"ok"
         file.write_bytes(b"-----BEGIN CERT")
-        assert await client.get(target(kubelet), PATH) == b"ok"
+        assert (await client.get(target(kubelet), PATH)).body == b"ok"
         # Distrust ends kept-alive connections too.
         file.write_bytes(CA.pem)
         with pytest.raises(ScrapeError):
@@ -453,7 +453,7 @@ async def test_a_second_answer_is_not_taken_for_the_next(tmp_path: Path) -> None
     kubelet = FakeKubelet(respond_raw(one + b"one" + one + b"two"), GOOD)
     async with running(tmp_path, kubelet), closing(make_client()) as client:
         for _ in range(3):
-            assert await client.get(target(kubelet), PATH) == b"one"
+            assert (await client.get(target(kubelet), PATH)).body == b"one"
         assert client.opened == 3
 
 
@@ -469,10 +469,10 @@ async def test_bytes_that_come_unasked_end_the_connection(tmp_path: Path) -> Non
 
     kubelet = FakeKubelet(behave, GOOD)
     async with running(tmp_path, kubelet), closing(make_client()) as client:
-        assert await client.get(target(kubelet), PATH) == b"one"
+        assert (await client.get(target(kubelet), PATH)).body == b"one"
         release.set()
         await until(lambda: client.open_connections == 0)
-        assert await client.get(target(kubelet), PATH) == b"one"
+        assert (await client.get(target(kubelet), PATH)).body == b"one"
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -488,10 +488,10 @@ async def test_a_kubelet_that_restarts_costs_no_scrape(tmp_path: Path) -> None:
         kubelet.drop_connections()
         # Noticed while idle ...
         await until(lambda: client.open_connections == 0)
-        assert await client.get(target(kubelet), PATH) == b"ok"
+        assert (await client.get(target(kubelet), PATH)).body == b"ok"
         # ... or only when it is used.
         kubelet.drop_connections()
-        assert await client.get(target(kubelet), PATH) == b"ok"
+        assert (await client.get(target(kubelet), PATH)).body == b"ok"
 
 
 async def test_connection_that_dies_at_its_second_request(tmp_path: Path) -> None:
@@ -504,7 +504,7 @@ async def test_connection_that_dies_at_its_second_request(tmp_path: Path) -> Non
     kubelet = FakeKubelet(behave, GOOD)
     async with running(tmp_path, kubelet), closing(make_client()) as client:
         for _ in range(3):
-            assert await client.get(target(kubelet), PATH) == b"ok"
+            assert (await client.get(target(kubelet), PATH)).body == b"ok"
         assert client.opened == 3
 
 
@@ -531,7 +531,7 @@ async def test_a_cancelled_scrape_leaves_no_answer_behind(tmp_path: Path) -> Non
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await client.get(target(kubelet), PATH) == b"answer 2"
+        assert (await client.get(target(kubelet), PATH)).body == b"answer 2"
 
 
 # Reaching it at all
@@ -589,8 +589,8 @@ async def test_names_are_resolved_and_remembered(tmp_path: Path) -> None:
     kubelet = FakeKubelet(respond(body=b"ok", close=True), GOOD)
     async with running(tmp_path, kubelet), closing(make_client(resolver=resolver)) as client:
         where = target(kubelet, hosts=("n1",))
-        assert await client.get(where, PATH) == b"ok"
-        assert await client.get(where, PATH) == b"ok"
+        assert (await client.get(where, PATH)).body == b"ok"
+        assert (await client.get(where, PATH)).body == b"ok"
     assert asked == ["n1"]
 
 
@@ -615,7 +615,7 @@ async def test_the_second_address_when_the_first_refuses(tmp_path: Path) -> None
     kubelet = FakeKubelet(respond(body=b"ok"), GOOD, host="127.0.0.2")
     async with running(tmp_path, kubelet), closing(make_client()) as client:
         where = target(kubelet, hosts=("127.0.0.1", "127.0.0.2"))
-        assert await client.get(where, PATH) == b"ok"
+        assert (await client.get(where, PATH)).body == b"ok"
 
 
 async def test_a_wrong_certificate_is_not_tried_away(tmp_path: Path) -> None:
@@ -641,7 +641,7 @@ async def test_one_hostile_node_does_not_delay_others(tmp_path: Path) -> None:
         loop = asyncio.get_running_loop()
         for _ in range(5):
             started = loop.time()
-            assert await client.get(target(good), PATH) == b"ok"
+            assert (await client.get(target(good), PATH)).body == b"ok"
             assert loop.time() - started < 0.5
         results = await asyncio.gather(*bad, return_exceptions=True)
     assert all(isinstance(result, ScrapeError) for result in results)

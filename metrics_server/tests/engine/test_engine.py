@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class Machine:
         self.started = time.time() - 1000
         self.kubelet = FakeKubelet(self.answer, certificate or CA.issue(name, dns=(name,)))
         self.memory = 1 << 20
+        #: How far its clock is ahead.
+        self.ahead = 0.0
         self.failing: Callable[[Request, Writer], object] | None = None
 
     async def answer(self, request: Request, writer: Writer) -> None:
@@ -54,7 +57,7 @@ class Machine:
             }
             await respond(body=json.dumps({"node": point, "pods": []}).encode())(request, writer)
             return
-        milliseconds = int(now * 1000)
+        milliseconds = int((now + self.ahead) * 1000)
         text = resource_text(
             [
                 Container("default", pod_name, container, ran / 10, self.memory, self.started, milliseconds)
@@ -64,7 +67,8 @@ class Machine:
             node_memory=1 << 30,
             node_time=milliseconds,
         )
-        await respond(body=text)(request, writer)
+        date = formatdate(int(now + self.ahead), usegmt=True)
+        await respond(body=text, headers=(f"Date: {date}",))(request, writer)
 
     def object(self, **metadata: Any) -> dict[str, Any]:
         return node(self.name, port=self.kubelet.port, **metadata)
@@ -146,6 +150,28 @@ async def test_from_cluster_to_readings(tmp_path: Path) -> None:
             assert "metrics_server_kubelet_connections 2.0" in metrics
 
 
+async def test_a_clock_that_is_set_makes_no_wrong_rate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    machine = Machine("n1", ("web", "app"))
+    async with FakeApi(tmp_path) as api, running(tmp_path, machine.kubelet):
+        await api.put(machine.object(), pod("default", "web", "n1", "app"))
+        async with engine_for(api, tmp_path) as run:
+            await run.ready()
+            for change in (-14.0, 40.0):
+                machine.ahead += change
+                served: list[int] = []
+                async with asyncio.timeout(8):
+                    while len(served) < 100:
+                        await asyncio.sleep(0.02)
+                        node_reading = run.engine.store.node_reading("n1")
+                        if node_reading is not None:
+                            served.append(node_reading.containers[0].cpu_nanocores)
+                # One core, as before and after.
+                assert min(served) > 0.9 * 10**9
+                assert max(served) < 1.1 * 10**9
+            assert "kubemetrics_node_clock_changes_total 2.0" in run.metrics()
+            assert "the clock of node n1 was set" in caplog.text
+
+
 async def test_a_node_without_memory_usage_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     one = Machine("n1", ("web", "app"), ("web", "side"))
     one.memory = 0
@@ -153,13 +179,13 @@ async def test_a_node_without_memory_usage_is_named(tmp_path: Path, caplog: pyte
         await api.put(one.object(), pod("default", "web", "n1", "app", "side"))
         async with engine_for(api, tmp_path) as run:
             await run.ready()
-            await until(lambda: "working set of 0 bytes for 2 of 2 containers" in caplog.text)
+            await until(lambda: "a working set or CPU counter of 0 for 2 of 2 containers" in caplog.text)
             assert run.engine.store.pod_fragment("default", "web") is None
             assert run.engine.store.node_reading("n1") is not None
             assert 'metrics_server_kubelet_bad_lines_total{reason="zero_memory"}' in run.metrics()
             one.memory = 1 << 20
             await until(lambda: run.engine.store.pod_fragment("default", "web") is not None)
-    assert caplog.text.count("working set of 0 bytes") == 1
+    assert caplog.text.count("a working set or CPU counter of 0") == 1
 
 
 async def test_a_node_that_leaves_takes_everything_along(tmp_path: Path) -> None:

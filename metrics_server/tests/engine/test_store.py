@@ -31,7 +31,15 @@ class World:
             lambda namespace, name: self.pods.get((namespace, name)), lifetime=lifetime, clock=lambda: self.now
         )
 
-    def pod(self, name: str, *running: str, node: str = "n1", created: int = 0, namespace: str = "default") -> None:
+    def pod(
+        self,
+        name: str,
+        *running: str,
+        node: str = "n1",
+        created: int = 0,
+        namespace: str = "default",
+        stopped: bool = False,
+    ) -> None:
         self.pods[namespace, name] = PodEntry(
             namespace=namespace,
             name=name,
@@ -40,6 +48,7 @@ class World:
             metadata_json=b"",
             running=tuple(sorted(running)),
             created=created,
+            stopped=stopped,
         )
 
     def scrape(
@@ -189,6 +198,57 @@ def test_a_restart_is_seen_also_when_the_first_start_time_was_unknown() -> None:
     world.pod("web", "app")
     world.scrape(app(10.0, start=0.0))
     world.scrape(app(12.0, T0 + STEP, start=T0 / 1000 + 13), wait=15)
+    assert world.usage() is None
+
+
+def test_a_pod_of_the_same_name_does_not_inherit_readings() -> None:
+    """A StatefulSet gives a new pod the name of the old one, often on the same node."""
+    world = World()
+    world.pod("web", "app", created=1)
+    world.pod("other", "app")
+    for step in range(2):
+        time = T0 + step * STEP
+        world.scrape(app(10.0 + step, time), app(1.0 + step, time, pod="other"), time=time, wait=15)
+    assert world.usage() == {"app": (66_666_666, 4096)}
+    world.store.drop_pod(world.pods["default", "web"])
+    # Created by the API server's clock, which may be far from that of the node.
+    world.pod("web", "app", created=2)
+    assert world.usage() is None
+    assert world.usage("other") == {"app": (66_666_666, 4096)}
+    # The old one is still reported for a moment, and then missed.
+    time = T0 + STEP
+    world.scrape(app(11.0, time), app(2.0, time, pod="other"), time=time, wait=5)
+    assert world.usage() is None
+    world.scrape(app(3.0, T0 + 2 * STEP, pod="other"), time=T0 + 2 * STEP, wait=10)
+    assert world.usage() is None
+    started = (T0 + 3 * STEP) / 1000 - 5
+    for step in (3, 4):
+        time = T0 + step * STEP
+        own = app(60.0 + 3 * step, time, start=started)
+        world.scrape(own, app(1.0 + step, time, pod="other"), time=time, wait=15)
+        assert world.usage() == ({"app": (200_000_000, 4096)} if step == 4 else None)
+
+
+def test_a_successor_within_one_scrape_is_measured_from_its_start() -> None:
+    world = World()
+    world.pod("web", "app")
+    for step in range(2):
+        world.scrape(app(10.0 + step, T0 + step * STEP), time=T0 + step * STEP, wait=15)
+    world.store.drop_pod(world.pods["default", "web"])
+    assert world.usage() is None
+    world.scrape(app(1.2, T0 + 2 * STEP, start=T0 / 1000 + 18), time=T0 + 2 * STEP, wait=15)
+    assert world.usage() == {"app": (100_000_000, 4096)}
+
+
+def test_a_pod_of_which_nothing_runs_has_no_reading() -> None:
+    world = World()
+    world.pod("web", "app")
+    for step in range(2):
+        world.scrape(app(10.0 + step, T0 + step * STEP), time=T0 + step * STEP, wait=15)
+    assert world.usage() == {"app": (66_666_666, 4096)}
+    world.pod("web", stopped=True)
+    assert world.usage() is None
+    world.scrape(time=T0 + 2 * STEP, wait=15)
     assert world.usage() is None
 
 

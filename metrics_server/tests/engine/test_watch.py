@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.fake_api import FakeApi, answer, failure, node, pod, stream
+from support.turns import longest_turn
 
 from metrics_server.cluster import watch as watch_module
-from metrics_server.cluster.entries import PATH_ANNOTATION
+from metrics_server.cluster.entries import PATH_ANNOTATION, PodEntry
 from metrics_server.cluster.index import ClusterIndex
 from metrics_server.cluster.watch import NodeSink, PodSink, Watcher
 from metrics_server.kube import KubeClient
@@ -72,6 +75,7 @@ async def test_what_is_kept(tmp_path: Path) -> None:
             assert entry.metadata_json == b'{"name":"n1","labels":{"kubernetes.io/hostname":"n1"}'
             found = setup.index.pod("ns", "p1")
             assert found is not None
+            assert not found.stopped
             assert (found.node_name, found.labels, found.created) == ("n1", {"a": '"q"', "b": "2"}, 1_699_999_980)
             assert found.metadata_json == b'{"name":"p1","namespace":"ns","labels":{"a":"\\"q\\"","b":"2"}'
             assert found.running == ("app", "proxy")
@@ -176,6 +180,76 @@ async def test_an_expired_version_means_a_new_list(tmp_path: Path, how: str) -> 
             assert setup.pods.lists == 2
             # The scheduler hears only of what has changed.
             assert sorted(changes) == [("n2", False), ("n3", True)]
+
+
+async def test_a_new_list_keeps_what_has_not_changed(tmp_path: Path) -> None:
+    async with FakeApi(tmp_path) as api:
+        old = [pod("ns", name, "n1", "app") for name in ("gone", "moved", "renewed", "same")]
+        await api.put(*old, pod("other", "gone", "n1", "app"))
+        async with watching(api) as setup:
+            same = setup.index.pod("ns", "same")
+            gone: list[tuple[str, str]] = []
+            setup.index.on_pod_gone(lambda entry: gone.append((entry.namespace, entry.name)))
+            api.order("watch pods", answer(410, failure(410, "Expired")))
+            await api.close()
+            del api.objects["pods", "ns", "gone"], api.objects["pods", "other", "gone"]
+            renewed = pod("ns", "renewed", "n1", "app")
+            renewed["metadata"]["creationTimestamp"] = "2023-11-14T22:15:00Z"
+            await api.put(pod("ns", "moved", "n2", "app"), renewed)
+            api.version += 10
+            api.forget_history()
+            await api.listen()
+            await until(lambda: setup.pods.lists == 2)
+            assert setup.pod_names() == ["moved", "renewed", "same"]
+            assert setup.index.namespaces() == ("ns",)
+            assert setup.index.pod_count == 3
+            # The same object, not an equal one: 150,000 pods that are listed anew need no memory twice.
+            assert setup.index.pod("ns", "same") is same
+            assert sorted(gone) == [("ns", "gone"), ("ns", "moved"), ("ns", "renewed"), ("other", "gone")]
+
+
+class Pages:
+    """An API server of which only the lists matter."""
+
+    def __init__(self, pods: int) -> None:
+        namespaces = [f"ns{number:03}" for number in range(100)]
+        every = [
+            pod(namespace, f"p{number:06}", "n1", "app") for namespace in namespaces for number in range(pods // 100)
+        ]
+        self.pages = [
+            msgspec.json.encode(
+                {"metadata": {"resourceVersion": "1", "continue": str(at + 500)}, "items": every[at : at + 500]}
+            )
+            for at in range(0, pods, 500)
+        ]
+        self.pages[-1] = self.pages[-1].replace(b'"continue":"%d"' % pods, b'"continue":""')
+
+    async def request_raw(self, _method: str, _path: str, *, query: dict[str, str], **_unused: object) -> bytes:
+        await asyncio.sleep(0)
+        return self.pages[int(query.get("continue", "0")) // 500]
+
+
+async def test_a_list_does_not_hold_the_event_loop() -> None:
+    index = ClusterIndex()
+    client = Pages(40_000)
+    listed: list[int] = []
+    pods: Watcher[PodEntry] = Watcher(
+        client,  # type: ignore[arg-type]
+        "pods",
+        PodSink(index),
+        listed=lambda: listed.append(index.pod_count),
+    )
+    gc.disable()
+    try:
+        for _unused in range(2):
+            longest = await longest_turn(pods._list())
+            assert longest < 0.012
+        client.pages[:40] = [b'{"metadata":{"resourceVersion":"1","continue":"%d"}}' % (500 * n) for n in range(1, 41)]
+        assert await longest_turn(pods._list()) < 0.012
+    finally:
+        gc.enable()
+    assert listed == [40_000, 40_000, 20_000]
+    assert [entry.name for entry in index.pods()][:2] == ["p000000", "p000001"]
 
 
 async def test_bookmarks_move_the_version_on(tmp_path: Path) -> None:

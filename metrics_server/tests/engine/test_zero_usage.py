@@ -206,8 +206,41 @@ def test_a_container_that_ended_and_is_still_reported_costs_its_pod_nothing() ->
 def test_no_cpu_is_a_value_where_there_is_memory() -> None:
     world = World(web=("app",))
     for step in range(2):
-        world.scrape(web(0.0, T0 + step * STEP, 4096), time=T0 + step * STEP)
+        world.scrape(web(0.02, T0 + step * STEP, 4096), time=T0 + step * STEP)
     assert world.usage("web") == {"app": (0, 4096)}
+
+
+def test_a_counter_of_zero_is_no_sample() -> None:
+    """Whatever ran once has used some CPU: 0 says that the runtime does not know."""
+    world = World(web=("app", "side"))
+    counters = [10.0, 13.0, 0.0, 0.0, 22.0, 25.0]
+    usages = []
+    for step, counter in enumerate(counters):
+        time = T0 + step * STEP
+        batch = world.scrape(web(counter, time, 4096), web(1.0 + step, time, 512, "side"), time=time)
+        assert batch.zero_cpu == batch.zeros == (counter == 0)
+        usages.append(world.usage("web"))
+    whole = {"app": (200_000_000, 4096), "side": (66_666_666, 512)}
+    assert usages[0] is None
+    # The last whole reading stays, and the counter goes on where it was: not 22 seconds within one step.
+    assert usages[1:4] == [whole] * 3
+    assert usages[4] == usages[5] == whole
+
+
+def test_a_counter_that_begins_with_zero_makes_no_rate_from_there() -> None:
+    world = World(web=("app",))
+    for step, counter in enumerate([0.0, 0.0, 5000.0, 5003.0]):
+        time = T0 + step * STEP
+        world.scrape(web(counter, time, 4096), time=time)
+        assert world.usage("web") == ({"app": (200_000_000, 4096)} if step == 3 else None)
+
+
+def test_a_counter_of_zero_does_not_stay_for_ever() -> None:
+    world = World(web=("app",))
+    for step in range(10):
+        time = T0 + step * STEP
+        world.scrape(web(10.0 + step if step < 2 else 0.0, time, 4096), time=time)
+        assert (world.usage("web") is None) == (step < 1 or step > 4)
 
 
 def test_a_counter_that_fell_did_not_begin_at_the_old_start() -> None:
@@ -228,13 +261,17 @@ def test_both_ways_of_the_parser_count_zeros(careful: bool) -> None:
     body = resource_text([web(2.0, T0 + STEP, 4096), web(2.0, T0 + STEP, 0, "side")])
     batch = parse_resource(body, None if careful else first.layout, T0)
     assert (batch.layout is first.layout) is not careful
-    assert batch.zeros == 1
+    assert (batch.zeros, batch.zero_cpu) == (1, 0)
+    body = resource_text([web(2.0, T0 + STEP, 4096), web(0.0, T0 + STEP, 4096, "side")])
+    batch = parse_resource(body, None if careful else first.layout, T0)
+    assert (batch.zeros, batch.zero_cpu) == (1, 1)
 
 
 def test_a_node_without_memory_is_not_served() -> None:
     with_memory = resource_text([web(1.0, T0, 4096)])
     layout = parse_resource(with_memory, None, T0).layout
     for known in (None, layout):
+        assert parse_resource(resource_text([web(1.0, T0, 4096)], node_cpu=0.0), known, T0).node is None
         assert parse_resource(resource_text([web(1.0, T0, 4096)], node_memory=0), known, T0).node is None
     usage = {
         "cpu": {"time": "2026-01-01T00:00:10Z", "usageCoreNanoSeconds": 1},

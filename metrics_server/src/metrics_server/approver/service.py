@@ -91,6 +91,7 @@ class NodeSink:
     def __init__(self, addresses: Addresses, changed: Callable[[], None]) -> None:
         self._addresses = addresses
         self._changed = changed
+        self._listed: list[NodeObject] = []
         self.synced = False
 
     def decode_list(self, raw: bytes) -> tuple[list[NodeObject], str, str]:
@@ -103,11 +104,21 @@ class NodeSink:
         node = self._object.decode(raw)
         return node, node.metadata.resource_version
 
-    def replace(self, entries: list[NodeObject]) -> None:
-        """Take a complete list."""
-        self._addresses.replace(entries)
+    def begin_list(self) -> None:
+        """Expect a complete list."""
+        self._listed = []
+
+    def put_listed(self, entry: NodeObject) -> None:
+        """Take a node of the list."""
+        self._listed.append(entry)
+
+    def end_list(self) -> Iterator[None]:
+        """Take the list in place of what was known."""
+        self._addresses.replace(self._listed)
+        self._listed = []
         self.synced = True
         self._changed()
+        yield
 
     def put(self, entry: NodeObject) -> None:
         """Take a node. Most changes are the kubelet's reports, which change nothing here."""
@@ -129,6 +140,7 @@ class RequestSink:
     def __init__(self, changed: Callable[[], None]) -> None:
         self.requests: dict[str, Request] = {}
         self._changed = changed
+        self._listed: list[CsrObject] = []
         self.synced = False
 
     def decode_list(self, raw: bytes) -> tuple[list[CsrObject], str, str]:
@@ -141,13 +153,23 @@ class RequestSink:
         csr = self._object.decode(raw)
         return csr, csr.metadata.resource_version
 
-    def replace(self, entries: list[CsrObject]) -> None:
-        """Take a complete list."""
+    def begin_list(self) -> None:
+        """Expect a complete list."""
+        self._listed = []
+
+    def put_listed(self, entry: CsrObject) -> None:
+        """Take a request of the list."""
+        self._listed.append(entry)
+
+    def end_list(self) -> Iterator[None]:
+        """Take the list in place of what was known."""
         self.requests.clear()
-        for entry in entries:
+        for entry in self._listed:
             self._keep(entry)
+        self._listed = []
         self.synced = True
         self._changed()
+        yield
 
     def put(self, entry: CsrObject) -> None:
         """Take a request that is new or changed."""

@@ -39,6 +39,8 @@ class PodEntry(PodMeta):
     running: tuple[str, ...]
     #: Unix seconds of its creation.
     created: int
+    #: Its kubelet says that none of its containers runs, for example between two attempts of one that crashes.
+    stopped: bool = False
 
 
 class ObjectMeta(msgspec.Struct, rename="camel", gc=False):
@@ -135,6 +137,7 @@ def node_entry(node: NodeObject) -> NodeEntry:
 def pod_entry(pod: PodObject) -> PodEntry:
     """Keep of a Pod what the server needs."""
     metadata = pod.metadata
+    running = _running(pod.status)
     labels, labels_json = _labels(bytes(metadata.labels))
     return PodEntry(
         namespace=shared_text(metadata.namespace),
@@ -143,7 +146,8 @@ def pod_entry(pod: PodObject) -> PodEntry:
         labels=labels,
         metadata_json=b'{"name":%b,"namespace":%b%b'
         % (msgspec.json.encode(metadata.name), msgspec.json.encode(metadata.namespace), labels_json),
-        running=_running(pod.status),
+        running=running,
+        stopped=not running and bool(pod.status.container_statuses),
         created=int(metadata.creation_timestamp.timestamp()) if metadata.creation_timestamp else 0,
     )
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 from metrics_server.cluster.entries import NodeEntry, PodEntry
 
 NodeListener = Callable[[str, NodeEntry | None], None]
+PodListener = Callable[[PodEntry], None]
 
 
 class ClusterIndex:
@@ -28,6 +29,7 @@ class ClusterIndex:
         self._pod_count = 0
         self._nodes_synced = self._pods_synced = False
         self._listeners: list[NodeListener] = []
+        self._pod_listeners: list[PodListener] = []
 
     # Reading
 
@@ -79,6 +81,10 @@ class ClusterIndex:
             self._pod_list = tuple(chain.from_iterable(map(self._namespace, sorted(self._names))))
         return self._pod_list
 
+    def namespaces(self) -> Sequence[str]:
+        """Return the namespaces that have running pods."""
+        return tuple(self._pods)
+
     def _namespace(self, namespace: str) -> tuple[PodEntry, ...]:
         known = self._namespace_lists.get(namespace)
         if known is None:
@@ -94,14 +100,12 @@ class ClusterIndex:
         """Call `listener(name, entry)` for each node that comes or changes, with None when it goes."""
         self._listeners.append(listener)
 
-    def replace_nodes(self, entries: Iterable[NodeEntry]) -> None:
-        """Take a complete list."""
-        new = {entry.name: entry for entry in entries}
-        gone = self._nodes.keys() - new.keys()
-        for name in gone:
-            self.delete_node(name)
-        for entry in new.values():
-            self.put_node(entry)
+    def on_pod_gone(self, listener: PodListener) -> None:
+        """Call `listener(entry)` for each pod that goes, also when another one of its name comes in its place."""
+        self._pod_listeners.append(listener)
+
+    def nodes_listed(self) -> None:
+        """Note that all nodes are known."""
         self._nodes_synced = True
 
     def put_node(self, entry: NodeEntry) -> None:
@@ -121,16 +125,8 @@ class ClusterIndex:
         for listener in self._listeners:
             listener(name, None)
 
-    def replace_pods(self, entries: Iterable[PodEntry]) -> None:
-        """Take a complete list."""
-        pods: dict[str, dict[str, PodEntry]] = {}
-        for entry in entries:
-            pods.setdefault(entry.namespace, {})[entry.name] = entry
-        self._pods = pods
-        self._names = {namespace: sorted(names) for namespace, names in pods.items()}
-        self._pod_count = sum(map(len, pods.values()))
-        self._namespace_lists.clear()
-        self._pod_list = None
+    def pods_listed(self) -> None:
+        """Note that all pods are known."""
         self._pods_synced = True
 
     def put_pod(self, entry: PodEntry) -> None:
@@ -143,20 +139,28 @@ class ClusterIndex:
             names = self._names.setdefault(entry.namespace, [])
             names.insert(bisect_left(names, entry.name), entry.name)
             self._pod_count += 1
+        elif (known.created, known.node_name) != (entry.created, entry.node_name):
+            self._gone(known)
         pods[entry.name] = entry
         self._changed(entry.namespace)
 
     def delete_pod(self, namespace: str, name: str) -> None:
         """Remove a pod."""
         pods = self._pods.get(namespace)
-        if pods is None or pods.pop(name, None) is None:
+        known = None if pods is None else pods.pop(name, None)
+        if pods is None or known is None:
             return
+        self._gone(known)
         self._pod_count -= 1
         names = self._names[namespace]
         del names[bisect_left(names, name)]
         if not pods:
             del self._pods[namespace], self._names[namespace]
         self._changed(namespace)
+
+    def _gone(self, entry: PodEntry) -> None:
+        for listener in self._pod_listeners:
+            listener(entry)
 
     def _changed(self, namespace: str) -> None:
         self._namespace_lists.pop(namespace, None)

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from metrics_server.cluster.entries import NodeEntry, NodeObject, PodEntry, PodObject, node_entry, pod_entry
 from metrics_server.cluster.index import ClusterIndex
 from metrics_server.kube import KubeClient, KubeError
+from metrics_server.pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +34,20 @@ Entry = TypeVar("Entry")
 class Sink(Protocol[Entry]):
     """Where one kind of object goes."""
 
-    def decode_list(self, raw: bytes) -> tuple[list[Entry], str, str]:
+    def decode_list(self, raw: bytes) -> tuple[Iterable[Entry], str, str]:
         """Return entries, resourceVersion and the continue token of one page."""
 
     def decode_object(self, raw: bytes) -> tuple[Entry, str]:
         """Return one entry and its resourceVersion."""
 
-    def replace(self, entries: list[Entry]) -> None:
-        """Take a complete list."""
+    def begin_list(self) -> None:
+        """Expect a complete list, entry by entry. One that was begun before has failed."""
+
+    def put_listed(self, entry: Entry) -> None:
+        """Take an entry of the list."""
+
+    def end_list(self) -> Iterator[None]:
+        """Take note that the list is complete, step by step: what was not in it is gone."""
 
     def put(self, entry: Entry) -> None:
         """Take an added or changed object."""
@@ -96,20 +103,34 @@ class NodeSink:
 
     def __init__(self, index: ClusterIndex) -> None:
         self._index = index
+        self._listed: set[str] = set()
 
-    def decode_list(self, raw: bytes) -> tuple[list[NodeEntry], str, str]:
+    def decode_list(self, raw: bytes) -> tuple[Iterable[NodeEntry], str, str]:
         """Return entries, resourceVersion and the continue token of one page."""
         page = self._list.decode(raw)
-        return [node_entry(item) for item in page.items or ()], page.metadata.resource_version, page.metadata.continue_
+        return map(node_entry, page.items or ()), page.metadata.resource_version, page.metadata.continue_
 
     def decode_object(self, raw: bytes) -> tuple[NodeEntry, str]:
         """Return one entry and its resourceVersion."""
         node = self._object.decode(raw)
         return node_entry(node), node.metadata.resource_version
 
-    def replace(self, entries: list[NodeEntry]) -> None:
-        """Take a complete list."""
-        self._index.replace_nodes(entries)
+    def begin_list(self) -> None:
+        """Expect a complete list."""
+        self._listed = set()
+
+    def put_listed(self, entry: NodeEntry) -> None:
+        """Take a node of the list."""
+        self._listed.add(entry.name)
+        self._index.put_node(entry)
+
+    def end_list(self) -> Iterator[None]:
+        """Remove what was not in the list, step by step."""
+        for node in self._index.nodes():
+            if node.name not in self._listed:
+                self._index.delete_node(node.name)
+            yield
+        self._index.nodes_listed()
 
     def put(self, entry: NodeEntry) -> None:
         """Take an added or changed node."""
@@ -128,20 +149,39 @@ class PodSink:
 
     def __init__(self, index: ClusterIndex) -> None:
         self._index = index
+        self._listed: dict[str, set[str]] = {}
 
-    def decode_list(self, raw: bytes) -> tuple[list[PodEntry], str, str]:
+    def decode_list(self, raw: bytes) -> tuple[Iterable[PodEntry], str, str]:
         """Return entries, resourceVersion and the continue token of one page."""
         page = self._list.decode(raw)
-        return [pod_entry(item) for item in page.items or ()], page.metadata.resource_version, page.metadata.continue_
+        return map(pod_entry, page.items or ()), page.metadata.resource_version, page.metadata.continue_
 
     def decode_object(self, raw: bytes) -> tuple[PodEntry, str]:
         """Return one entry and its resourceVersion."""
         pod = self._object.decode(raw)
         return pod_entry(pod), pod.metadata.resource_version
 
-    def replace(self, entries: list[PodEntry]) -> None:
-        """Take a complete list."""
-        self._index.replace_pods(entries)
+    def begin_list(self) -> None:
+        """Expect a complete list."""
+        self._listed = {}
+
+    def put_listed(self, entry: PodEntry) -> None:
+        """Take a pod of the list. One that is known as it is stays the same object: a new list costs no memory."""
+        self._listed.setdefault(entry.namespace, set()).add(entry.name)
+        self._index.put_pod(entry)
+
+    def end_list(self) -> Iterator[None]:
+        """Remove what was not in the list, step by step."""
+        nothing: set[str] = set()
+        for namespace in self._index.namespaces():
+            listed = self._listed.get(namespace, nothing)
+            yield
+            for pod in self._index.pods(namespace):
+                if pod.name not in listed:
+                    self._index.delete_pod(namespace, pod.name)
+                    yield
+        self._listed = {}
+        self._index.pods_listed()
 
     def put(self, entry: PodEntry) -> None:
         """Take an added or changed pod."""
@@ -169,9 +209,12 @@ class Watcher(Generic[Entry]):
         query: Mapping[str, str] | None = None,
         page: int = PAGE,
         backoff: float = 0.5,
+        listed: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`listed` hears of each complete list."""
         self.resource = resource
+        self._listed = listed
         self._path = path or f"/api/v1/{resource}"
         self._client = client
         self._sink = sink
@@ -217,20 +260,30 @@ class Watcher(Generic[Entry]):
                 await self._pause(f"the API server's answer about {self.resource} is not understood: {error}")
 
     async def _list(self) -> str:
-        """Fetch all pages, hand the result over, and return the version to watch from."""
-        entries: list[Entry] = []
+        """Fetch all pages, hand each over, and return the version to watch from."""
         token = ""
+        count = 0
+        pace = Pace()
+        self._sink.begin_list()
         while True:
             query = {**self._query, "limit": str(self._page)}
             if token:
                 query["continue"] = token
             raw = await self._client.request_raw("GET", self._path, query=query, timeout=_LIST_TIMEOUT)
             page, version, token = self._sink.decode_list(raw)
-            entries += page
+            for entry in page:
+                self._sink.put_listed(entry)
+                count += 1
+                if pace.over():
+                    await pace.rest()
             if not token:
-                self._sink.replace(entries)
+                for _unused in self._sink.end_list():
+                    if pace.over():
+                        await pace.rest()
                 self.lists += 1
-                log.debug("listed %d %s at version %s", len(entries), self.resource, version)
+                log.debug("listed %d %s at version %s", count, self.resource, version)
+                if self._listed is not None:
+                    self._listed()
                 return version
 
     async def _watch(self, version: str) -> str:

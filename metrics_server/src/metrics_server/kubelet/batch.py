@@ -84,8 +84,12 @@ class Batch:
     #: The earliest and the latest of `times`; 0 without containers.
     oldest: int = 0
     newest: int = 0
-    #: How many containers have a working set of 0, which no running process has: what is behind it is not known.
+    #: How many containers have no usage: a working set of 0, which no running process has, or (`zero_cpu`, and then
+    #: their working set is made 0 here, too) a counter of 0, which none has that ever ran.
     zeros: int = 0
+    zero_cpu: int = 0
+    #: The node's clock was set since the scrape before: no rate can reach from before to after that.
+    stepped: bool = False
     #: Lines (or JSON objects) that could not be used, by reason.
     bad: dict[str, int] = field(default_factory=dict)
 
@@ -144,4 +148,15 @@ def build_batch(
     else:
         layout = Layout(pods, names, slots, len(order), incomplete)
     oldest, newest = (min(times), max(times)) if times else (0, 0)
-    return Batch(layout, node, times, cpu, memory, starts, oldest, newest, memory.count(0.0), bad), order
+    zero_cpu = void_where_cpu_is_zero(cpu, memory)
+    return Batch(layout, node, times, cpu, memory, starts, oldest, newest, memory.count(0.0), zero_cpu, bad=bad), order
+
+
+def void_where_cpu_is_zero(cpu: array[float], memory: array[float]) -> int:
+    """Let a working set of 0 stand for a counter of 0, so that there is one sign of "no usage"; return how many."""
+    count = cpu.count(0.0)
+    if count:
+        for slot, value in enumerate(cpu):
+            if not value:
+                memory[slot] = 0.0
+    return count

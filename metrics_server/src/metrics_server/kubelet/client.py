@@ -68,8 +68,8 @@ class KubeletClient:
         """How many connections are open."""
         return len(self._connections)
 
-    async def get(self, target: Target, path: str) -> bytes:
-        """Return the body of a 200 answer. Raises ScrapeError."""
+    async def get(self, target: Target, path: str) -> Answer:
+        """Return an answer with status 200. Raises ScrapeError."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         try:
@@ -125,7 +125,7 @@ class KubeletClient:
             lines.append(f"Authorization: Bearer {token}")
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
-    async def _exchange(self, connection: Connection, head: bytes, deadline: float, target: Target) -> bytes:
+    async def _exchange(self, connection: Connection, head: bytes, deadline: float, target: Target) -> Answer:
         loop = asyncio.get_running_loop()
         future = connection.send(head)
         timer = loop.call_at(deadline, connection.expire)
@@ -146,7 +146,7 @@ class KubeletClient:
                     del self._connections[target.node]
                 connection.close()
         if answer.status == 200:
-            return answer.body
+            return answer
         raise self._refused(answer, target)
 
     def _refused(self, answer: Answer, target: Target) -> ScrapeError:

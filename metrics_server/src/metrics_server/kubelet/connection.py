@@ -41,11 +41,16 @@ def error_text(error: OSError | None) -> str:
 
 
 class Answer:
-    __slots__ = ("body", "status")
+    """What a kubelet answered, with what its `Date` says, and when that was by our monotonic clock."""
 
-    def __init__(self, status: int, body: bytes) -> None:
+    __slots__ = ("body", "date", "received", "sent", "status")
+
+    def __init__(self, status: int, body: bytes, date: bytes, sent: float, received: float) -> None:
         self.status = status
         self.body = body
+        self.date = date
+        self.sent = sent
+        self.received = received
 
 
 class Connection:
@@ -57,6 +62,7 @@ class Connection:
         "_body_size",
         "_complete",
         "_context",
+        "_date",
         "_failure",
         "_future",
         "_headers_complete",
@@ -66,6 +72,7 @@ class Connection:
         "_out",
         "_parser",
         "_received",
+        "_sent",
         "_sized",
         "_sock",
         "_status",
@@ -103,6 +110,8 @@ class Connection:
         self._body_size = 0
         self._received = 0
         self._sized = False
+        self._date = b""
+        self._sent = self._loop.time()
         self._headers_complete = False
         self._complete = False
         self._failure: ScrapeError | None = None
@@ -235,7 +244,8 @@ class Connection:
         if error is not None:
             future.set_exception(error)
         else:
-            future.set_result(Answer(self._status, body[0] if len(body) == 1 else b"".join(body)))
+            content = body[0] if len(body) == 1 else b"".join(body)
+            future.set_result(Answer(self._status, content, self._date, self._sent, self._loop.time()))
 
     def _too_large(self) -> ScrapeError:
         return ScrapeError(Reason.TOO_LARGE, f"the answer is larger than {self._max_body} bytes")
@@ -253,6 +263,8 @@ class Connection:
                 self._failure = self._too_large()
         elif lowered == b"transfer-encoding":
             self._sized = True
+        elif lowered == b"date":
+            self._date = value
         elif lowered == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             self._failure = ScrapeError(
                 Reason.MALFORMED,

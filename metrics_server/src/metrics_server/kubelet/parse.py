@@ -26,6 +26,7 @@ from metrics_server.kubelet.batch import (
     NodePoint,
     ParseError,
     build_batch,
+    void_where_cpu_is_zero,
 )
 
 _CPU = b"container_cpu_usage_seconds_total"
@@ -75,7 +76,7 @@ def _fast(body: bytes, layout: Layout, shapes: tuple[FamilyShape, FamilyShape, F
     """Return the batch, or None when anything is not exactly as it was."""
     columns: list[array[float]] = []
     times = array("q")
-    oldest = newest = seen = zeros = 0
+    oldest = newest = seen = zeros = zero_cpu = 0
     rest: list[bytes] = []
     for number, shape in enumerate(shapes):
         if not shape.series:
@@ -116,7 +117,9 @@ def _fast(body: bytes, layout: Layout, shapes: tuple[FamilyShape, FamilyShape, F
         columns.append(array("d", values))
         if number == 0:
             times = array("q", stamps)
-        elif number == 1 and not least:
+            zero_cpu = int(not least)
+        elif number == 1 and (zero_cpu or not least):
+            zero_cpu = void_where_cpu_is_zero(columns[0], columns[1])
             zeros = columns[1].count(0.0)
     rest.append(body[seen:])
     # Series outside of their family's block would have been overlooked.
@@ -126,7 +129,7 @@ def _fast(body: bytes, layout: Layout, shapes: tuple[FamilyShape, FamilyShape, F
     node = _fast_node(others)
     if node is None:
         return None
-    return Batch(layout, node, times, columns[0], columns[1], columns[2], oldest, newest, zeros)
+    return Batch(layout, node, times, columns[0], columns[1], columns[2], oldest, newest, zeros, zero_cpu)
 
 
 def _block_end(body: bytes, start: int) -> int:
@@ -161,7 +164,7 @@ def _fast_node(text: bytes) -> NodePoint | None:
         cpu, memory = values[b"cpu_usage_seconds_total"], values[b"memory_working_set_bytes"]
     except KeyError:
         return None
-    if not memory[0]:
+    if not cpu[0] or not memory[0]:
         return None
     swap = values.get(b"swap_usage_bytes")
     return NodePoint(cpu[1], cpu[0], memory[0], None if swap is None else swap[0])
@@ -302,8 +305,8 @@ class _Careful:
 
     def _node_point(self) -> NodePoint | None:
         cpu, memory, swap = (self._node.get(name) for name in (_NODE_CPU, _NODE_MEMORY, _NODE_SWAP))
-        # No node runs without memory.
-        if cpu is None or memory is None or not memory[0]:
+        # No node runs without memory, and none ever ran without CPU.
+        if cpu is None or memory is None or not cpu[0] or not memory[0]:
             return None
         return NodePoint(cpu[1], cpu[0], memory[0], None if swap is None else swap[0])
 

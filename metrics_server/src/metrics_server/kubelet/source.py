@@ -11,6 +11,7 @@ from metrics_server.cluster.entries import PATH_ANNOTATION, NodeEntry
 from metrics_server.kubelet.address import Target, choose_target
 from metrics_server.kubelet.batch import Batch, Layout, ParseError
 from metrics_server.kubelet.client import KubeletClient
+from metrics_server.kubelet.clock import NodeClocks
 from metrics_server.kubelet.errors import Reason, ScrapeError
 from metrics_server.kubelet.parse import parse_resource
 from metrics_server.kubelet.summary import parse_summary
@@ -43,6 +44,7 @@ class KubeletSource:
         self._use_node_status_port = use_node_status_port
         self._summary_only = summary_only
         self._summary_until: dict[str, float] = {}
+        self._clocks = NodeClocks()
         #: Targets of unchanged nodes, so that they need not be worked out each time.
         self._targets: dict[str, tuple[NodeEntry, Target]] = {}
 
@@ -72,6 +74,7 @@ class KubeletSource:
         self._client.forget(node)
         self._summary_until.pop(node, None)
         self._targets.pop(node, None)
+        self._clocks.forget(node)
 
     def _target(self, node: NodeEntry) -> Target:
         known = self._targets.get(node.name)
@@ -85,14 +88,18 @@ class KubeletSource:
         return target
 
     async def _fetch(self, target: Target, path: str, parser: _Parser, layout: Layout | None) -> Batch:
-        body = await self._client.get(target, path)
+        answer = await self._client.get(target, path)
+        body = answer.body
         now_ms = time.time_ns() // 1_000_000
         try:
             if len(body) <= _INLINE_BODY:
-                return parser(body, layout, now_ms)
-            return await asyncio.to_thread(parser, body, layout, now_ms)
+                batch = parser(body, layout, now_ms)
+            else:
+                batch = await asyncio.to_thread(parser, body, layout, now_ms)
         except ParseError as error:
             raise ScrapeError(Reason.MALFORMED, f"kubelet {target.node}, {path}: {error}") from error
+        batch.stepped = self._clocks.was_set(target.node, answer.sent, answer.received, answer.date)
+        return batch
 
 
 def _is_path(text: str) -> bool:

@@ -142,8 +142,8 @@ def _node_point(raw: msgspec.Raw, bad: dict[str, int], now_ms: int) -> NodePoint
     if usage is None:
         return None
     cpu, memory = _values(usage)
-    # No node runs without memory.
-    if cpu is None or not memory:
+    # No node runs without memory, and none ever ran without CPU.
+    if not cpu or not memory:
         return None
     time = _milliseconds(usage, now_ms)
     if time is None:
