@@ -251,12 +251,11 @@ class Engine:
         try:
             batch = await self._source.scrape(node, self._store.layout(name))
         except ScrapeError as error:
-            if self._index.node(name) is None:
-                return Outcome.FAILED
-            self._telemetry.failure(name, time.monotonic() - started, error.reason)
-            self._attempts[name] = self._attempts.get(name, 0) + 1
-            self._log_failure(node, error)
-            return Outcome.FAILED
+            return self._failed(node, error, started)
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            fault = ScrapeError(Reason.INTERNAL, f"kubelet {name}: a fault of this server ({type(error).__name__})")
+            fault.__cause__ = error
+            return self._failed(node, fault, started)
         if self._index.node(name) is None:
             # It left while it was asked: nothing of it may come back.
             self._source.forget(name)
@@ -276,6 +275,14 @@ class Engine:
         if batch.zeros or self._zeros:
             self._log_zeros(name, batch)
         return Outcome.READY if self._store.commit(name, batch) else Outcome.WARMING
+
+    def _failed(self, node: NodeEntry, error: ScrapeError, started: float) -> Outcome:
+        name = node.name
+        if self._index.node(name) is not None:
+            self._telemetry.failure(name, time.monotonic() - started, error.reason)
+            self._attempts[name] = self._attempts.get(name, 0) + 1
+            self._log_failure(node, error)
+        return Outcome.FAILED
 
     def _clock_changed(self, name: str) -> None:
         self._telemetry.clock_changes.inc()
@@ -316,7 +323,10 @@ class Engine:
             return
         self._logged[node.name] = (error.reason, now)
         # A node that is known to be down is no news.
-        log.log(logging.WARNING if node.ready else logging.INFO, "%s [%s]", error.message, error.reason.value)
+        if error.reason is Reason.INTERNAL:
+            log.error("%s [%s]", error.message, error.reason.value, exc_info=error.__cause__)
+        else:
+            log.log(logging.WARNING if node.ready else logging.INFO, "%s [%s]", error.message, error.reason.value)
 
     def _collect(self) -> Iterator[Metric]:
         # Runs in a thread: only what can be read there while the event loop goes on.

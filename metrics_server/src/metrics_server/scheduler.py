@@ -53,7 +53,7 @@ class Outcome(Enum):
 class _Slot:
     """One node."""
 
-    __slots__ = ("due", "failures", "name", "phase", "running", "scraped", "waiting", "wanted")
+    __slots__ = ("due", "failures", "name", "phase", "running", "scraped", "task", "waiting", "wanted")
 
     def __init__(self, name: str, resolution: float) -> None:
         self.name = name
@@ -62,6 +62,7 @@ class _Slot:
         self.failures = 0
         self.running = False
         self.scraped = False
+        self.task: asyncio.Task[None] | None = None
         self.waiting = False
         #: A scrape was asked for while one was under way.
         self.wanted = False
@@ -124,10 +125,14 @@ class Scheduler:
         self._at(slot, self._now() + place % (_SPREAD_PART * self._resolution))
 
     def remove(self, name: str) -> None:
-        """Let a node go. A scrape that is under way ends unheard."""
+        """Let a node go. A scrape that is under way is ended: the node may be back a moment later, and have another."""
         slot = self._slots.pop(name, None)
-        if slot is not None and not slot.scraped:
+        if slot is None:
+            return
+        if not slot.scraped:
             self._fresh -= 1
+        if slot.task is not None:
+            slot.task.cancel()
 
     def poke(self, name: str) -> None:
         """Scrape a node promptly, because something about it changed."""
@@ -209,7 +214,7 @@ class Scheduler:
         slot.running = True
         failing = slot.failures > 0
         self._running_failing += failing
-        task = asyncio.create_task(self._one(slot, failing))
+        task = slot.task = asyncio.create_task(self._one(slot, failing))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -230,6 +235,7 @@ class Scheduler:
             outcome = await self._scrape(slot.name)
         finally:
             slot.running = False
+            slot.task = None
             self._running_failing -= failing
             if not slot.scraped and self._slots.get(slot.name) is slot:
                 slot.scraped = True

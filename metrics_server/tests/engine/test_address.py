@@ -40,6 +40,20 @@ def test_no_address_of_a_wanted_type(addresses: tuple[tuple[str, str], ...]) -> 
     assert caught.value.reason is Reason.NO_ADDRESS
 
 
+@pytest.mark.parametrize(
+    "name", ["x" * 64, "\u043d\u043e\u0434\u0430", "two words", "a..b", "-a", "a" * 254, "n1\r\nX: y"]
+)
+def test_a_name_that_is_none_is_not_dialled(name: str) -> None:
+    """Whoever may edit a Node may write anything there."""
+    addresses = (("Hostname", name), ("InternalIP", "10.0.0.5"))
+    assert choose_target("n1", addresses, DEFAULT_ADDRESS_TYPES, 10250).hosts == ("10.0.0.5",)
+    with pytest.raises(ScrapeError, match="neither an IP address nor a DNS name") as caught:
+        choose_target("n1", addresses, ["Hostname"], 10250)
+    assert caught.value.reason is Reason.NO_ADDRESS
+    assert caught.value.message.isascii()
+    assert "\n" not in caught.value.message
+
+
 NAMES = frozenset({"n1", "node-1.example.com", "10.0.0.5", "fd00::5"})
 
 

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
+import os
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -651,3 +654,43 @@ async def test_sessions_use_modern_tls(tmp_path: Path) -> None:
     tls = ClientTls(ca=Source("CA", data=CA.pem), check_hostname=False)
     assert tls.context().minimum_version == ssl.TLSVersion.TLSv1_2
     assert tls.context().verify_mode == ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS])
+async def test_no_socket_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    kubelet = FakeKubelet(respond(body=b"ok"), GOOD)
+    async with running(tmp_path, kubelet):
+
+        def refuse(*_unused: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", refuse)
+            error = await failure(make_client(), target(kubelet))
+    assert error.reason is Reason.EXHAUSTED
+    assert "open files" in error.message
+
+
+async def test_slow_dns_takes_no_thread_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large answers are compressed in the threads that asyncio resolves names in."""
+    answer = threading.Event()
+
+    def slow(*_unused: object, **_options: object) -> list[object]:
+        answer.wait(10)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    names = [f"node-{number}.example" for number in range(64)]
+    try:
+        async with closing(make_client(timeout=5.0)) as client:
+            scrapes = [
+                asyncio.create_task(client.get(Target(name, (name,), 10250, frozenset({name})), PATH)) for name in names
+            ]
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(2):
+                assert await asyncio.to_thread(lambda: "done") == "done"
+            for scrape in scrapes:
+                scrape.cancel()
+            await asyncio.gather(*scrapes, return_exceptions=True)
+    finally:
+        answer.set()

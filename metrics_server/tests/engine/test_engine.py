@@ -150,6 +150,28 @@ async def test_from_cluster_to_readings(tmp_path: Path) -> None:
             assert "metrics_server_kubelet_connections 2.0" in metrics
 
 
+async def test_a_fault_of_the_server_is_a_failed_scrape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine = Machine("n1")
+
+    async def broken(*_unused: object) -> Batch:
+        raise ZeroDivisionError("by nothing")
+
+    async with FakeApi(tmp_path) as api, running(tmp_path, machine.kubelet):
+        await api.put(machine.object())
+        async with engine_for(api, tmp_path) as run:
+            await run.ready()
+            with monkeypatch.context() as patch:
+                patch.setattr(KubeletSource, "scrape", broken)
+                await until(lambda: 'reason="internal",success="false"} 3.0' in run.metrics())
+            assert 'metrics_server_kubelet_failing_nodes{reason="internal"} 1.0' in run.metrics()
+            await until(lambda: 'metrics_server_kubelet_failing_nodes{reason="internal"} 0.0' in run.metrics())
+    # The reason once, with what is needed to find it.
+    assert caplog.text.count("Traceback") == 1
+    assert "ZeroDivisionError: by nothing" in caplog.text
+
+
 async def test_a_clock_that_is_set_makes_no_wrong_rate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     machine = Machine("n1", ("web", "app"))
     async with FakeApi(tmp_path) as api, running(tmp_path, machine.kubelet):

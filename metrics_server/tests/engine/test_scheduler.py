@@ -320,3 +320,38 @@ async def test_lag_and_rounds_are_reported() -> None:
     assert len(rounds) == 6
     assert [round(one, 1) for one in rounds] == [4.0] * 6
     assert all(0 <= lag < 0.02 for lag in lags)
+
+
+@virtual
+async def test_a_node_that_is_back_at_once_is_not_scraped_twice_at_a_time() -> None:
+    running: Counter[str] = Counter()
+    most = ended = 0
+
+    async def scrape(name: str) -> Outcome:
+        nonlocal most, ended
+        running[name] += 1
+        most = max(most, running[name])
+        try:
+            await asyncio.sleep(3)
+        finally:
+            running[name] -= 1
+            ended += 1
+        return READY
+
+    scheduler = Scheduler(scrape, resolution=15.0)
+    task = asyncio.create_task(scheduler.run())
+    try:
+        scheduler.add("n1")
+        await asyncio.sleep(1)
+        for _unused in range(5):
+            assert running["n1"] == 1
+            scheduler.remove("n1")
+            scheduler.add("n1")
+            await asyncio.sleep(1)
+        assert (most, ended) == (1, 5)
+        scheduler.remove("n1")
+        await asyncio.sleep(0.1)
+        assert (running["n1"], scheduler.running) == (0, 0)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metrics_server.kubelet.errors import Reason, ScrapeError
+
+#: One part of a DNS name. Underscores are no part of a host's name, but some are called so.
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 #: What `--kubelet-preferred-address-types` starts with, and all that a Node can have.
 DEFAULT_ADDRESS_TYPES = ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP")
@@ -29,16 +33,30 @@ class Target:
 def choose_target(node: str, addresses: Sequence[tuple[str, str]], preferred: Sequence[str], port: int) -> Target:
     """Return the target of a node with the given (type, address) pairs. Raises ScrapeError when no type is there."""
     names = frozenset(canonical(address) for _unused, address in addresses) | {canonical(node)}
+    unusable: tuple[str, ...] = ()
     for wanted in preferred:
         hosts = tuple(dict.fromkeys(canonical(address) for kind, address in addresses if kind == wanted and address))
-        if hosts:
-            return Target(node, hosts, port, names)
+        usable = tuple(host for host in hosts if _can_be_dialled(host))
+        if usable:
+            return Target(node, usable, port, names)
+        unusable += hosts
+    if unusable:
+        raise ScrapeError(
+            Reason.NO_ADDRESS,
+            f"node {node}: {', '.join(map(ascii, unusable))} is neither an IP address nor a DNS name; "
+            "set --kubelet-preferred-address-types to a type that is",
+        )
     have = ", ".join(dict.fromkeys(kind for kind, _unused in addresses)) or "none"
     raise ScrapeError(
         Reason.NO_ADDRESS,
         f"node {node} has no address of the types {','.join(preferred)} (it has: {have}); "
         "set --kubelet-preferred-address-types to a type that it has",
     )
+
+
+def _can_be_dialled(host: str) -> bool:
+    """Whether the text is an IP address or can be a DNS name: it comes from an object that others may edit."""
+    return is_ip(host) or (len(host) <= 253 and all(_LABEL.fullmatch(label) for label in host.split(".")))
 
 
 def canonical(name: str) -> str:

@@ -13,6 +13,7 @@ addresses.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import errno
 import socket
 import ssl
@@ -27,6 +28,10 @@ from metrics_server.tlsfiles import ClientTls, MaterialError, Source
 #: How much of an error answer's text is shown.
 _ERROR_TEXT = 200
 _DNS_LIFETIME = 30.0
+#: Names are resolved in threads of their own: where DNS is slow, they would take those that compress large answers.
+_DNS_THREADS = 8
+#: What the system says when it has no more to give.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 #: OpenSSL's X509_V_ERR_* codes, by what they mean for an operator.
 _EXPIRED_CODES = frozenset({9, 10})
@@ -57,7 +62,8 @@ class KubeletClient:
         self._max_body = max_body
         self._user_agent = user_agent
         self._insecure = insecure
-        self._resolver = resolver or _resolve
+        self._threads = concurrent.futures.ThreadPoolExecutor(_DNS_THREADS, "dns")
+        self._resolver = resolver or self._resolve
         self._connections: dict[str, Connection] = {}
         self._names: dict[str, tuple[float, list[str]]] = {}
         #: How many connections were ever opened; with keep-alive it grows by the number of nodes, not of scrapes.
@@ -105,6 +111,8 @@ class KubeletClient:
         """Close all connections."""
         for node in list(self._connections):
             self.forget(node)
+        # Without waiting: a name server that does not answer must not hold up the end.
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _request(self, target: Target, path: str) -> bytes:
         host = f"[{target.hosts[0]}]" if ":" in target.hosts[0] else target.hosts[0]
@@ -193,7 +201,11 @@ class KubeletClient:
 
     async def _connect_to(self, host: str, ip: str, target: Target, context: ssl.SSLContext | None) -> Connection:
         loop = asyncio.get_running_loop()
-        sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
+        except OSError as error:
+            # Also a host without IPv6: another address may do.
+            _raise_connect_error(error, target, ip)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -264,16 +276,19 @@ class KubeletClient:
         self._names[host] = (loop.time() + _DNS_LIFETIME, addresses)
         return addresses
 
+    async def _resolve(self, host: str, port: int) -> list[str]:
+        def ask() -> list[str]:
+            return list(
+                dict.fromkeys(str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            )
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+
     def _lost(self, connection: Connection) -> None:
         """Drop an idle connection that the kubelet closed."""
         if self._connections.get(connection.target.node) is connection:
             del self._connections[connection.target.node]
         connection.close()
-
-
-async def _resolve(host: str, port: int) -> list[str]:
-    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
 async def _wait(add: Callable[..., object], remove: Callable[[int], object], fd: int) -> None:
@@ -300,6 +315,11 @@ def _raise_connect_error(error: OSError, target: Target, ip: str) -> NoReturn:
     if isinstance(error, ConnectionRefusedError):
         raise ScrapeError(
             Reason.REFUSED, f"{where}: connection refused; is the kubelet running, and is it this port?"
+        ) from error
+    if error.errno in _EXHAUSTED:
+        raise ScrapeError(
+            Reason.EXHAUSTED,
+            f"{where}: this server has no socket left ({error_text(error)}); raise its limit of open files",
         ) from error
     if error.errno == errno.ETIMEDOUT:
         raise ScrapeError(

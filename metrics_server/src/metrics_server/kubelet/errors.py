@@ -24,6 +24,10 @@ class Reason(StrEnum):
     TLS = "tls"
     DNS = "dns"
     NO_ADDRESS = "no_address"
+    #: This server has no file descriptors or other resources left.
+    EXHAUSTED = "exhausted"
+    #: A fault of this server; the log has the details.
+    INTERNAL = "internal"
 
 
 class ScrapeError(Exception):
