@@ -6,19 +6,15 @@
 
 from __future__ import annotations
 
-import time
 import typing as t
 
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import cluster
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_discovery import HostDiscovery
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
 
-RESTART_SLEEP = 2.0
 
-
-class ActionModule(ActionBase):
+class ActionModule(HostDiscovery):
     _supports_check_mode = True
     _supports_async = False
     TRANSFERS_FILES = False
@@ -48,53 +44,8 @@ class ActionModule(ActionBase):
             )
             return result
         try:
-            found = self.examine(arguments)
+            result.update(changed=False, **self.discover(name, arguments))
         except cluster.ClusterError as exc:
             shown = f"{name} ({arguments['address'] or 'no ansible_host'})"
             result.update(failed=True, changed=False, msg=f"{shown} was left out, because {exc}")
-            return result
-        result.update(
-            changed=False,
-            **cluster.host_facts(
-                name,
-                found,
-                control_plane=arguments["control_plane"],
-                api_server_url=arguments["api_server_url"],
-                address=arguments["address"],
-                addresses=arguments["addresses"],
-                node_name=arguments["node_name"],
-            ),
-        )
         return result
-
-    def examine(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
-        """What component_info finds. An API server that may be just being restarted is waited for."""
-        deadline = time.monotonic() + arguments["restart_timeout"]
-        while True:
-            found = self.probe(arguments)
-            waits = arguments["control_plane"] and cluster.api_server_is_expected(found)
-            if not waits or time.monotonic() + RESTART_SLEEP > deadline:
-                return found
-            time.sleep(RESTART_SLEEP)
-
-    def probe(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
-        options: dict[str, t.Any] = {
-            "timeout": arguments["timeout"],
-            "gather_subset": ["forwarding", "kubelet_answers"],
-        }
-        if arguments["image_repository"]:
-            options["gather_subset"].append("images")
-        for name in ("image_repository", "kubelet_serving_ca_file"):
-            if arguments[name]:
-                options[name] = arguments[name]
-        try:
-            found: dict[str, t.Any] = self._execute_module(
-                module_name="kubemetrics.aggregation.component_info", module_args=options, task_vars=self.task_vars
-            )
-        except AnsibleConnectionFailure as exc:
-            raise cluster.ClusterError(cluster.explain({"msg": str(exc)}, unreachable=True)) from exc
-        except AnsibleError as exc:
-            raise cluster.ClusterError(cluster.explain({"msg": str(exc)}, unreachable=False)) from exc
-        if found.get("failed") or "components" not in found:
-            raise cluster.ClusterError(cluster.explain(found, unreachable=bool(found.get("unreachable"))))
-        return found

@@ -44,6 +44,22 @@ options:
     description:
       - The CA of its clients, which is taken where no kubeconfig names one.
     type: path
+  checks:
+    description:
+      - Whether to read what C(/readyz?verbose) says of each check, too.
+    type: bool
+    default: false
+  log_lines:
+    description:
+      - How many of the last warnings and errors in the log of the API server to return, each once. They are read from
+        the log of its static pod, or from the journal of O(unit).
+    type: int
+    default: 0
+  unit:
+    description:
+      - The systemd unit that runs the API server. Empty for a static pod.
+    type: str
+    default: ""
   timeout:
     description:
       - Seconds for the request.
@@ -85,6 +101,20 @@ error:
   returned: success
   type: str
   sample: ""
+checks:
+  description:
+    - The checks behind C(/readyz), each with RV(ignore:name), RV(ignore:ok) and RV(ignore:message). Null without
+      O(checks), and where the API server does not tell.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{name: ping, ok: true, message: ""}, {name: etcd, ok: false, message: "failed: reason withheld"}]
+log:
+  description: Its last warnings and errors, the newest last, without what is secret in them.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 """
 
 import typing as t
@@ -105,6 +135,9 @@ def main() -> t.NoReturn:
                 "default": ["/etc/kubernetes/kubelet.conf", "/etc/kubernetes/admin.conf"],
             },
             "client_ca_file": {"type": "path"},
+            "checks": {"type": "bool", "default": False},
+            "log_lines": {"type": "int", "default": 0},
+            "unit": {"type": "str", "default": ""},
             "timeout": {"type": "float", "default": 5},
         },
         supports_check_mode=True,
@@ -115,7 +148,13 @@ def main() -> t.NoReturn:
     authority = api_servers.choose(params["ca_file"] or "", params["kubeconfigs"], params["client_ca_file"] or "")
     if params["ca_file"] and authority is None:
         module.fail_json(msg="%s holds no certificate; give ca_file the path of a CA on the host." % params["ca_file"])
-    result = api_servers.readiness(params["address"].strip("[]"), params["port"], authority, params["timeout"])
+    address = params["address"].strip("[]")
+    result = api_servers.readiness(address, params["port"], authority, params["timeout"])
+    result["checks"] = None
+    if params["checks"] and authority and result["status"] is not None:
+        result["checks"] = api_servers.read_checks(address, params["port"], authority, params["timeout"])
+    lines = params["log_lines"]
+    result["log"] = api_servers.read_log(params["unit"], lines, params["timeout"]) if lines > 0 else []
     module.exit_json(changed=False, **result)
 
 

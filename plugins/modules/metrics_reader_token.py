@@ -38,6 +38,13 @@ options:
       - The metrics server's account.
     type: str
     default: metrics-server
+  temporary_account:
+    description:
+      - Whether to create the temporary account where the metrics server's own one does not exist or has not the right.
+      - With V(false) nothing is ever created. The token is that of the metrics server's account, whatever its rights,
+        and null where there is no such account.
+    type: bool
+    default: true
 attributes:
   check_mode:
     support: full
@@ -74,7 +81,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 token:
-  description: The token; null in check mode and for O(state=absent).
+  description: The token; null in check mode, for O(state=absent), and without an account.
   returned: success
   type: str
   sample: eyJhbGciOi...
@@ -189,6 +196,12 @@ def remove(api: kube.Api, *, dry_run: bool) -> bool:
     return removed
 
 
+def own_token(api: kube.Api, namespace: str, name: str, *, dry_run: bool) -> t.Dict[str, t.Any]:
+    """A token of the server's account as it is, to see what kubelets make of it."""
+    token = None if dry_run else token_of(api, namespace, name)
+    return {"changed": False, "token": token, "account": "%s/%s" % (namespace, name), "temporary": False}
+
+
 def lend(api: kube.Api, namespace: str, name: str, *, dry_run: bool) -> t.Dict[str, t.Any]:
     token = None
     if allowed(api, namespace, name):
@@ -213,6 +226,7 @@ def main() -> t.NoReturn:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "namespace": {"type": "str", "default": "kube-system"},
             "service_account": {"type": "str", "default": "metrics-server"},
+            "temporary_account": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
@@ -230,6 +244,8 @@ def main() -> t.NoReturn:
                 "account": None,
                 "temporary": False,
             }
+        elif not params["temporary_account"]:
+            result = own_token(api, params["namespace"], params["service_account"], dry_run=module.check_mode)
         else:
             result = lend(api, params["namespace"], params["service_account"], dry_run=module.check_mode)
     except kube.KubeError as exc:

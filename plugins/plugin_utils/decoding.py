@@ -42,6 +42,26 @@ def in_words(encoded: t.Any) -> dict[str, t.Any] | None:
         return {"error": "The certificate does not parse."}
 
 
+def issued_by(leaf: t.Any, authorities: t.Any) -> bool | None:
+    """Whether one of the authorities signed the leaf; None where there is nothing to compare."""
+    if not leaf or not isinstance(authorities, list):
+        return None
+    try:
+        certificate = certs.load_der(base64.b64decode(leaf))
+        trusted = [certs.load_der(base64.b64decode(entry["certificate_der"])) for entry in authorities]
+    except (binascii.Error, ValueError, TypeError):
+        return False
+    return certs.issued_by(certificate, trusted)
+
+
+def with_issuer(result: dict[str, t.Any]) -> dict[str, t.Any]:
+    """What aggregator_info returns, with whether the client's certificate is of the CA beside it."""
+    client = result.get("client")
+    if isinstance(client, dict):
+        client["issued_by_requestheader_ca"] = issued_by(client.get("certificate_der"), result.get("requestheader_ca"))
+    return result
+
+
 class DecodingAction(ActionBase):
     """Runs the module of the same name on the host and decodes what it brings back."""
 

@@ -377,11 +377,14 @@ class Api:
         body: t.Any = None,
         content_type: str = "application/json",
         timeout: t.Optional[float] = None,
+        accept: t.Optional[str] = None,
     ) -> t.Iterator[t.Tuple[t.Any, str, float]]:
         server = server or self.server
         timeout = timeout or self.request_timeout
         pool = self._pool(server)
         headers = self._headers()
+        if accept:
+            headers["Accept"] = accept
         if body is not None:
             headers["Content-Type"] = content_type
         url = server + path + ("?" + urlencode(query) if query else "")

@@ -9,13 +9,23 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
+import subprocess
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import probes, processes
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import masking
 
 PATH = "/readyz"
 #: An API server that refuses unauthenticated clients has answered.
 READY = (200, 401, 403)
+POD_LOGS = "/var/log/pods"
+_TAIL = 1 << 18
+_CHECK = re.compile(r"^\[(?P<sign>[+-])\](?P<name>\S+) (?P<message>.*)$")
+_CONTAINER_LOG = re.compile(r"^\S+ std(?:err|out) [FP] ")
+#: Severity, date, time, thread and place of a line of klog; two lines that differ in nothing else say the same.
+_KLOG = re.compile(r"^(?P<severity>[IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ ")
+_LONGEST_LINE = 500
 
 
 class Authority(t.NamedTuple):
@@ -73,3 +83,111 @@ def readiness(address: str, port: int, authority: t.Optional[Authority], timeout
     elif not result["ready"]:
         result["error"] = "it answers %s (%s)" % (answer["status"], answer["message"])
     return result
+
+
+# --- the checks behind /readyz ----------------------------------------------------------------------------------------
+
+
+def parse_checks(body: str) -> t.List[t.Dict[str, t.Any]]:
+    """The checks that /readyz?verbose lists: which there are, and which of them fail."""
+    found = []
+    for line in body.splitlines():
+        match = _CHECK.match(line.strip())
+        if match:
+            ok = match.group("sign") == "+"
+            message = "" if ok else masking.mask_text(match.group("message"))
+            found.append({"name": match.group("name"), "ok": ok, "message": message})
+    return found
+
+
+def read_checks(
+    address: str, port: int, authority: Authority, timeout: float
+) -> t.Optional[t.List[t.Dict[str, t.Any]]]:
+    """What the API server says of each of its checks; None where it does not answer or tells nobody."""
+    deadline = probes.Deadline(timeout)
+    shown = "[%s]" % address if ":" in address else address
+    try:
+        context = probes.client_context(ca_data=authority.pem)
+        connection = probes.handshake(probes.open_connection(address, port, deadline), context, address, deadline)
+        with connection:
+            answer = probes.request(connection, "%s:%d" % (shown, port), PATH + "?verbose", deadline)
+    except probes.ProbeError:
+        return None
+    return parse_checks(answer.body) or None
+
+
+# --- the log of the process -------------------------------------------------------------------------------------------
+
+
+def telling_lines(lines: t.Iterable[str], count: int) -> t.List[str]:
+    """The last lines that are warnings, errors or no log lines at all, each once, without what is secret in them."""
+    kept: t.Dict[str, str] = {}
+    for line in lines:
+        text = _CONTAINER_LOG.sub("", line.rstrip("\n"))
+        match = _KLOG.match(text)
+        if not text.strip() or (match and match.group("severity") == "I"):
+            continue
+        said = text[match.end() :] if match else text
+        # The newest of equal lines stays, at its own place.
+        kept.pop(said, None)
+        kept[said] = text
+    chosen = list(kept.values())[-count:] if count > 0 else []
+    return [masking.mask_text(text[:_LONGEST_LINE]) for text in chosen]
+
+
+def newest_pod_log(root: str = POD_LOGS) -> t.Optional[str]:
+    """The log of the newest container of kube-apiserver's static pod."""
+    newest: t.Optional[t.Tuple[float, str]] = None
+    try:
+        pods = [name for name in os.listdir(root) if name.startswith("kube-system_kube-apiserver-")]
+    except OSError:
+        return None
+    for pod in pods:
+        directory = os.path.join(root, pod, "kube-apiserver")
+        try:
+            names = [name for name in os.listdir(directory) if name.endswith(".log")]
+        except OSError:
+            continue
+        for name in names:
+            path = os.path.join(directory, name)
+            try:
+                modified = os.stat(path).st_mtime
+            except OSError:
+                continue
+            if newest is None or modified > newest[0]:
+                newest = (modified, path)
+    return newest[1] if newest else None
+
+
+def tail_of(path: str) -> t.List[str]:
+    """The last lines of a file."""
+    try:
+        with open(path, "rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - _TAIL))
+            lines = stream.read(_TAIL).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    return lines[1:] if size > _TAIL else lines
+
+
+def journal_of(unit: str, timeout: float) -> t.List[str]:
+    """The last lines that a systemd unit has logged."""
+    try:
+        shown = subprocess.run(
+            ["journalctl", "--unit", unit, "--lines", "500", "--output", "cat", "--no-pager"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=timeout,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return shown.stdout.decode("utf-8", "replace").splitlines()
+
+
+def read_log(unit: str, count: int, timeout: float) -> t.List[str]:
+    """The last warnings and errors of the API server on this host, of its static pod or of its unit."""
+    path = newest_pod_log() if not unit else None
+    return telling_lines(journal_of(unit, timeout) if unit else tail_of(path) if path else [], count)

@@ -113,15 +113,20 @@ def mask_flag(name: str, value: t.Any) -> t.Any:
 
 def mask_text(text: str) -> str:
     """A definition, or a sentence about one, without secrets. Lines stay where they are, so that diffs stay true."""
-    text = mask_kubelet_config(text)
-    for pattern in _STANDING_ALONE:
-        text = pattern.sub(lambda match: MASK + "\n" * match.group(0).count("\n"), text)
+    text = mask_standing_alone(mask_kubelet_config(text))
     text = _USERINFO.sub(lambda match: match.group("scheme") + MASK + "@", text)
     text = _PROXY.sub(lambda match: match.group("lead") + MASK + "@", text)
     text = _FLAG.sub(_mask_flag_match, text)
     for pattern in (_ASSIGNED_ITEM, _ASSIGNED_LINE, _ASSIGNED_WORD):
         text = pattern.sub(_mask_variable, text)
     return _mask_pairs(text)
+
+
+def mask_standing_alone(text: str) -> str:
+    """A text without what is a secret by its own form: private keys, tokens, credentials of requests."""
+    for pattern in _STANDING_ALONE:
+        text = pattern.sub(lambda match: MASK + "\n" * match.group(0).count("\n"), text)
+    return text
 
 
 def _hidden(value: str) -> str:

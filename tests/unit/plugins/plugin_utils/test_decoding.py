@@ -6,8 +6,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.action.aggregator_info import issued_by
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.decoding import decode
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.decoding import decode, issued_by
 from cryptography.hazmat.primitives import serialization
 
 

@@ -1,0 +1,103 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Collects what the API contributes to the evidence of a diagnosis; what fails is a part of it."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import typing as t
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import (
+    api_evidence,
+    cluster,
+    evidence_document,
+    side_by_side,
+)
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
+
+#: A module makes several requests, each of which has the timeout.
+STEPS = 4
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+    _supports_async = False
+    TRANSFERS_FILES = False
+
+    #: The same as in the documentation of the module of this name.
+    ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {
+        "hosts": {"type": "list", "elements": "str", "required": True},
+        "control_planes": {"type": "list", "elements": "str", "required": True},
+        "discovery_variable": {"type": "str", "default": ""},
+        "kubeconfig": {"type": "str", "default": ""},
+        "context": {"type": "str", "default": ""},
+        "shown_as": {"type": "str", "default": ""},
+        "message": {"type": "str", "default": ""},
+        "service_cidrs": {"type": "str", "default": ""},
+        "pod_cidrs": {"type": "str", "default": ""},
+        "namespace": {"type": "str", "default": "kube-system"},
+        "timeout": {"type": "int", "default": 5},
+    }
+
+    def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        self.task_vars = task_vars or {}
+        _validation, given = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
+        self.given: dict[str, t.Any] = native(given)
+        # Whatever a module could change, it changes nothing here.
+        self._task.check_mode = True
+        started = datetime.datetime.now(datetime.timezone.utc).isoformat()
+        result.update(changed=False, started=started, api=self.collect())
+        return result
+
+    def collect(self) -> dict[str, t.Any]:
+        if not self.given["kubeconfig"]:
+            return api_evidence.unavailable(self.given["message"] or "There is no kubeconfig to ask the API with.")
+        hosts = self.discovered()
+        planes = [host for host in hosts if host["name"] in self.given["control_planes"]]
+        servers = [host["api_server_url"] for host in planes if host.get("api_server_url")]
+        first = api_evidence.first_probes(servers, self.given)
+        if servers:
+            first.update(api_evidence.request_probes(servers, self.given))
+        found = self.run_all(first)
+        if not servers and api_evidence.answers(found):
+            # Only a kubeconfig is known: the API itself names its servers, of which some can be reached from here.
+            others = api_evidence.servers_of(found)
+            found.update(self.run_all(api_evidence.later_probes(others, self.given)))
+            servers = api_evidence.reached(found, others)
+            found.update(self.run_all(api_evidence.request_probes(servers, self.given)))
+        return api_evidence.document(found, hosts, self.given)
+
+    def run_all(self, probes: t.Mapping[str, evidence_document.Probe]) -> dict[str, side_by_side.Outcome]:
+        return side_by_side.run(
+            {name: functools.partial(self.execute, probe) for name, probe in probes.items()},
+            timeout=STEPS * self.given["timeout"],
+            transport=str(self._connection.transport),
+        )
+
+    def execute(self, probe: evidence_document.Probe) -> dict[str, t.Any]:
+        """Run one module where the API is asked. What failed keeps its sentence, and what it has seen before."""
+        answer: dict[str, t.Any] = native(
+            self._execute_module(
+                module_name="kubemetrics.aggregation." + probe.module,
+                module_args=probe.arguments,
+                task_vars=self.task_vars,
+            )
+        )
+        if answer.get("failed") or answer.get("unreachable"):
+            return {"failed": True, "message": cluster.said(answer), "servers": answer.get("servers")}
+        return evidence_document.plain(answer)
+
+    def discovered(self) -> list[dict[str, t.Any]]:
+        """The facts of those hosts that were examined, as they are, without a template over all of them."""
+        known = self.task_vars["hostvars"]
+        found = []
+        for name in self.given["hosts"]:
+            entry = known.raw_get(name).get(self.given["discovery_variable"]) if name in known else None
+            if isinstance(entry, dict) and entry.get("host"):
+                found.append(native(entry["host"]))
+        return found
