@@ -45,6 +45,8 @@ class Edited(t.NamedTuple):
     added_mounts: list[str]
     host_files: list[str]
     version: str | None
+    #: The requested flags that somebody edited and no process has read yet.
+    staged: t.Sequence[str] = ()
 
 
 class ActionModule(EditorAction):
@@ -56,6 +58,7 @@ class ActionModule(EditorAction):
         "observed": {"type": "dict"},
         "add_mounts": {"type": "bool", "default": False},
         "remove_obsolete": {"type": "bool", "default": False},
+        "leave_staged": {"type": "bool", "default": False},
         "backup": {"type": "bool", "default": True},
         "state_dir": {"type": "path", "default": "/var/lib/kubemetrics"},
     }
@@ -153,9 +156,11 @@ class ActionModule(EditorAction):
         pod = StaticPodEditor(arguments["component"], path, file.text)
         version = arguments["version"] or found["version"] or pod.image_version
         before = pod.flags
-        pod.edit(complete(arguments, wanted, before, version))
-        mounts, host_files = self._see_files(arguments, pod, wanted)
-        return Edited(before, pod.flags, [Change(file, pod.text)], mounts, host_files, version)
+        staged = self._staged(arguments, found, before, wanted)
+        asked = without_staged(arguments, wanted, staged)
+        pod.edit(complete(arguments, asked, before, version))
+        mounts, host_files = self._see_files(arguments, pod, asked)
+        return Edited(before, pod.flags, [Change(file, pod.text)], mounts, host_files, version, staged)
 
     def _see_files(
         self, arguments: dict[str, t.Any], pod: StaticPodEditor, wanted: dict[str, t.Any]
@@ -190,13 +195,38 @@ class ActionModule(EditorAction):
         before = service.flags
         if found["running"] and not arguments["definition"]:
             self._check_origin(component, found, before, [files[path] for path in files])
-        service.edit(complete(arguments, wanted, before, version))
+        staged = self._staged(arguments, found, before, wanted)
+        service.edit(complete(arguments, without_staged(arguments, wanted, staged), before, version))
         changes = []
         for path, text in service.texts.items():
             file = files.get(path) or HostFile(path, False, "", None)
             if text != file.text:
                 changes.append(self._local_change(file, text))
-        return Edited(before, service.flags, changes, [], files_of(component, wanted), version)
+        return Edited(before, service.flags, changes, [], files_of(component, wanted), version, staged)
+
+    def _staged(
+        self,
+        arguments: dict[str, t.Any],
+        found: dict[str, t.Any],
+        defined: list[flag_model.Flag],
+        wanted: dict[str, t.Any],
+    ) -> list[str]:
+        """The wanted flags whose definition somebody edited for the next restart, otherwise than it is wanted."""
+        component = arguments["component"]
+        if not found["running"] or found["in_process"]:
+            return []
+        names = flag_plan.staged(defined, flag_model.of_argv(found["argv"], component), wanted, component)
+        return [] if names and self._unfinished(component, found, arguments["state_dir"]) else names
+
+    def _unfinished(self, component: str, found: dict[str, t.Any], state_dir: str) -> bool:
+        """Whether the definition is as this collection wrote it after the process started: a run that did not end."""
+        history = self.module("recorded_changes_info", state_dir=state_dir)["changes"]
+        return any(
+            change["component"] == component
+            and change["state"] in ("in_place", "interrupted")
+            and change["time"] >= found["start_time"]
+            for change in history
+        )
 
     def _check_origin(
         self,
@@ -253,8 +283,15 @@ class ActionModule(EditorAction):
             "added_mounts": edited.added_mounts,
             "missing_files": missing,
             "running_differs": sorted(differing(component, wanted, found["argv"])) if running else None,
+            "staged_flags": sorted(edited.staged),
+            "unread_flags": flag_plan.unread(
+                edited.flags_before, flag_model.of_argv(found["argv"], component), wanted, component
+            )
+            if running
+            else [],
         }
-        if missing:
+        # A prediction may be of files that the next task of a play puts there.
+        if missing and not self._task.check_mode:
             result["warnings"] = [
                 f"{component} will not start with these flags until {', '.join(missing)} exists on the host."
             ]
@@ -268,6 +305,13 @@ def files_of(component: str, wanted: t.Mapping[str, t.Any]) -> list[str]:
         if value is not None and is_file_flag(name):
             found += [part for text in flag_plan.values_of(component, name, value) for part in text.split(",")]
     return list(dict.fromkeys(path for path in found if posixpath.isabs(path)))
+
+
+def without_staged(
+    arguments: t.Mapping[str, t.Any], wanted: t.Mapping[str, t.Any], staged: t.Collection[str]
+) -> dict[str, t.Any]:
+    """What is wanted, without the staged flags where they are to be left alone."""
+    return {name: value for name, value in wanted.items() if not arguments["leave_staged"] or name not in staged}
 
 
 def complete(

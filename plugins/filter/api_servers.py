@@ -29,6 +29,8 @@ class FilterModule:
             "api_servers_routed": api_servers.routed,
             "api_servers_edited": api_servers.edited,
             "api_servers_pending": api_servers.pending,
+            "api_server_may_change": api_servers.may_change,
+            "api_server_staged": api_servers.staged,
             "api_server_needs_cluster_ip": front_proxy.routes_unknown,
             "api_server_newly_routed": api_servers.newly_routed,
             "api_server_inventory_lines": api_servers.inventory_lines,

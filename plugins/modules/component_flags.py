@@ -74,6 +74,15 @@ options:
       - Whether to remove flags that this version no longer has. If V(false), they are only reported.
     type: bool
     default: false
+  leave_staged:
+    description:
+      - Whether to leave a requested flag alone that the definition gives neither as requested nor as the running
+        process has it, because somebody edited the definition and has not restarted the component yet. If V(false),
+        such an edit is overwritten. RV(staged_flags) names them in both cases.
+      - What this collection wrote itself after the process started, by its records in O(state_dir), is no such edit. It
+        is what an interrupted run has left.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -155,6 +164,20 @@ running_differs:
   type: list
   elements: str
   sample: [enable-aggregator-routing]
+staged_flags:
+  description:
+    - The requested flags that somebody edited in the definition, otherwise than they are requested, and that the
+      running process has not read yet; see O(leave_staged).
+  returned: success
+  type: list
+  elements: str
+  sample: []
+unread_flags:
+  description: The other flags that the running process has otherwise than the definition; a restart changes them.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 obsolete_flags:
   description: The flags of the definition that this version removed or deprecated.
   returned: success

@@ -10,6 +10,7 @@ import ipaddress
 import re
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flag_plan, flags, masking
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy
 
 #: k3s, RKE2 and minikube write the flags themselves, and always have those of the aggregation layer.
@@ -28,6 +29,56 @@ def edited(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> t.List[str]:
 def pending(plans: t.Mapping[str, t.Mapping[str, t.Any]]) -> t.List[str]:
     """Those whose definition has to change, or whose process does not run with it; by what component_flags plans."""
     return [name for name, plan in plans.items() if plan.get("files") or plan.get("running_differs")]
+
+
+def may_change(host: t.Mapping[str, t.Any], wanted: t.Mapping[str, t.Any], replace_shared: bool) -> bool:
+    """Whether it is worth while to find out, before anything changes, that a definition can be edited.
+
+    A unit may start something else or wait for a restart. The kubelet has read every manifest, so that one is edited
+    only where the process lacks something.
+    """
+    component = host["components"]["kube-apiserver"]
+    if component["managed_by"] != "static_pod":
+        return component["managed_by"] in EDITED
+    running = flags.of_argv(component["argv"], "kube-apiserver")
+    lacking = flag_plan.outstanding(running, masking.mask_flags(wanted), "kube-apiserver")
+    return bool(lacking) or replace_shared or front_proxy.routes_unknown(host)
+
+
+def staged(
+    host: t.Mapping[str, t.Any], plan: t.Mapping[str, t.Any], replace_shared: bool = False
+) -> t.Dict[str, t.Any]:
+    """What somebody's edit of a definition means that no process has read yet, by what component_flags plans.
+
+    An API server that has to restart for another reason would read it, too. Where it says something else than what is
+    needed, somebody has to decide first: that is the ``problem``. ``notes`` say what is left as it is, and what else
+    a restart brings into effect.
+    """
+    name, component = host["name"], host["components"]["kube-apiserver"]
+    waits = bool(pending({name: plan}))
+    replaces = replace_shared and front_proxy.shares_client_ca(front_proxy.running_flags(host))
+    edits, others = dashed(plan.get("staged_flags")), dashed(plan.get("unread_flags"))
+    if edits and (waits or replaces):
+        files = ", ".join(component["definition_files"]) or "on its host"
+        problem = (
+            "The API server of %s has to restart with other flags, and somebody has edited %s in its definition (%s) "
+            "without a restart; restart it so that the edit takes effect, or revert the edit, and run again."
+            % (name, edits, files)
+        )
+        return {"problem": problem, "notes": []}
+    notes = []
+    if edits:
+        notes.append(
+            "The API server of %s has not read an edit of %s in its definition. It does what aggregation needs, and "
+            "both are left as they are; restart it when that edit shall take effect." % (name, edits)
+        )
+    if waits and others:
+        notes.append("The restart of the API server of %s also brings an edit of %s into effect." % (name, others))
+    return {"problem": "", "notes": notes}
+
+
+def dashed(names: t.Optional[t.Sequence[str]]) -> str:
+    return ", ".join("--" + name for name in names or [])
 
 
 def routed(plans: t.Mapping[str, t.Mapping[str, t.Any]]) -> bool:

@@ -27,7 +27,11 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags
     same_name,
     write_list,
 )
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import MASK, is_secret_flag
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import (
+    MASK,
+    is_secret_flag,
+    mask_flag,
+)
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
@@ -173,3 +177,35 @@ def outstanding(found: t.Sequence[Flag], wanted: t.Mapping[str, t.Any], componen
             values_of(component, name, value),
         )
     ]
+
+
+def _shown(flags: t.Sequence[Flag], name: str) -> t.List[str]:
+    return [mask_flag(name, flag.text) for flag in flags if same_name(flag.name, name)]
+
+
+def staged(
+    defined: t.Sequence[Flag], running: t.Sequence[Flag], wanted: t.Mapping[str, t.Any], component: str
+) -> t.List[str]:
+    """The wanted flags that a definition gives, but neither as wanted nor as the running process has them.
+
+    Somebody changed or removed them there, and has not restarted the process yet. What is known of that has its secrets
+    masked, and so they are compared without them.
+    """
+    return [
+        name
+        for name in outstanding(defined, wanted, component)
+        if not same_values(component, name, _shown(defined, name), _shown(running, name))
+    ]
+
+
+def unread(
+    defined: t.Sequence[Flag], running: t.Sequence[Flag], wanted: t.Mapping[str, t.Any], component: str
+) -> t.List[str]:
+    """The other flags that the process has otherwise than its definition, and will have as there when it restarts."""
+    asked = {normalize(name) for name in wanted}
+    names = dict.fromkeys(normalize(flag.name) for flag in [*defined, *running])
+    return sorted(
+        name
+        for name in names
+        if name not in asked and not same_values(component, name, _shown(defined, name), _shown(running, name))
+    )

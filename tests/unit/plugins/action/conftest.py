@@ -7,7 +7,7 @@ import copy
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.modules import definition_file
+from ansible_collections.kubemetrics.aggregation.plugins.modules import definition_file, recorded_changes_info
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.editor import EditError
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.program import DefinitionError
 
@@ -19,7 +19,7 @@ def run_editor(run_module, tmp_path):
     def run(plugin, host, check_mode=False, **arguments):
         run.modules = []
         editor = plugin.ActionModule.__new__(plugin.ActionModule)
-        editor._task = SimpleNamespace(diff=True)
+        editor._task = SimpleNamespace(diff=True, check_mode=check_mode)
         editor.task_vars = {}
         editor.known_to_exist = {}
 
@@ -27,8 +27,8 @@ def run_editor(run_module, tmp_path):
             run.modules.append(name)
             if name == "component_info":
                 return copy.deepcopy(host)
-            assert name == "definition_file"
-            result = run_module(definition_file, check_mode=check_mode, **given)
+            modules = {"definition_file": definition_file, "recorded_changes_info": recorded_changes_info}
+            result = run_module(modules[name], check_mode=check_mode, **given)
             if result.get("failed"):
                 raise EditError(result["msg"])
             return result

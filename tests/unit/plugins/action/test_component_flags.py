@@ -355,6 +355,85 @@ def test_a_unit_that_does_not_give_the_process_its_flags_is_not_edited(tmp_path,
     assert run(run_editor, host("systemd", [unit], unit, argv=argv, start_time="2000-01-01T00:00:00Z"))["changed"]
 
 
+# --- edits that no process has read yet ---
+
+RUNNING = ("/usr/bin/kube-apiserver", "--requestheader-allowed-names=front-proxy-client", "--v=2")
+STARTED = "2026-01-01T00:00:00Z"
+NAMES = {"requestheader-allowed-names": ["front-proxy-client"], "enable-aggregator-routing": True}
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """A unit in which somebody has edited the allowed names and the verbosity since the process started."""
+    unit = tmp_path / "kube-apiserver.service"
+    unit.write_text(
+        "[Service]\nExecStart=/usr/bin/kube-apiserver --requestheader-allowed-names=front-proxy-client,other --v=4\n"
+    )
+    return unit, host("systemd", [unit], unit, argv=list(RUNNING), start_time=STARTED)
+
+
+def test_an_edit_that_waits_for_a_restart_is_named_and_left_alone(edited, run_editor):
+    unit, here = edited
+    result = run(run_editor, here, flags=NAMES, leave_staged=True)
+    assert result["staged_flags"] == ["requestheader-allowed-names"] and result["unread_flags"] == ["v"]
+    assert result["previous"] == {"enable-aggregator-routing": None}
+    assert result["running_differs"] == ["enable-aggregator-routing"]
+    assert "=front-proxy-client,other --v=4 --enable-aggregator-routing=true\n" in unit.read_text()
+
+
+def test_without_leave_it_is_overwritten_and_named_all_the_same(edited, run_editor):
+    unit, here = edited
+    result = run(run_editor, here, flags=NAMES)
+    assert result["staged_flags"] == ["requestheader-allowed-names"] and "other" not in unit.read_text()
+
+
+def test_a_flag_that_somebody_took_out_or_put_in_is_an_edit_too(tmp_path, run_editor):
+    unit = tmp_path / "kube-apiserver.service"
+    text = "[Service]\nExecStart=/usr/bin/kube-apiserver --enable-aggregator-routing=false --v=2\n"
+    unit.write_text(text)
+    here = host("systemd", [unit], unit, argv=list(RUNNING), start_time="2000-01-01T00:00:00Z")
+    result = run(run_editor, here, flags=NAMES, leave_staged=True)
+    assert result["staged_flags"] == ["enable-aggregator-routing", "requestheader-allowed-names"]
+    assert not result["changed"] and unit.read_text() == text
+
+
+def test_what_is_wanted_or_what_runs_is_no_edit(tmp_path, run_editor):
+    unit = tmp_path / "kube-apiserver.service"
+    # The first flag is as it is wanted (a run that was interrupted), the second as the process has it.
+    unit.write_text(
+        "[Service]\nExecStart=/usr/bin/kube-apiserver --enable-aggregator-routing=true --v=2 "
+        "--requestheader-allowed-names=front-proxy-client\n"
+    )
+    here = host("systemd", [unit], unit, argv=list(RUNNING))
+    result = run(run_editor, here, flags={**NAMES, "v": 5}, leave_staged=True)
+    assert result["staged_flags"] == [] and result["unread_flags"] == []
+    assert result["previous"] == {"v": "2"} and "recorded_changes_info" not in run_editor.modules
+    # What does not run has nothing that it could have missed.
+    assert run(run_editor, host("systemd", [unit], unit), flags={"v": 6}, leave_staged=True)["staged_flags"] == []
+
+
+def test_what_this_collection_wrote_itself_is_no_edit_of_somebody(tmp_path, run_editor):
+    unit = tmp_path / "kube-apiserver.service"
+    unit.write_text("[Service]\nExecStart=" + " ".join(RUNNING) + "\n")
+    here = host("systemd", [unit], unit, argv=list(RUNNING), start_time=STARTED)
+    run(run_editor, here, flags={"requestheader-allowed-names": ["a"]})
+    # That run was killed before the restart, and the next one wants something else.
+    result = run(run_editor, here, flags={"requestheader-allowed-names": ["b"]}, leave_staged=True)
+    assert result["staged_flags"] == [] and result["changed"] and "--requestheader-allowed-names=b " in unit.read_text()
+    # A later edit by somebody else is one again.
+    unit.write_text(unit.read_text().replace("=b ", "=c "))
+    result = run(run_editor, here, flags={"requestheader-allowed-names": ["b"]}, leave_staged=True)
+    assert result["staged_flags"] == ["requestheader-allowed-names"] and not result["changed"]
+
+
+def test_secrets_are_no_edit_because_the_process_shows_them_masked(tmp_path, run_editor):
+    unit = tmp_path / "kube-apiserver.service"
+    unit.write_text("[Service]\nExecStart=/usr/bin/kube-apiserver --etcd-servers=https://u:pw@192.0.2.1:2379 --v=2\n")
+    here = host("systemd", [unit], unit, argv=["kube-apiserver", "--etcd-servers=https://192.0.2.1:2379", "--v=2"])
+    result = run(run_editor, here, flags={"v": 2}, leave_staged=True)
+    assert result["unread_flags"] == []
+
+
 # --- lists ---
 
 

@@ -26,6 +26,68 @@ def test_pending_are_files_that_change_and_processes_that_lag_behind():
     assert api_servers.pending(plans) == ["file", "lags"]
 
 
+def control_plane(managed_by="systemd", running=(), proxy=True):
+    component = {
+        "managed_by": managed_by,
+        "argv": ["kube-apiserver", *(f"--{name}={value}" for name, value in dict(running).items())],
+        "flags": dict(running),
+        "definition_files": ["/etc/systemd/system/kube-apiserver.service"],
+    }
+    return {"name": "cp1", "components": {"kube-apiserver": component, "kube-proxy": {"running": proxy}}}
+
+
+WANTED = {"requestheader-allowed-names": ["a"]}
+HAS = {"requestheader-allowed-names": "a"}
+
+
+@pytest.mark.parametrize(
+    ("host", "replace_shared", "may"),
+    [
+        (control_plane("systemd", HAS), False, True),
+        (control_plane("k3s"), False, False),
+        (control_plane("static_pod", HAS), False, False),
+        (control_plane("static_pod"), False, True),
+        (control_plane("static_pod", HAS, proxy=False), False, True),
+        (control_plane("static_pod", HAS), True, True),
+    ],
+)
+def test_a_definition_that_may_change_is_examined_before_certificates_are_issued(host, replace_shared, may):
+    assert api_servers.may_change(host, WANTED, replace_shared) is may
+
+
+def test_an_edit_that_no_process_has_read_is_left_alone_where_nothing_restarts():
+    plan = {"files": [], "running_differs": [], "staged_flags": ["x"], "unread_flags": ["v"]}
+    found = api_servers.staged(control_plane(), plan)
+    assert found["problem"] == ""
+    assert found["notes"] == [
+        "The API server of cp1 has not read an edit of --x in its definition. It does what aggregation needs, and both "
+        "are left as they are; restart it when that edit shall take effect."
+    ]
+
+
+@pytest.mark.parametrize("lacks", [{"files": ["f"], "running_differs": []}, {"files": [], "running_differs": ["x"]}])
+def test_an_edit_that_contradicts_what_is_needed_stops_the_restart(lacks):
+    found = api_servers.staged(control_plane(), {**lacks, "staged_flags": ["x", "y"], "unread_flags": []})
+    assert found["notes"] == []
+    assert "cp1 has to restart with other flags, and somebody has edited --x, --y in its def" in found["problem"]
+
+
+def test_a_shared_ca_that_is_replaced_is_a_restart_to_come():
+    shared = control_plane(running={"requestheader-client-ca-file": "/ca", "client-ca-file": "/ca"})
+    plan = {"files": [], "running_differs": [], "staged_flags": ["x"]}
+    assert api_servers.staged(shared, plan, True)["problem"]
+    assert not api_servers.staged(shared, plan, False)["problem"]
+    assert not api_servers.staged(control_plane(), plan, True)["problem"]
+
+
+def test_other_edits_are_named_where_a_restart_brings_them_into_effect():
+    plan = {"files": ["f"], "running_differs": [], "staged_flags": [], "unread_flags": ["v"]}
+    assert api_servers.staged(control_plane(), plan)["notes"] == [
+        "The restart of the API server of cp1 also brings an edit of --v into effect."
+    ]
+    assert api_servers.staged(control_plane(), {**plan, "files": []}) == {"problem": "", "notes": []}
+
+
 @pytest.mark.parametrize(
     ("before", "wanted", "new"),
     [(None, True, True), ("true", True, False), ("false", True, True), (None, None, False), (None, False, False)],
