@@ -56,6 +56,17 @@ def listed(names: t.Sequence[str], limit: int = 4) -> str:
     )
 
 
+def shortened(name: str, width: int) -> str:
+    """Without its middle where it is too long: what differs between pods is at the end of their names."""
+    if len(name) > width and "/" in name:
+        # Without its namespace.
+        name = name.rpartition("/")[2]
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 2
+    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+
+
 def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 

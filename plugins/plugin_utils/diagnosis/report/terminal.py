@@ -33,8 +33,7 @@ def render(diagnosis: Mapping, *, colour: bool = False, inventory: str = "") -> 
         paint(line, _VERDICTS.get(verdict, "yellow"))
         for line in _wrapped(outline.clean(diagnosis.get("headline")), WIDTH)
     ]
-    said = outline.collected(diagnosis)
-    lines += [paint(said, "dim")] if said else []
+    lines += [paint(line, "dim") for line in _wrapped(outline.collected(diagnosis), WIDTH)]
     lines += ["", *_path(diagnosis, paint)]
     roots = outline.roots(diagnosis)
     for number, (finding, consequences) in enumerate(roots, 1):
@@ -59,11 +58,15 @@ class _Paint:
         return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if self.colour and text.strip() else text
 
 
+def path(diagnosis: Mapping) -> list[str]:
+    """The path alone, without colours."""
+    return [line.rstrip() for line in _path(diagnosis, _Paint(colour=False))]
+
+
 def _path(diagnosis: Mapping, paint: _Paint) -> list[str]:
     groups = outline.path(diagnosis)
     cause = outline.causes(diagnosis)
-    names = [_name(hops) for _kind, rows in groups for hops in rows]
-    width = min(36, max((len(name) for name in names), default=0))
+    width = max((len(_name(hops)) for _kind, rows in groups for hops in rows), default=0)
     lines = []
     for kind, rows in groups:
         for number, hops in enumerate(rows):
@@ -89,7 +92,7 @@ def _path(diagnosis: Mapping, paint: _Paint) -> list[str]:
 
 
 def _name(hops: outline.Hops) -> str:
-    return hops.label
+    return outline.shortened(hops.label, 38)
 
 
 def _finding(
@@ -152,9 +155,7 @@ def _unexplained(diagnosis: Mapping, paint: _Paint) -> list[str]:
         lines += _quoted("", entry.get("evidence") or (), paint)
     if len(entries) > ENTRIES:
         lines.append(f"  and {len(entries) - ENTRIES} more; the form json has all of them")
-    lines += _wrapped(
-        f"  Please report it with the evidence (-e doctor_evidence_file=FILE saves it): {outline.ISSUES}", WIDTH
-    )
+    lines += ["  Please report it with the evidence, which -e doctor_evidence_file=FILE saves:", f"  {outline.ISSUES}"]
     return lines
 
 
