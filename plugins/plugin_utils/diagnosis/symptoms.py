@@ -45,15 +45,24 @@ def measure(evidence: Evidence) -> list[Measured]:
 
 def notices(evidence: Evidence) -> list[str]:
     """What a reader should know and what is no fault of resource metrics."""
-    found = [
-        f"Node {node['name']} is not Ready ({node.get('ready_message') or 'no reason given'}); it needs no metrics."
-        for node in evidence.nodes
-        if not node.get("ready")
-    ]
+    reasons: dict[str, list[str]] = {}
+    for node in evidence.nodes:
+        if not node.get("ready"):
+            reason = str(node.get("ready_message") or "no reason given").rstrip(".")
+            reasons.setdefault(reason, []).append(str(node["name"]))
+    found = [f"{_not_ready(names)} ({reason}); no metrics are expected." for reason, names in reasons.items()]
     cordoned = [str(node["name"]) for node in evidence.nodes if node.get("unschedulable") and node.get("ready")]
     if cordoned:
         found.append(f"Cordoned: {', '.join(cordoned)}. Their metrics are read all the same.")
     return found
+
+
+def _not_ready(names: t.Sequence[str]) -> str:
+    """A node by its name; of many the first ones, since a whole rack may be down."""
+    if len(names) == 1:
+        return f"Node {names[0]} is not Ready"
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{len(names)} nodes are not Ready: {', '.join(names[:8])}{more}"
 
 
 def unknown(evidence: Evidence, found: t.Sequence[Finding]) -> list[str]:

@@ -17,8 +17,8 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
 DOCUMENTATION = "https://github.com/kubemetrics/kubemetrics.aggregation/"
 HOSTILE = (
     '<script>alert(1)</script> <img src=x onerror="alert(2)"> "\' </style><style>*{display:none}</style>'
-    " {{ 7 * 7 }} {% raw %} \x1b[2J\x1b]0;title\x07\x9b31m \u202etxt\u2066 \u200b\x00\x07\r\n```\n@maintainer #12 [x](y) "
-    "<!-- -->"
+    " {{ 7 * 7 }} {% raw %} \x1b[2J\x1b]0;title\x07\x9b31m \u202etxt\u2066 \u200b\x00\x07\r\n```\n"
+    "@maintainer #12 [x](y) <!-- -->"
 )
 
 
