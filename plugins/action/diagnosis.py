@@ -2,34 +2,24 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Puts the evidence together, or reads it from a file, diagnoses it, and shows the report."""
+"""Puts the evidence together, or reads it from a file, and diagnoses it."""
 
 from __future__ import annotations
 
 import datetime
-import os
-import tempfile
 import typing as t
 from pathlib import Path
 
 import yaml
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
-from ansible.utils.color import ANSIBLE_COLOR
-from ansible.utils.display import Display
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import evidence_document
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import engine
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import EvidenceError
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.report import forms
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.private_file import FileError, write_private
 
 COLLECTION = Path(__file__).resolve().parents[2]
-#: What is in a file for its owner alone.
-PRIVATE = 0o600
-
-
-class DiagnosisError(Exception):
-    """One sentence for the user: what is wrong, where, and what to do."""
 
 
 class ActionModule(ActionBase):
@@ -47,12 +37,6 @@ class ActionModule(ActionBase):
         "connections_variable": {"type": "str", "default": ""},
         "api_variable": {"type": "str", "default": ""},
         "evidence_file": {"type": "path", "default": ""},
-        "output": {
-            "type": "str",
-            "choices": ["terminal", "json", "markdown", "html"],
-            "default": "terminal",
-        },
-        "report_file": {"type": "path", "default": ""},
     }
 
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
@@ -65,18 +49,9 @@ class ActionModule(ActionBase):
             document = self.loaded(arguments) if arguments["evidence"] else self.assembled(arguments)
             if arguments["evidence_file"]:
                 write_private(arguments["evidence_file"], evidence_document.to_text(document))
-            diagnosis = engine.diagnose(document)
-            self.show(diagnosis, arguments)
-        except (DiagnosisError, EvidenceError) as exc:
+            result["diagnosis"] = engine.diagnose(document)
+        except (FileError, EvidenceError) as exc:
             result.update(failed=True, msg=str(exc))
-            return result
-        status = diagnosis["exit_status"]
-        result.update(verdict=diagnosis["verdict"], exit_status=status, msg=diagnosis["headline"])
-        result["findings"] = [finding["id"] for finding in diagnosis["findings"] if finding["root"]]
-        if status == engine.UNREACHABLE:
-            result["unreachable"] = True
-        elif status != engine.WELL:
-            result["failed"] = True
         return result
 
     def loaded(self, arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -85,13 +60,13 @@ class ActionModule(ActionBase):
             text = Path(path).read_text(encoding="utf-8")
             return evidence_document.from_text(text, path)
         except UnicodeDecodeError as exc:
-            raise DiagnosisError(f"{path} is no text; give doctor_evidence a file that doctor has saved.") from exc
+            raise FileError(f"{path} is no text; give doctor_evidence a file that doctor has saved.") from exc
         except OSError as exc:
-            raise DiagnosisError(
+            raise FileError(
                 f"{path} cannot be read ({exc.strerror}); give doctor_evidence the path of a file on the controller."
             ) from exc
         except ValueError as exc:
-            raise DiagnosisError(str(exc)) from exc
+            raise FileError(str(exc)) from exc
 
     def assembled(self, arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         """The document of what the steps before have found."""
@@ -123,14 +98,6 @@ class ActionModule(ActionBase):
             ],
         )
 
-    def show(self, diagnosis: t.Mapping[str, t.Any], arguments: t.Mapping[str, t.Any]) -> None:
-        """Print the report, or write it to the file that was asked for and print what a terminal shows."""
-        form = arguments["output"]
-        if arguments["report_file"]:
-            write_private(arguments["report_file"], forms.render(diagnosis, form) + "\n")
-            form = "terminal"
-        Display().display("\n" + forms.render(diagnosis, form, colour=bool(ANSIBLE_COLOR)) + "\n")
-
 
 def step_of(result: t.Any) -> dict[str, t.Any] | None:
     """What a step has found on a host; None where it was skipped or failed."""
@@ -149,22 +116,3 @@ def collection_version() -> str:
             if value:
                 return str(value)
     return "unknown"
-
-
-def write_private(path: str, text: str) -> None:
-    """Write a file for its owner alone, whole or not at all."""
-    target = Path(path).absolute()
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            os.fchmod(descriptor, PRIVATE)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as exc:
-        raise DiagnosisError(
-            f"{path} cannot be written ({exc.strerror}); name a file in an existing directory of the controller."
-        ) from exc

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: diagnosis
-short_description: Diagnose evidence and show the report
+short_description: Diagnose evidence
 version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
   - Puts together what M(kubemetrics.aggregation.host_evidence) and M(kubemetrics.aggregation.api_evidence) have found,
-    or reads it from a file, compares it with the catalogue of failures, and prints a report.
-  - Fails when something was found, and says that it is unreachable when hosts could not be examined, so that
-    C(ansible-playbook) ends with 2 or 4.
+    or reads it from a file, and compares it with the catalogue of failures.
   - It runs on the controller and contacts no host.
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes
@@ -66,52 +64,58 @@ options:
       - Where to save the evidence, readable for its owner alone. Empty - it is not saved.
     type: path
     default: ""
-  output:
-    description:
-      - The form of the report.
-    type: str
-    choices: [terminal, json, markdown, html]
-    default: terminal
-  report_file:
-    description:
-      - Where to write the report. Then the one for the terminal is printed. Empty - it is printed in the form
-        O(output).
-    type: path
-    default: ""
 requirements:
   - cryptography (Python library) on the controller
 seealso:
   - module: kubemetrics.aggregation.host_evidence
   - module: kubemetrics.aggregation.api_evidence
+  - module: kubemetrics.aggregation.diagnosis_report
 """
 
 EXAMPLES = r"""
 - name: Diagnose what another machine has saved
   kubemetrics.aggregation.diagnosis:
     evidence: evidence.json
-    output: html
-    report_file: report.html
+  register: diagnosed
+
+- name: Show it
+  kubemetrics.aggregation.diagnosis_report:
+    diagnosis: "{{ diagnosed.diagnosis }}"
 """
 
 RETURN = r"""
-verdict:
-  description: V(well), V(findings), or V(unknown) where too little could be examined.
-  returned: always
-  type: str
-  sample: findings
-exit_status:
-  description: V(0) for a well cluster, V(2) for findings, V(4) where hosts could not be examined.
-  returned: always
-  type: int
-  sample: 2
-findings:
-  description: The ids of the rows of the catalogue that are roots.
-  returned: always
-  type: list
-  elements: str
-  sample: [NET-04]
-msg:
-  description: The headline of the report.
-  returned: always
-  type: str
+diagnosis:
+  description: The diagnosis, which docs/evidence.md describes.
+  returned: success
+  type: dict
+  contains:
+    verdict:
+      description: V(well), V(findings), or V(unknown) where too little could be examined.
+      type: str
+    headline:
+      description: The verdict in one sentence.
+      type: str
+    exit_status:
+      description: V(0) for a well cluster, V(2) for findings, V(4) where hosts could not be examined.
+      type: int
+    path:
+      description: The path of a request, hop by hop, with the state of each.
+      type: list
+      elements: dict
+    findings:
+      description: The rows of the catalogue that apply, roots first.
+      type: list
+      elements: dict
+    unexplained:
+      description: What was measured to be wrong and is in no row.
+      type: list
+      elements: dict
+    notices:
+      description: What is no fault of resource metrics, such as a node that is not Ready.
+      type: list
+      elements: str
+    unknown:
+      description: What was not seen or is hidden by a fault.
+      type: list
+      elements: str
 """

@@ -25,11 +25,10 @@ EVERY_KUBELET = 50
 METRICS_APISERVICE = "v1beta1.metrics.k8s.io"
 #: What Ansible adds to the results of modules, and what certificates say in words beside it.
 _NOISE = ("ansible_facts", "changed", "deprecations", "failed", "invocation", "warnings")
-#: The API's own Service: the first address of the first network of Services.
 _LEAVES_OPEN = {
-    "hosts": "certificates, flags and packet filters of the hosts, and what they reach",
-    "host": "its certificates, flags and packet filters, and what it reaches",
-    "api": "the objects of the cluster, and what clients get from each API server",
+    "hosts": "The certificates, flags and packet filters of the hosts, and what they reach, stay unknown.",
+    "host": "Its certificates, flags and packet filters, and what it reaches, stay unknown.",
+    "api": "The objects of the cluster, and what clients get from each API server, stay unknown.",
 }
 
 
