@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 from ansible.plugins.action import ActionBase
@@ -39,7 +40,7 @@ class ActionModule(ActionBase):
         diagnosis = arguments["diagnosis"]
         result["changed"] = False
         try:
-            show(diagnosis, arguments["output"], arguments["report_file"])
+            show(diagnosis, arguments["output"], arguments["report_file"], inventory(task_vars or {}))
         except FileError as exc:
             result.update(failed=True, msg=str(exc))
             return result
@@ -52,11 +53,20 @@ class ActionModule(ActionBase):
         return result
 
 
-def show(diagnosis: t.Mapping[str, t.Any], form: str, report_file: str) -> None:
+def inventory(task_vars: t.Mapping[str, t.Any]) -> list[str]:
+    """What the user gave to -i, as short as it can be said from here; nothing where it has no hosts."""
+    groups = native(task_vars.get("groups")) or {}
+    if not any(hosts for name, hosts in groups.items() if name != "ungrouped"):
+        return []
+    here = os.getcwd() + os.sep
+    return [str(source).removeprefix(here) for source in native(task_vars.get("ansible_inventory_sources")) or []]
+
+
+def show(diagnosis: t.Mapping[str, t.Any], form: str, report_file: str, sources: t.Sequence[str]) -> None:
     """Print the report; or write it to a file, and print what a terminal shows."""
     if report_file:
         write_private(report_file, forms.render(diagnosis, form) + "\n")
         form = "terminal"
-    text = "\n" + forms.render(diagnosis, form, colour=bool(ANSIBLE_COLOR)) + "\n"
+    text = "\n" + forms.render(diagnosis, form, colour=bool(ANSIBLE_COLOR), inventory=sources) + "\n"
     if not report_channel.deliver(text):
         Display().display(text)

@@ -16,11 +16,11 @@ FORMS = ("terminal", "json", "markdown", "html")
 Mapping = t.Mapping[str, t.Any]
 
 
-def render(diagnosis: Mapping, form: str = "terminal", *, colour: bool = False, inventory: str = "") -> str:
+def render(diagnosis: Mapping, form: str = "terminal", *, colour: bool = False, inventory: t.Sequence[str] = ()) -> str:
     """The report in that form, without a line break at its end.
 
-    colour and inventory (what to give to -i in the commands that it proposes) concern the form terminal only: the
-    others are saved and shown elsewhere.
+    colour and inventory (what the user gave to -i, for the commands that it proposes) concern the form terminal only:
+    the others are saved and shown elsewhere.
     """
     if form == "json":
         return json.dumps(diagnosis, indent=2, ensure_ascii=False, default=str)

@@ -209,7 +209,7 @@ base-uri 'none'; form-action 'none'">
 {%- endif %}
 </ul></div>
 {%- endfor %}
-<footer>kubemetrics.aggregation doctor. This page requests nothing from anywhere.</footer>
+<footer>{{ version }}. This page requests nothing from anywhere.</footer>
 </main>
 </body>
 </html>"""
@@ -229,6 +229,7 @@ def render(diagnosis: Mapping) -> str:
         verdict=verdict if verdict in ("well", "findings") else "unknown",
         said=_verdict(diagnosis),
         collected=outline.collected(diagnosis),
+        version=outline.version(diagnosis),
         wide=picture.wide(diagnosis),
         narrow=picture.narrow(diagnosis),
         caption=_caption(diagnosis),

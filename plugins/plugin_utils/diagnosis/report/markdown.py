@@ -24,7 +24,7 @@ def render(diagnosis: Mapping) -> str:
     """The report as Markdown."""
     parts = [f"**{text(diagnosis.get('headline'))}**"]
     said = outline.collected(diagnosis)
-    parts += [text(said)] if said else []
+    parts.append(text(f"{said} {outline.version(diagnosis)}.".strip()))
     parts.append(block(terminal.path(diagnosis)))
     for finding, consequences in outline.roots(diagnosis):
         parts += _finding(finding, consequences)

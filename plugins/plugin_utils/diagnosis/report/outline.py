@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import typing as t
 import unicodedata
 
@@ -23,7 +24,6 @@ KINDS = {
     "kubelet": "kubelet",
 }
 LAYERS = {**KINDS, "registration": "registration of the API", "consequence": "what depends on the API"}
-REPAIR = "ansible-playbook {inventory}kubemetrics.aggregation.repair -e repair={ids}"
 ISSUES = "https://github.com/kubemetrics/kubemetrics.aggregation/issues"
 #: Up to so many API servers, or pods, are shown one by one.
 SINGLY = 6
@@ -164,9 +164,10 @@ def where(finding: Mapping) -> str:
     return f" on {listed(hosts)}" if hosts else ""
 
 
-def command(identifiers: t.Sequence[str], inventory: str = "") -> str:
-    """The command line that repairs these findings."""
-    return REPAIR.format(inventory=f"-i {inventory} " if inventory else "", ids=",".join(identifiers))
+def command(identifiers: t.Sequence[str], inventory: t.Sequence[str] = ()) -> str:
+    """The command line that repairs these findings; inventory: what the user gave to -i."""
+    options = "".join(f"-i {shlex.quote(clean(source))} " for source in inventory)
+    return f"ansible-playbook {options}kubemetrics.aggregation.repair -e repair={','.join(identifiers)}"
 
 
 def repairable(diagnosis: Mapping) -> list[str]:
@@ -198,7 +199,11 @@ def collected(diagnosis: Mapping) -> str:
         scope,
         f"at {clean(found['at'])}" if found.get("at") else "",
         f"in {took:.0f} s" if isinstance(took, int | float) else "",
-        f"by kubemetrics.aggregation {clean(found['collection'])}" if found.get("collection") else "",
     ]
     said = " ".join(part for part in parts if part)
     return f"Collected {said}." if said else ""
+
+
+def version(diagnosis: Mapping) -> str:
+    """What has collected the evidence."""
+    return f"kubemetrics.aggregation {clean((diagnosis.get('collected') or {}).get('collection'))}".strip()

@@ -25,7 +25,7 @@ _LABEL = 10
 Mapping = t.Mapping[str, t.Any]
 
 
-def render(diagnosis: Mapping, *, colour: bool = False, inventory: str = "") -> str:
+def render(diagnosis: Mapping, *, colour: bool = False, inventory: t.Sequence[str] = ()) -> str:
     """The report as text of about 100 columns. inventory: what to give to -i in the commands."""
     paint = _Paint(colour)
     verdict = str(diagnosis.get("verdict"))
@@ -96,7 +96,7 @@ def _name(hops: outline.Hops) -> str:
 
 
 def _finding(
-    finding: Mapping, consequences: t.Sequence[Mapping], paint: _Paint, inventory: str, number: str
+    finding: Mapping, consequences: t.Sequence[Mapping], paint: _Paint, inventory: t.Sequence[str], number: str
 ) -> list[str]:
     error = finding.get("severity") != "warning"
     title = f"{number}{outline.clean(finding['id'])}{outline.where(finding)}: {outline.clean(finding.get('title'))}"

@@ -101,8 +101,11 @@ class TestTerminal:
         assert f"{DOCUMENTATION}blob/main/docs/findings/AGG-05.md" in text
 
     def test_the_command_names_the_inventory_where_it_is_known(self):
-        text = forms.render(one_finding(), inventory="inventory/mine/hosts.yml")
-        assert "ansible-playbook -i inventory/mine/hosts.yml kubemetrics.aggregation.repair -e repair=AGG-05" in text
+        text = forms.render(one_finding(), inventory=["inventory/mine/hosts.yml", "a b"])
+        assert (
+            "ansible-playbook -i inventory/mine/hosts.yml -i 'a b' kubemetrics.aggregation.repair -e repair=AGG-05"
+            in text
+        )
 
     def test_consequences_are_a_line_each_below_their_root(self):
         shown = lines(chain())
