@@ -123,6 +123,7 @@ class Companion:
         for path in self._health.paths():
             application.router.add_get(path, self._report)
         application.router.add_get("/metrics", self._expose)
+        application.on_response_prepare.append(_without_versions)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         everywhere = settings.bind_address in ("0.0.0.0", "::")
@@ -147,6 +148,11 @@ class Companion:
 
     async def _expose(self, _request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _without_versions(_request: web.Request, response: web.StreamResponse) -> None:
+    """Leave out the header that names the versions of the library and the interpreter."""
+    response.headers.pop("Server", None)
 
 
 def until_signal(companion: Companion) -> None:

@@ -80,21 +80,26 @@ class MetricsEngine(Protocol):
 
 
 class Clients:
-    """Clients of the API server, one for each kubeconfig."""
+    """Clients of the API server, one for each kubeconfig and purpose.
+
+    Each has connections of its own: reviews that hang, for whatever unauthenticated clients send, must not keep watches
+    and other reviews from theirs.
+    """
 
     def __init__(self, default: str) -> None:
         self._default = default
-        self._clients: dict[str, KubeClient] = {}
+        self._clients: dict[tuple[str, str], KubeClient] = {}
 
-    def get(self, kubeconfig: str = "") -> KubeClient:
-        """Return the client for a kubeconfig; without one that of the whole server."""
+    def get(self, kubeconfig: str = "", purpose: str = "") -> KubeClient:
+        """Return the client for a kubeconfig (without one that of the whole server) and a purpose."""
         path = kubeconfig or self._default
-        if path not in self._clients:
+        key = path, purpose
+        if key not in self._clients:
             try:
-                self._clients[path] = KubeClient.from_kubeconfig(path or None, user_agent=USER_AGENT)
+                self._clients[key] = KubeClient.from_kubeconfig(path or None, user_agent=USER_AGENT)
             except KubeError as error:
                 raise StartError(str(error)) from error
-        return self._clients[path]
+        return self._clients[key]
 
     async def close(self) -> None:
         """Close all connections."""
@@ -132,11 +137,12 @@ class Server:
             Authenticator(
                 self.trust,
                 TokenAuthenticator(
-                    clients.get(options.authentication_kubeconfig), options.authentication_token_webhook_cache_ttl
+                    clients.get(options.authentication_kubeconfig, "token reviews"),
+                    options.authentication_token_webhook_cache_ttl,
                 ),
             ),
             Authorizer(
-                clients.get(options.authorization_kubeconfig),
+                clients.get(options.authorization_kubeconfig, "access reviews"),
                 allowed_ttl=options.authorization_webhook_cache_authorized_ttl,
                 denied_ttl=options.authorization_webhook_cache_unauthorized_ttl,
                 always_allow_paths=options.authorization_always_allow_paths,

@@ -241,6 +241,9 @@ class FakeApiServer:
         self.forbidden_paths: set[str] = set()
         self.reviews: list[dict[str, Any]] = []
         self.token_reviews = 0
+        #: Cleared: token reviews are not answered.
+        self.answering_tokens = asyncio.Event()
+        self.answering_tokens.set()
         self.log: list[tuple[str, str]] = []
         self._version = 1
         self._changed = asyncio.Condition()
@@ -310,6 +313,7 @@ class FakeApiServer:
 
     async def _token_review(self, request: web.BaseRequest) -> web.Response:
         self.token_reviews += 1
+        await self.answering_tokens.wait()
         user = self.tokens.get((await request.json())["spec"]["token"])
         status = {"authenticated": True, "user": user} if user else {"authenticated": False, "error": "no such token"}
         return web.json_response({"kind": "TokenReview", "status": status}, status=201)

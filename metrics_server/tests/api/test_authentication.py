@@ -7,6 +7,7 @@ import asyncio
 import datetime
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -16,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from api.conftest import World, config_map
 from api.support import Credential, Pki, eventually
-from metrics_server.auth.certificates import CertificateBundle
+from metrics_server.auth.certificates import CertificateBundle, common_name
 from metrics_server.auth.identity import Rejected
 
 NODES = "/apis/metrics.k8s.io/v1beta1/nodes"
@@ -193,6 +194,49 @@ async def test_a_deleted_config_map_is_read_again_when_it_returns(world: World) 
         lambda: trust.front_proxy is not None and new_ca.certificate in trust.front_proxy.bundle.certificates
     )
     assert (await world.running.get(NODES, credential=world.front_proxy, headers=ALICE)).status == 401
+
+
+async def test_empty_groups_are_none(world: World) -> None:
+    headers = [("X-Remote-User", "alice"), ("X-Remote-Group", ""), ("X-Remote-Group", "dev"), ("X-Remote-Group", "")]
+    assert (await world.running.get(NODES, credential=world.front_proxy, headers=headers)).status == 200
+    assert world.api.reviews[-1]["groups"] == ["dev", "system:authenticated"]
+
+
+async def test_a_certificate_is_judged_once_and_not_for_each_connection(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+    verify = CertificateBundle.verify_client
+
+    def counting(self: CertificateBundle, presented: Any, **options: Any) -> Any:
+        judged.append(common_name(presented[0]))
+        return verify(self, presented, **options)
+
+    monkeypatch.setattr(CertificateBundle, "verify_client", counting)
+    for _unused in range(4):
+        assert (await world.running.get(NODES, credential=world.front_proxy, headers=ALICE)).status == 200
+    # By both authorities, each once.
+    assert judged == ["front-proxy-client"] * 2
+    # Another certificate of the same name is another one.
+    stranger = world.pki.leaf(world.pki.ca("front-proxy-ca"), "front-proxy-client")
+    for _unused in range(2):
+        assert (await world.running.get(NODES, credential=stranger, headers=ALICE)).status == 401
+    assert len(judged) > 4
+    # Whom nobody vouches for is not kept.
+    authenticator = world.running.server.app._authenticator
+    assert len(authenticator._by_fingerprint) == 1
+    # And a judgement does not outlive the authorities that it was made by.
+    trust = world.running.server.trust
+    await world.api.change_config_map(config_map(world.pki.ca("front-proxy-ca"), world.client_ca))
+    await eventually(lambda: trust.generation == 2)
+    assert (await world.running.get(NODES, credential=world.front_proxy, headers=ALICE)).status == 401
+
+
+async def test_a_judgement_ends_with_the_certificate(world: World) -> None:
+    brief = world.pki.leaf(world.front_proxy_ca, "front-proxy-client", lifetime=(-1.0, 1.5 / 3600))
+    assert (await world.running.get(NODES, credential=brief, headers=ALICE)).status == 200
+    await asyncio.sleep(2.6)
+    assert (await world.running.get(NODES, credential=brief, headers=ALICE)).status == 401
 
 
 async def test_a_shared_ca_without_names_makes_nobody_a_front_proxy(world: World) -> None:

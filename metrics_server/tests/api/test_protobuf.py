@@ -197,3 +197,25 @@ async def test_tables_have_no_protobuf_form(world: World) -> None:
         headers=[("X-Remote-User", "x"), ("Accept", accept)],
     )
     assert answer.status == 406
+
+
+async def test_discovery_as_protobuf(world: World) -> None:
+    async def get(path: str) -> tuple[str, str, Fields]:
+        headers = [("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters"), ("Accept", PROTOBUF)]
+        return unwrap((await world.running.get(path, credential=world.front_proxy, headers=headers)).body)
+
+    api_version, kind, group = await get("/apis/metrics.k8s.io")
+    assert (api_version, kind, group[1]) == ("v1", "APIGroup", [b"metrics.k8s.io"])
+    versions = [(decode(one)[1], decode(one)[2]) for one in group[2]]
+    assert versions == [([b"metrics.k8s.io/v1beta1"], [b"v1beta1"]), ([b"metrics.k8s.io/v1"], [b"v1"])]
+    assert group[3] == group[2][:1]
+    _unused, kind, groups = await get("/apis")
+    assert (kind, decode(groups[1][0])) == ("APIGroupList", group)
+    api_version, kind, resources = await get("/apis/metrics.k8s.io/v1")
+    assert (api_version, kind, resources[1]) == ("v1", "APIResourceList", [b"metrics.k8s.io/v1"])
+    found = [decode(one) for one in resources[2]]
+    assert [(one[1], one[2], one[3]) for one in found] == [
+        ([b"nodes"], [0], [b"NodeMetrics"]),
+        ([b"pods"], [1], [b"PodMetrics"]),
+    ]
+    assert [decode(one[4][0])[1] for one in found] == [[b"get", b"list"]] * 2

@@ -294,6 +294,31 @@ async def test_aggregated_discovery(world: World, version: str) -> None:
     assert (again.status, again.body) == (304, b"")
 
 
+@pytest.mark.parametrize("path", ["/apis", "/apis/metrics.k8s.io", "/apis/metrics.k8s.io/v1"])
+async def test_discovery_in_the_form_that_is_asked_for(world: World, path: str) -> None:
+    plain = await ask(world, path, accept="*/*")
+    assert plain.headers["Content-Type"] == "application/json"
+    yaml = await ask(world, path, accept="application/yaml")
+    assert (yaml.headers["Content-Type"], yaml.body) == ("application/yaml", plain.body)
+    binary = await ask(world, path, accept="application/vnd.kubernetes.protobuf, */*")
+    assert binary.headers["Content-Type"] == "application/vnd.kubernetes.protobuf"
+    assert binary.headers["Vary"] == "Accept"
+    assert binary.body.startswith(b"k8s\0")
+    for text in (plain.json()["kind"].encode(), b"metrics.k8s.io"):
+        assert text in binary.body
+    for other in ("text/html", "application/json;q=0", "application/json;as=Table;v=v1;g=meta.k8s.io"):
+        refused = await ask(world, path, accept=other)
+        assert (refused.status, refused.json()["reason"]) == (406, "NotAcceptable")
+
+
+@pytest.mark.parametrize("path", ["/openapi/v2", "/openapi/v3/apis/metrics.k8s.io/v1"])
+async def test_openapi_is_json_or_not_acceptable(world: World, path: str) -> None:
+    for accept in ("application/json", "*/*", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf, */*"):
+        assert (await ask(world, path, accept=accept)).headers["Content-Type"] == "application/json"
+    for other in ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", "application/yaml"):
+        assert (await ask(world, path, accept=other)).status == 406
+
+
 async def test_openapi_references_are_whole(world: World) -> None:
     def references(value: Any) -> set[str]:
         if isinstance(value, dict):

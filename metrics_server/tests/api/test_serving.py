@@ -9,6 +9,7 @@ import dataclasses
 import os
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from api.conftest import World, config_map
-from api.support import FakeApiServer, FakeEngine, Pki, Running, eventually, running_server
+from api.support import FakeApiServer, FakeEngine, Pki, Running, client_context, eventually, running_server
 from metrics_server import pki as own_pki
 from metrics_server import serving
+from metrics_server.api import app as app_module
 from metrics_server.server import StartError
 
 MANAGED = ["--self-managed-certificate", "--service-namespace=kube-system"]
@@ -397,3 +399,44 @@ async def test_sigterm_fails_readiness_drains_and_ends(world: World, monkeypatch
     assert (await under_way).body == b"done"
     await asyncio.wait_for(running.task, 5)
     assert running.engine.running is False
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+@pytest.mark.parametrize("fault", ["raises", "hangs"])
+async def test_a_fault_in_mid_answer_ends_the_connection(
+    world: World, monkeypatch: pytest.MonkeyPatch, coding: str, fault: str
+) -> None:
+    """A second answer would be read as a part of the first one."""
+    engine = world.running.engine
+    for number in range(2500):
+        engine.index.add_pod("bulk", f"bulk-{number:04}", "n1", {})
+        engine.store.pod_readings["bulk", f"bulk-{number:04}"] = engine.store.pod_readings["default", "web-1"]
+
+    async def pieces(*_unused: object, **_options: object) -> AsyncIterator[bytes]:
+        yield b"the first piece"
+        if fault == "raises":
+            raise ZeroDivisionError
+        await asyncio.sleep(30)
+
+    app = world.running.server.app
+    monkeypatch.setattr(app_module, "_body", pieces)
+    monkeypatch.setattr(app, "_config", dataclasses.replace(app._config, request_timeout=0.4))
+    path = b"/apis/metrics.k8s.io/v1beta1/namespaces/bulk/pods"
+    user = b"X-Remote-User: x\r\nX-Remote-Group: system:masters\r\n"
+    request = b"GET %b HTTP/1.1\r\nHost: x\r\nAccept-Encoding: %b\r\n%b\r\n" % (path, coding.encode(), user)
+    context = client_context(world.front_proxy)
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.running.port, ssl=context)
+    received = b""
+    try:
+        writer.write(request + request)
+        async with asyncio.timeout(5):
+            while data := await reader.read(1 << 16):
+                received += data
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+    assert b" 200 OK" in received
+    assert received.count(b"HTTP/1.1") == 1
+    assert b"Status" not in received
+    await eventually(lambda: app._inflight == 0)

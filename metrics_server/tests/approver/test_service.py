@@ -176,6 +176,8 @@ async def test_the_program_serves_health_and_metrics_and_ends(tmp_path: Path) ->
     def fetch(port: int, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
             text: str = response.read().decode()
+            # It would name the versions of Python and its library.
+            assert "Server" not in response.headers
         return text
 
     async with FakeApi(tmp_path) as api:

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from api.conftest import World
+from api.conftest import World, config_map
 from api.support import FakeApiServer, client_context, eventually, running_server
 
 from hardening.raw import check, exchange, one
@@ -240,6 +240,44 @@ async def test_strangers_leave_places_to_others(world: World, monkeypatch: pytes
     assert (await world.running.get(NODES.decode(), credential=world.front_proxy, headers=admin)).status == 200
     release.set()
     assert {task.result().status for task in (await asyncio.wait(strangers))[0]} == {401, 429}
+
+
+async def test_hanging_token_reviews_hold_up_nothing_else(world: World) -> None:
+    """Each takes a connection to the API server until its time-out; watches and access reviews need theirs."""
+    world.api.answering_tokens.clear()
+    admins = [("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters")]
+    strangers = [asyncio.ensure_future(world.running.get("/metrics", token=f"t{number}")) for number in range(100)]
+    try:
+        await eventually(lambda: world.running.server.app._unauthenticated == 100)
+        await eventually(lambda: world.api.token_reviews >= 50)
+        for number in range(3):
+            user = [("X-Remote-User", f"user-{number}")]
+            async with asyncio.timeout(3):
+                reply = await world.running.get(NODES.decode(), credential=world.front_proxy, headers=user)
+            assert reply.status == 200
+        data = config_map(world.front_proxy_ca, world.client_ca)
+        data["requestheader-username-headers"] = '["X-Other-User"]'
+        await world.api.change_config_map(data)
+        await eventually(lambda: world.running.server.trust.front_proxy.username_headers == ("X-Other-User",), 3)  # type: ignore[union-attr]
+        reply = await world.running.get(NODES.decode(), credential=world.front_proxy, headers=admins)
+        assert reply.status == 401
+    finally:
+        world.api.answering_tokens.set()
+        await asyncio.wait(strangers)
+
+
+async def test_no_answer_tells_versions(world: World) -> None:
+    context = client_context(world.front_proxy)
+    for request in (
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET " + NODES + b" HTTP/1.1\r\nHost: x\r\n" + ADMIN + b"\r\n",
+        b"GET /apis HTTP/1.1\r\nHost: x\r\n" + ADMIN + b"\r\n",
+        b"no request\r\n\r\n",
+    ):
+        reply = await one(world.running.port, request, context)
+        assert reply.headers["server"] == "metrics-server"
+        assert not any("aiohttp" in value or "Python" in value for value in reply.headers.values())
 
 
 async def test_what_strangers_send_is_kept_nowhere_and_logged_seldom(

@@ -23,6 +23,7 @@ from metrics_server.api.discovery import RESOURCES, Document, Resource
 from metrics_server.api.metrics import FIELDS, LIST_KINDS, OBJECT_KINDS, Answer, ListRequest, MetricsApi
 from metrics_server.api.negotiate import JSON, MEDIA_TYPES, PROTOBUF, Choice, accepts_gzip, choose
 from metrics_server.api.protobuf import status_message
+from metrics_server.api.protocol import SERVER_HEADER
 from metrics_server.api.request import attributes_of, wants_watch
 from metrics_server.api.selectors import (
     FieldSelector,
@@ -51,6 +52,8 @@ _MAX_PATH = 8 * 1024
 #: One in so many concurrent requests may be of a client that has not authenticated.
 _UNAUTHENTICATED_SHARE = 4
 _READ_METHODS = ("GET", "HEAD")
+#: What a request is marked with from when on nothing but the rest of its answer may be sent.
+_HEAD_IS_OUT = web.RequestKey("head_is_out", bool)
 _IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
 
 
@@ -105,7 +108,7 @@ class Application:
         self._health_seen: dict[str, str] = {}
         self._seldom = Seldom()
         self._documents = self._static_documents()
-        self._common = {"Cache-Control": "no-cache, private", "X-Content-Type-Options": "nosniff"}
+        self._common = {"Cache-Control": "no-cache, private", "X-Content-Type-Options": "nosniff", **SERVER_HEADER}
         if config.transport_security:
             self._common["Strict-Transport-Security"] = "; ".join(config.transport_security)
 
@@ -147,7 +150,9 @@ class Application:
             return response
         except TimeoutError:
             code = 504
-            return await self._give_up(request)
+            return self._give_up(
+                request, ApiError(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
+            )
         except ConnectionError:
             # The client went away in the middle of its answer.
             code = 499
@@ -155,8 +160,10 @@ class Application:
         except Exception:
             # A fault of this program, which must not end in a broken connection without a word.
             _log.exception("Request failed")
-            fault = status.internal_error("the request could not be handled, see the log of the metrics server")
-            return web.Response(status=500, body=fault.body(), content_type=JSON, headers=self._common)
+            return self._give_up(
+                request,
+                status.internal_error("the request could not be handled, see the log of the metrics server"),
+            )
         finally:
             self._observe(
                 verb=attributes.verb,
@@ -166,11 +173,15 @@ class Application:
                 seconds=time.monotonic() - started,
             )
 
-    async def _give_up(self, request: web.BaseRequest) -> web.StreamResponse:
-        """End a request that took too long: with an error if nothing was sent yet, else by closing the connection."""
-        if request.transport is not None and request.transport.get_write_buffer_size() > 0:
-            request.transport.abort()
-        error = ApiError(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
+    def _give_up(self, request: web.BaseRequest, error: ApiError) -> web.StreamResponse:
+        """End a request that failed: with an error if nothing was sent yet, else by closing the connection.
+
+        A second answer would be taken for a part of the first one.
+        """
+        if request.get(_HEAD_IS_OUT):
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionAbortedError("the request failed when a part of its answer was sent")
         return web.Response(status=error.code, body=error.body(), content_type=JSON, headers=self._common)
 
     async def _admit(self, request: web.BaseRequest, attributes: Attributes, connection: object) -> web.StreamResponse:
@@ -265,7 +276,13 @@ class Application:
             if document is None:
                 raise status.not_acceptable(MEDIA_TYPES)
             return await self._send_document(request, document, vary="Accept")
-        return await self._send_document(request, self._documents[path])
+        document = self._documents[path]
+        if not document.media_types:
+            return await self._send_document(request, document)
+        choice = choose(request.headers.get("Accept", ""), (), document.media_types)
+        if choice is None:
+            raise status.not_acceptable(document.media_types)
+        return await self._send_document(request, document.as_type(choice.media_type), vary="Accept")
 
     async def _resource(self, request: web.BaseRequest, attributes: Attributes, path: str) -> web.StreamResponse:
         resource = next((known for known in RESOURCES if known.name == attributes.resource), None)
@@ -372,13 +389,10 @@ class Application:
         if code == 401:
             response.headers["WWW-Authenticate"] = 'Bearer realm="kubernetes"'
         await response.prepare(request)
+        request[_HEAD_IS_OUT] = True
         if request.method != "HEAD" and not small:
-            if zipped:
-                async for chunk in _gzip(answer):
-                    await response.write(chunk)
-            else:
-                for chunk in _slices(answer, _SLICE):
-                    await response.write(chunk)
+            async for chunk in _body(answer, zipped=zipped):
+                await response.write(chunk)
         await response.write_eof()
         return response
 
@@ -441,8 +455,12 @@ def _slices(answer: Answer, size: int) -> Iterator[bytes]:
         yield b"".join(parts[start : start + step])
 
 
-async def _gzip(answer: Answer) -> AsyncIterator[bytes]:
-    """Compress a body piece by piece, without holding up the event loop."""
+async def _body(answer: Answer, *, zipped: bool) -> AsyncIterator[bytes]:
+    """Yield a body in pieces, compressed if asked for without holding up the event loop."""
+    if not zipped:
+        for chunk in _slices(answer, _SLICE):
+            yield chunk
+        return
     compressor = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     loop = asyncio.get_running_loop()
     for chunk in _slices(answer, _GZIP_SLICE):

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from metrics_server import __version__
-from metrics_server.api.negotiate import JSON, MEDIA_TYPES, parse_accept
+from metrics_server.api import protobuf
+from metrics_server.api.negotiate import JSON, MEDIA_TYPES, PROTOBUF, parse_accept
 from metrics_server.api.status import GROUP
 
 #: The preferred version comes first. v1beta1 is what every client in the field asks for.
@@ -49,12 +50,26 @@ class Document:
     content_type: str
     body: bytes
     etag: str = ""
+    #: The same as protobuf, where there is such a form.
+    protobuf: bytes = b""
+    #: The forms that a client may ask for; empty where its wishes do not matter.
+    media_types: tuple[str, ...] = ()
+
+    def as_type(self, media_type: str) -> Document:
+        """Return the document in one of its forms. JSON is valid YAML."""
+        return Document(media_type, self.protobuf if media_type == PROTOBUF else self.body, self.etag)
 
 
 def _document(value: Any, content_type: str = JSON, *, tagged: bool = False) -> Document:
     body = msgspec.json.encode(value)
     tag = f'"{hashlib.sha512(body).hexdigest().upper()}"' if tagged else ""
     return Document(content_type, body + b"\n", tag)
+
+
+def _typed(value: dict[str, Any], message: bytes) -> Document:
+    """Return a document in all forms; `value` without kind and version is what the message says."""
+    document = _document(value)
+    return Document(JSON, document.body, "", protobuf.core_envelope(value["kind"], message), MEDIA_TYPES)
 
 
 def _versions() -> list[dict[str, str]]:
@@ -65,10 +80,13 @@ def _group() -> dict[str, Any]:
     return {"name": GROUP, "versions": _versions(), "preferredVersion": _versions()[0]}
 
 
-GROUP_LIST = _document({"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group()]})
-API_GROUP = _document({"kind": "APIGroup", "apiVersion": "v1", **_group()})
+_GROUP_MESSAGE = protobuf.api_group(GROUP, VERSIONS)
+GROUP_LIST = _typed(
+    {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group()]}, protobuf.api_group_list([_GROUP_MESSAGE])
+)
+API_GROUP = _typed({"kind": "APIGroup", "apiVersion": "v1", **_group()}, _GROUP_MESSAGE)
 RESOURCE_LISTS = {
-    version: _document(
+    version: _typed(
         {
             "kind": "APIResourceList",
             "apiVersion": "v1",
@@ -83,7 +101,12 @@ RESOURCE_LISTS = {
                 }
                 for resource in RESOURCES
             ],
-        }
+        },
+        protobuf.api_resource_list(
+            f"{GROUP}/{version}",
+            [(resource.name, resource.kind, resource.namespaced) for resource in RESOURCES],
+            _VERBS,
+        ),
     )
     for version in VERSIONS
 }
@@ -131,10 +154,12 @@ def groups(accept: str) -> Document | None:
     for clause in parse_accept(accept or JSON):
         parameters = clause.parameters
         if not parameters.keys() & {"as", "g", "v"}:
-            if any(clause.accepts(media_type) for media_type in MEDIA_TYPES):
-                return GROUP_LIST
+            for media_type in MEDIA_TYPES:
+                if clause.quality > 0 and clause.accepts(media_type):
+                    return GROUP_LIST.as_type(media_type)
         elif (
-            clause.accepts(JSON)
+            clause.quality > 0
+            and clause.accepts(JSON)
             and parameters.get("g") == _AGGREGATED_GROUP
             and parameters.get("as") == _AGGREGATED_KIND
             and parameters.get("v") in _AGGREGATED

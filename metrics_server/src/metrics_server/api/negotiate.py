@@ -65,10 +65,11 @@ def parse_accept(header: str) -> tuple[Clause, ...]:
     return tuple(sorted(clauses, key=lambda clause: (-clause.quality, clause.main == "*", clause.sub == "*")))
 
 
-def choose(header: str, kinds: Sequence[str]) -> Choice | None:
+def choose(header: str, kinds: Sequence[str], media_types: Sequence[str] = MEDIA_TYPES) -> Choice | None:
     """Return what to answer with, or None when the client accepts nothing of it.
 
-    `kinds` are those of the group meta.k8s.io that the object can be turned into here.
+    `kinds` are those of the group meta.k8s.io that the object can be turned into here, `media_types` the forms that
+    there are, the one for a wildcard first.
     """
     if not header:
         return Choice(JSON)
@@ -77,7 +78,7 @@ def choose(header: str, kinds: Sequence[str]) -> Choice | None:
     for clause in parse(header):
         if clause.quality <= 0:
             continue
-        for media_type in MEDIA_TYPES:
+        for media_type in media_types:
             if clause.accepts(media_type):
                 choice = _fits(clause, media_type, kinds)
                 if choice is not None:

@@ -268,9 +268,9 @@ def _version_three(version: str) -> Document:
     return _document(_resolved(document, "#/components/schemas/", siblings=False))
 
 
-def _document(value: Any) -> Document:
+def _document(value: Any, media_types: tuple[str, ...] = (JSON,)) -> Document:
     body = msgspec.json.encode(value)
-    return Document(JSON, body, f'"{hashlib.sha512(body).hexdigest().upper()}"')
+    return Document(JSON, body, f'"{hashlib.sha512(body).hexdigest().upper()}"', media_types=media_types)
 
 
 V2 = _version_two()
@@ -283,5 +283,7 @@ V3_INDEX = _document(
             }
             for version in VERSIONS
         }
-    }
+    },
+    # As in Kubernetes' own servers: the index is JSON for everybody.
+    media_types=(),
 )

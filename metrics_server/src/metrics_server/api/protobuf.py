@@ -53,6 +53,32 @@ def envelope(kind: str, version: str, message: bytes, group: str = GROUP) -> byt
     return _MAGIC + _type(f"{group}/{version}", kind) + _bytes(2, message) + _text(3, "") + _text(4, "")
 
 
+def core_envelope(kind: str, message: bytes) -> bytes:
+    """Wrap a message of the API version `v1` of no group."""
+    return _MAGIC + _type("v1", kind) + _bytes(2, message) + _text(3, "") + _text(4, "")
+
+
+def api_group(name: str, versions: Sequence[str]) -> bytes:
+    """Return an APIGroup message; the first version is the preferred one."""
+    served = [_text(1, f"{name}/{version}") + _text(2, version) for version in versions]
+    return b"".join([_text(1, name), *(_bytes(2, version) for version in served), _bytes(3, served[0])])
+
+
+def api_group_list(groups: Sequence[bytes]) -> bytes:
+    """Return an APIGroupList message."""
+    return b"".join(_bytes(1, group) for group in groups)
+
+
+def api_resource_list(group_version: str, resources: Sequence[tuple[str, str, bool]], verbs: Sequence[str]) -> bytes:
+    """Return an APIResourceList message of resources by name, kind and whether they have a namespace."""
+    message = [_text(1, group_version)]
+    for name, kind, namespaced in resources:
+        parts = [_text(1, name), _number(2, namespaced), _text(3, kind)]
+        parts += [_bytes(4, b"".join(_text(1, verb) for verb in verbs)), _text(6, ""), _text(8, ""), _text(9, "")]
+        message.append(_bytes(2, b"".join([*parts, _text(10, "")])))
+    return b"".join(message)
+
+
 #: selfLink, resourceVersion and continue are empty.
 _LIST_META = _text(1, "") + _text(2, "") + _text(3, "")
 
@@ -234,4 +260,4 @@ def status_message(error: ApiError) -> bytes:
             )
         )
     message.append(_number(6, error.code))
-    return _MAGIC + _type("v1", "Status") + _bytes(2, b"".join(message)) + _text(3, "") + _text(4, "")
+    return core_envelope("Status", b"".join(message))

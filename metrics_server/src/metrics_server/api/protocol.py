@@ -14,6 +14,9 @@ from metrics_server.logs import Seldom
 _log = logging.getLogger(__name__)
 _seldom = Seldom()
 
+#: In place of the library's own, which names its version and that of the interpreter.
+SERVER_HEADER = {"Server": "metrics-server"}
+
 
 class HttpServer(web.Server):
     """Makes the protocol of each connection."""
@@ -48,6 +51,6 @@ class _Handler(web.RequestHandler):
             error = status.bad_request("the request is not valid HTTP, or its headers are too large")
         if request.writer.output_size > 0:
             raise ConnectionError("a part of an answer was sent already")
-        response = web.Response(status=error.code, body=error.body(), content_type=JSON)
+        response = web.Response(status=error.code, body=error.body(), content_type=JSON, headers=SERVER_HEADER)
         response.force_close()
         return response

@@ -11,12 +11,14 @@ import datetime
 import logging
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from multidict import CIMultiDictProxy
 
 from metrics_server.auth.certificates import common_name, organizations
@@ -26,6 +28,9 @@ from metrics_server.auth.trust import FrontProxy, Trust
 from metrics_server.logs import Seldom
 
 _log = logging.getLogger(__name__)
+
+#: So many certificates are remembered; API servers have one each.
+_MAX_JUDGEMENTS = 256
 
 
 class Connection(Protocol):
@@ -62,6 +67,9 @@ class Authenticator:
         self._anonymous = anonymous
         self._clock = clock
         self._judgements: weakref.WeakKeyDictionary[Connection, _Judgement] = weakref.WeakKeyDictionary()
+        #: Of certificates that somebody vouches for, by the fingerprints of all that was shown: a new connection of
+        #: the same API server need not be judged anew.
+        self._by_fingerprint: OrderedDict[bytes, _Judgement] = OrderedDict()
         self._seldom = Seldom()
 
     async def authenticate(self, connection: Connection | None, headers: CIMultiDictProxy[str]) -> User:
@@ -104,11 +112,28 @@ class Authenticator:
 
     def _judge(self, connection: Connection) -> _Judgement:
         known = self._judgements.get(connection)
-        if known is not None and known.generation == self._trust.generation and self._clock() < known.good_until:
+        if known is not None and self._holds(known):
             return known
         presented = connection.peer_certificates()
-        judgement = self._judge_certificates(presented) if presented else self._no_certificate()
+        judgement = self._judge_fingerprints(presented) if presented else self._no_certificate()
         self._judgements[connection] = judgement
+        return judgement
+
+    def _holds(self, judgement: _Judgement) -> bool:
+        return judgement.generation == self._trust.generation and self._clock() < judgement.good_until
+
+    def _judge_fingerprints(self, presented: Sequence[x509.Certificate]) -> _Judgement:
+        fingerprints = b"".join(certificate.fingerprint(hashes.SHA256()) for certificate in presented)
+        known = self._by_fingerprint.get(fingerprints)
+        if known is not None and self._holds(known):
+            self._by_fingerprint.move_to_end(fingerprints)
+            return known
+        judgement = self._judge_certificates(presented)
+        if judgement.front_proxy or judgement.client is not None:
+            # Others are not kept: whoever makes up certificates would put out those of the API servers.
+            self._by_fingerprint[fingerprints] = judgement
+            while len(self._by_fingerprint) > _MAX_JUDGEMENTS:
+                self._by_fingerprint.popitem(last=False)
         return judgement
 
     def _no_certificate(self) -> _Judgement:
@@ -173,7 +198,7 @@ def user_from_headers(front_proxy: FrontProxy, headers: CIMultiDictProxy[str]) -
     name = _first(headers, front_proxy.username_headers)
     if not name:
         return None
-    groups = tuple(value for header in front_proxy.group_headers for value in headers.getall(header, ()))
+    groups = tuple(value for header in front_proxy.group_headers for value in headers.getall(header, ()) if value)
     prefixes = tuple(prefix.lower() for prefix in front_proxy.extra_prefixes if prefix)
     extra: dict[str, list[str]] = {}
     for header, value in headers.items():
