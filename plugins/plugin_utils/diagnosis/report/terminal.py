@@ -80,7 +80,9 @@ def _path(diagnosis: Mapping, paint: _Paint) -> list[str]:
             body = _wrapped(found + hops.text, max(WIDTH - len(head), 30))[:2]
             painted = _STATES.get(hops.state, "yellow")
             mark = paint(MARKS.get(hops.state, "?"), painted)
-            name = paint(f"{_name(hops):<{width}}", painted if hops.state == "broken" else "bold")
+            # The client's failure is what its user sees; the fault is marked where it is.
+            fault = hops.state == "broken" and kind != "client"
+            name = paint(f"{_name(hops):<{width}}", painted if fault else "bold")
             first = body[0] if body else ""
             if found and first.startswith(found.rstrip()):
                 first = (
