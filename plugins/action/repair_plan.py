@@ -22,7 +22,7 @@ class ActionModule(ActionBase):
     #: The same as in the documentation of the module of this name.
     ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {
         "diagnosis": {"type": "dict", "required": True},
-        "repair": {"type": "str", "default": ""},
+        "findings": {"type": "str", "default": ""},
         "done": {"type": "dict"},
     }
 
@@ -36,7 +36,7 @@ class ActionModule(ActionBase):
             result.update(remaining=left)
             return result
         try:
-            wanted = plan.asked(arguments["repair"])
+            wanted = plan.asked(arguments["findings"])
             found = plan.plan(arguments["diagnosis"], wanted)
         except plan.PlanError as exc:
             result.update(failed=True, msg=str(exc))

@@ -12,28 +12,38 @@ version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - Chooses the findings that are repaired and the steps that this takes, shows the plan, and says why the other findings are
-    left. The role C(repair) applies it.
+  - Chooses the findings that are repaired and the steps that this takes, shows the plan, and says why others are left.
+  - The role C(repair) applies it.
   - Only roots are repaired; their consequences go with them.
   - It runs on the controller and contacts no host.
 extends_documentation_fragment:
-  - kubemetrics.aggregation.attributes.info
+  - kubemetrics.aggregation.attributes
 options:
   diagnosis:
     description:
       - The diagnosis, as the role C(doctor) leaves it in the fact C(doctor_diagnosis).
     type: dict
     required: true
-  repair:
+  findings:
     description:
-      - Ids of findings, separated by commas, or V(safe) for all findings whose repair needs no consent. To name an id is to
-        consent to its repair.
+      - Ids of findings, separated by commas, or V(safe) for all findings whose repair needs no consent. To name an id
+        is to consent to its repair.
     type: str
     default: ""
   done:
     description:
       - An earlier RV(plan) that was applied. Then the module only compares it with O(diagnosis).
     type: dict
+attributes:
+  check_mode:
+    support: full
+    details: The module changes nothing.
+  diff_mode:
+    support: N/A
+    details: The module changes nothing.
+  idempotent:
+    support: full
+    details: The module changes nothing.
 seealso:
   - module: kubemetrics.aggregation.recorded_changes_info
 """
@@ -42,7 +52,7 @@ EXAMPLES = r"""
 - name: Plan what can be repaired without consent
   kubemetrics.aggregation.repair_plan:
     diagnosis: "{{ doctor_diagnosis }}"
-    repair: safe
+    findings: safe
   register: repair
 """
 
@@ -53,7 +63,8 @@ plan:
   type: dict
   contains:
     apply:
-      description: The findings that are repaired, with RV(ignore:id), RV(ignore:hosts), RV(ignore:risk), RV(ignore:downtime).
+      description:
+        - The findings that are repaired, with RV(ignore:id), RV(ignore:hosts), RV(ignore:risk), RV(ignore:downtime).
       type: list
       elements: dict
     left:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a repair does for a diagnosis: which findings it mends, by which steps, and why it leaves others. Pure functions."""
+"""What a repair does for a diagnosis: which findings, by which steps, and why it leaves others. Pure functions."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def asked(text: str) -> list[str]:
 def plan(diagnosis: Mapping, wanted: t.Sequence[str]) -> dict[str, t.Any]:
     """What is applied, what is left and why, and the steps in their order.
 
-    apply: findings, each with id, hosts, text, risk, downtime. left: findings with why and commands. missing: ids that were
-    asked for and not found.
+    apply: findings, each with id, hosts, text, risk, downtime. left: findings with why and commands. missing: ids that
+    were asked for and not found.
     """
     found = [entry for entry in diagnosis.get("findings") or () if entry.get("severity")]
     applied: list[dict[str, t.Any]] = []
@@ -75,7 +75,9 @@ def plan(diagnosis: Mapping, wanted: t.Sequence[str]) -> dict[str, t.Any]:
     }
     unknown = sorted(steps - set(STEPS))
     if unknown:
-        raise PlanError(f"The diagnosis has steps that this collection does not know ({', '.join(unknown)}): use its version.")
+        raise PlanError(
+            f"The diagnosis has steps that this collection does not know ({', '.join(unknown)}): use its version."
+        )
     seen = {entry["id"] for entry in found}
     return {
         "apply": applied,
