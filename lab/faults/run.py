@@ -191,14 +191,18 @@ class Lab:
             raise Failed(f"No host of this lab is meant by {pattern}.")
         return [name for name in self.hosts if name in chosen]
 
-    def shell(self, command: str, host: str = "", seconds: float = 40) -> str:
-        """What a line of shell prints, on this machine (kubectl is there) or on a host, whatever its status."""
+    def shell(self, command: str, host: str = "", seconds: float = 40, since: float = 120) -> str:
+        """What a line of shell prints, on this machine (kubectl is there) or on a host, whatever its status.
+
+        `$SINCE` is the time since the fault was injected, as --since of kubectl logs takes it.
+        """
         if host:
             access = ["ssh", "-i", self.variables["ansible_ssh_private_key_file"]]
             access += self.variables["ansible_ssh_common_args"].split()
             return run([*access, f"root@{self.hosts[host]['ansible_host']}", command], seconds).stdout
         environment = {
             **os.environ,
+            "SINCE": f"{since:.0f}s",
             "PATH": f"{Path(self.kubectl[0]).parent}:{os.environ['PATH']}",
             "KUBECONFIG": str(self.state / "kubeconfig"),
         }
@@ -265,11 +269,12 @@ def plan(inventory: str, name: str, state: str, on: str) -> dict[str, Any]:
             "state": state,
             "hosts": hosts,
             "tasks": str(tasks) if tasks.exists() or state != "repaired" else "",
+            "folder": str(fault.folder),
             "marker": str(marker),
             "layout": lab.layout,
             "kubectl": lab.kubectl,
             "admin_kubeconfig": "/root/.kube/config" if lab.layout == "systemd" else "/etc/kubernetes/admin.conf",
-            "symptom": fault.symptom.get("command", "kubectl top nodes"),
+            "symptom": fault.symptom.get("command", "kubectl top nodes").replace("$SINCE", "1m"),
         }
     except Failed as error:
         return {"error": str(error), "state": state, "hosts": []}
@@ -429,7 +434,7 @@ class Runner:
         if self.options.doctor and (wrong := judge(self.doctor("before")[0], [])):
             raise Failed(f"doctor finds something in the healthy lab: {'; '.join(wrong)}")
 
-    def see_symptom(self, faults: list[Fault]) -> tuple[float, list[str]]:
+    def see_symptom(self, faults: list[Fault], injected_at: float) -> tuple[float, list[str]]:
         """Seconds until the symptoms have shown, and those that did not."""
         start = time.monotonic()
         missing = []
@@ -438,7 +443,10 @@ class Runner:
                 continue
             command, host = fault.symptom["command"], fault.symptom.get("on", "")
             limit = start + fault.symptom.get("seconds", 120)
-            while not re.search(fault.symptom["expect"], output := self.lab.shell(command, host), re.MULTILINE):
+            while True:
+                output = self.lab.shell(command, host, since=time.monotonic() - injected_at)
+                if re.search(fault.symptom["expect"], output, re.MULTILINE):
+                    break
                 if time.monotonic() > limit:
                     missing.append(
                         f"`{command}` did not show {fault.symptom['expect']!r}, last: {output.strip()[-160:]!r}"
@@ -470,8 +478,9 @@ class Runner:
         result = Result(label, [self.options.on] if self.options.on else [])
         self.results.append(result)
         self.say(f"{label}: {'; '.join(fault.title for fault in every)}")
+        injected_at = time.monotonic()
         result.injected = sum(self.change(fault, "inject") for fault in every)
-        result.symptom, missing = self.see_symptom(faults)
+        result.symptom, missing = self.see_symptom(faults, injected_at)
         result.wrong += missing
         also = {name for fault in every for name in fault.also}
         if self.options.doctor:
