@@ -74,6 +74,9 @@ nodes:
     name:
       description: Name of the Node object.
       type: str
+    created:
+      description: When it joined the cluster (RFC 3339).
+      type: str
     ready:
       description: Whether its Ready condition is True.
       type: bool

@@ -149,7 +149,10 @@ kubelets:
               certificate does not verify.
           type: dict
     authenticated:
-      description: The request with O(token), like RV(kubelets[].anonymous); null without a token.
+      description:
+        - The request with O(token), like RV(kubelets[].anonymous); null without a token.
+        - With status 200, RV(ignore:series) says of each series that usage is made of how many RV(ignore:samples) there
+          are, and how many of these are RV(ignore:zero).
       type: dict
     read_only:
       description:
@@ -179,7 +182,7 @@ import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import probes
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import kubelets, probes
 
 MAX_PARALLEL = 16
 NOT_SENT = {"kind": "not_sent", "message": "the certificate does not verify, so nothing was sent"}
@@ -251,6 +254,8 @@ def probe(address: str, params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
             context=context,
             server_name=name,
             headers={"Authorization": "Bearer " + token},
+            max_body=kubelets.MAX_METRICS,
+            read=lambda body: {"series": kubelets.samples_in(body)},
         )
     return result
 
@@ -289,11 +294,11 @@ def main() -> t.NoReturn:
         module.fail_json(msg="token is sent only to a kubelet whose certificate verifies; give ca_file or ca_data.")
     # A token from a file brings its newline, which no header may hold.
     params["token"] = (params["token"] or "").strip()
-    kubelets: t.List[t.Dict[str, t.Any]] = []
+    answers: t.List[t.Dict[str, t.Any]] = []
     if params["addresses"]:
         with ThreadPoolExecutor(max_workers=min(MAX_PARALLEL, len(params["addresses"]))) as pool:
-            kubelets = list(pool.map(lambda address: probe(address.strip("[]"), params), params["addresses"]))
-    module.exit_json(changed=False, kubelets=kubelets)
+            answers = list(pool.map(lambda address: probe(address.strip("[]"), params), params["addresses"]))
+    module.exit_json(changed=False, kubelets=answers)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def node_view(node: Object) -> t.Dict[str, t.Any]:
     labels = dig(node, "metadata", "labels") or {}
     return {
         "name": dig(node, "metadata", "name"),
+        "created": dig(node, "metadata", "creationTimestamp") or "",
         "ready": ready.get("status") == "True",
         "ready_message": ready.get("message") or ready.get("reason") or "",
         "addresses": [

@@ -25,7 +25,30 @@ SERVER_AUTHORITIES = {
     "rke2": "/var/lib/rancher/rke2/agent/server-ca.crt",
 }
 
+#: What a metrics server makes usage of, for the node and for its containers.
+SERIES = (
+    "node_cpu_usage_seconds_total",
+    "node_memory_working_set_bytes",
+    "container_cpu_usage_seconds_total",
+    "container_memory_working_set_bytes",
+)
+#: The node's series come after those of hundreds of containers.
+MAX_METRICS = 8 << 20
+
+_SAMPLE = re.compile(r"^(%s)(?:\{[^}\n]*\})? +(\S+)" % "|".join(SERIES), re.MULTILINE)
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
+
+
+def samples_in(text: str) -> t.Dict[str, t.Dict[str, int]]:
+    """Of the series that usage is made of: how many samples there are, and how many of these are zero."""
+    found = {name: {"samples": 0, "zero": 0} for name in SERIES}
+    for name, value in _SAMPLE.findall(text):
+        found[name]["samples"] += 1
+        try:
+            found[name]["zero"] += float(value) == 0
+        except ValueError:
+            found[name]["zero"] += 1
+    return found
 
 
 def setting(kubelet_config: t.Mapping[str, t.Any], flags: t.Mapping[str, t.Any], key: str, flag: str) -> str:

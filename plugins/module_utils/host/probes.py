@@ -175,6 +175,7 @@ def request(
     deadline: Deadline,
     *,
     headers: t.Optional[t.Mapping[str, str]] = None,
+    max_body: int = MAX_BODY,
 ) -> Answer:
     """One GET over an open connection. Only the start of the body is read. Raises ProbeError."""
     started = time.monotonic()
@@ -187,9 +188,9 @@ def request(
         status = response.status
         chunks: t.List[bytes] = []
         size = 0
-        while size < MAX_BODY:
+        while size < max_body:
             connection.settimeout(deadline.left())
-            chunk = response.read1(MAX_BODY - size)
+            chunk = response.read1(max_body - size)
             if not chunk:
                 break
             chunks.append(chunk)
@@ -246,8 +247,13 @@ def ask(
     context: t.Optional[ssl.SSLContext] = None,
     server_name: t.Optional[str] = None,
     headers: t.Optional[t.Mapping[str, str]] = None,
+    max_body: int = MAX_BODY,
+    read: t.Optional[t.Callable[[str], t.Dict[str, t.Any]]] = None,
 ) -> t.Dict[str, t.Any]:
-    """A request from the first to the last step; without a context in plain text."""
+    """A request from the first to the last step; without a context in plain text.
+
+    ``read`` makes further entries of the result from the body of an answer with status 200.
+    """
     deadline = Deadline(timeout)
     try:
         connection = open_connection(host, port, deadline)
@@ -255,11 +261,16 @@ def ask(
             connection = handshake(connection, context, server_name, deadline)
         with connection:
             shown = "[%s]" % host if ":" in host else host
-            answer = request(connection, "%s:%d" % (server_name or shown, port), path, deadline, headers=headers)
+            answer = request(
+                connection, "%s:%d" % (server_name or shown, port), path, deadline, headers=headers, max_body=max_body
+            )
     except ProbeError as exc:
         return {"status": None, "message": "", "seconds": None, "error": exc.as_dict()}
     message = "" if answer.status == 200 else message_of(answer.body)
-    return {"status": answer.status, "message": message, "seconds": answer.seconds, "error": None}
+    result = {"status": answer.status, "message": message, "seconds": answer.seconds, "error": None}
+    if read and answer.status == 200:
+        result.update(read(answer.body))
+    return result
 
 
 def answers_as(

@@ -41,6 +41,24 @@ def test_a_kubelet_as_it_should_be(kubelet, probe):
     assert found["read_only"] is None
 
 
+def test_what_usage_is_made_of(start_server, probe):
+    series = [
+        "# TYPE container_cpu_usage_seconds_total counter",
+        *(f'container_cpu_usage_seconds_total{{container="c{i}",pod="p"}} 0.5 1790000000000' for i in range(2000)),
+        'container_memory_working_set_bytes{container="c",pod="p"} 1.5e+06 1790000000000',
+        "node_cpu_usage_seconds_total 0 1790000000000",
+        "node_swap_usage_bytes 3 1790000000000",
+    ]
+    server = start_server()
+    server.get(PATH, lambda request: (200, "\n".join(series) + "\n"))
+    assert probe(server, token="good")["kubelets"][0]["authenticated"]["series"] == {
+        "node_cpu_usage_seconds_total": {"samples": 1, "zero": 1},
+        "node_memory_working_set_bytes": {"samples": 0, "zero": 0},
+        "container_cpu_usage_seconds_total": {"samples": 2000, "zero": 0},
+        "container_memory_working_set_bytes": {"samples": 1, "zero": 0},
+    }
+
+
 def test_a_token_without_rights(kubelet, probe):
     assert probe(kubelet(), token="weak")["kubelets"][0]["authenticated"]["status"] == 403
 

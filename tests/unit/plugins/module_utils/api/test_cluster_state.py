@@ -12,6 +12,7 @@ def node(**status):
     return {
         "metadata": {
             "name": "w1",
+            "creationTimestamp": "2026-03-01T10:00:00Z",
             "labels": {
                 "kubernetes.io/hostname": "w1.example",
                 "node-role.kubernetes.io/control-plane": "",
@@ -39,6 +40,7 @@ def node(**status):
 def test_a_node():
     assert cluster_state.node_view(node()) == {
         "name": "w1",
+        "created": "2026-03-01T10:00:00Z",
         "ready": True,
         "ready_message": "kubelet is posting",
         "addresses": [{"type": "InternalIP", "address": "192.0.2.21"}],
