@@ -253,7 +253,7 @@ def _service(evidence: Evidence) -> State:
 
 
 def _pod(pod: Mapping) -> State:
-    where = f"on {pod.get('node')}, " if pod.get("node") else ""
+    where = f"on {_called(str(pod['node']))}, " if pod.get("node") else ""
     if pod.get("ready"):
         return OK, f"{where}ready"
     for container in pod.get("containers") or ():
@@ -313,7 +313,13 @@ def _trouble(kubelet: Mapping) -> str:
 
 
 def _listed(names: t.Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+    called = [_called(name) for name in names]
+    return ", ".join(called) if len(called) <= 4 else f"{', '.join(called[:3])} and {len(called) - 3} more"
+
+
+def _called(name: str) -> str:
+    """Without its domain where it is long; the hop itself has the whole name."""
+    return name.partition(".")[0] if len(name) > 30 and not set("/:") & set(name) else name
 
 
 def _short(text: t.Any, limit: int = 160) -> str:

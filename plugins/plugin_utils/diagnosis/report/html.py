@@ -67,6 +67,7 @@ svg .edge.unknown{stroke:var(--openline);stroke-dasharray:5 4}
 svg .edge.cut{stroke:var(--bad);stroke-dasharray:2 5;stroke-linecap:round}
 svg .chip{fill:var(--bad)}
 svg .id{fill:var(--on);font-size:11px;font-weight:600}
+svg .ok .chip{fill:var(--open)}
 svg .follows .chip{fill:none;stroke:var(--bad)}
 svg .follows .id{fill:var(--bad)}
 figcaption{margin-top:16px;font-size:.85rem;color:var(--soft)}

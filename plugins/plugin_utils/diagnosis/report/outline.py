@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
+import textwrap
 import typing as t
 import unicodedata
 
@@ -57,14 +58,23 @@ def listed(names: t.Sequence[str], limit: int = 4) -> str:
 
 
 def shortened(name: str, width: int) -> str:
-    """Without its middle where it is too long: what differs between pods is at the end of their names."""
-    if len(name) > width and "/" in name:
-        # Without its namespace.
+    """A name that fits: without its namespace or domain, or without its middle, since pods differ at the end."""
+    if len(name) > width and "/" in name and "://" not in name:
         name = name.rpartition("/")[2]
+    if len(name) > width:
+        first, dot, _domain = name.partition(".")
+        if dot and len(first) < width and not re.search("[/:, ]", name):
+            return f"{first}…"
     if len(name) <= width:
         return name
     tail = (width - 1) // 2
     return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def fitted(text: str, width: int, rows: int) -> list[str]:
+    """So many lines of that width at most, with a mark where there would be more."""
+    lines = textwrap.wrap(text, width, break_on_hyphens=False)
+    return lines if len(lines) <= rows else [*lines[: rows - 1], f"{lines[rows - 1][: width - 1].rstrip()}…"]
 
 
 def plural(count: int, noun: str) -> str:

@@ -10,7 +10,6 @@ Colours and fonts come from the page's style sheet, by classes; every text is es
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.report import outline
@@ -24,7 +23,7 @@ _SAID = {"ok": "works", "broken": "broken", "unknown": "unknown"}
 _COLUMNS = {"client": 150, "api_server": 190, "service": 190, "server": 196, "kubelet": 196}
 _GAP, _PAD, _SPACE, _HEAD = 38, 12, 14, 30
 #: Average width of a character: names in a monospaced font of 12 px, texts in 12 px.
-_NAME, _TEXT = 7.3, 6.1
+_NAME, _TEXT = 7.3, 6.5
 
 Mapping = t.Mapping[str, t.Any]
 
@@ -70,9 +69,9 @@ def wide(diagnosis: Mapping) -> Markup:
 
 def _size(hops: outline.Hops, width: float) -> tuple[float, tuple[str, ...]]:
     room = int((width - 2 * _PAD) / _TEXT)
-    lines = tuple(_fitted(hops.text, room, 3))
+    lines = tuple(outline.fitted(hops.text, room, 3))
     if _named(hops, width) != hops.label and len(hops.names) > 1:
-        lines = (*_fitted(hops.label, room, 2), *lines)
+        lines = (*outline.fitted(hops.label, room, 2), *lines)
     return 2 * _PAD + 12 + 16 * len(lines) + (26 if hops.findings else 0), lines
 
 
@@ -189,7 +188,7 @@ def narrow(diagnosis: Mapping, width: int = 350) -> Markup:
         top = y - 14
         y += 12
         for hops in rows[:BOXES]:
-            lines = _fitted(hops.text, int((width - 64) / _TEXT), 4)
+            lines = outline.fitted(hops.text, int((width - 64) / _TEXT), 4)
             height = 24 + 16 * len(lines) + (24 if hops.findings else 0)
             state = hops.state if passed == "ok" or hops.state != "ok" else "ok"
             line.append(Markup('<path class="edge {}" d="M12 {}H32"/>').format(state, _n(y + 12)))
@@ -240,11 +239,6 @@ def _description(diagnosis: Mapping) -> str:
 
 def _title(hops: outline.Hops) -> str:
     return f"{outline.listed(hops.names, 12)}: {hops.text or _SAID.get(hops.state, '')}"
-
-
-def _fitted(text: str, width: int, rows: int) -> list[str]:
-    lines = textwrap.wrap(text, width, break_on_hyphens=False)
-    return lines if len(lines) <= rows else [*lines[: rows - 1], f"{lines[rows - 1][: width - 1].rstrip()}…"]
 
 
 def _n(value: float) -> str:

@@ -77,7 +77,7 @@ def _path(diagnosis: Mapping, paint: _Paint) -> list[str]:
             ]
             found = f"{', '.join([*ids, *follows])}: " if hops.findings else ""
             head = f"  {label:<14}  {MARKS.get(hops.state, '?')} {_name(hops):<{width}}  "
-            body = _wrapped(found + hops.text, max(WIDTH - len(head), 30))[:2]
+            body = outline.fitted(found + hops.text, max(WIDTH - len(head), 30), 2)
             painted = _STATES.get(hops.state, "yellow")
             mark = paint(MARKS.get(hops.state, "?"), painted)
             # The client's failure is what its user sees; the fault is marked where it is.

@@ -290,6 +290,21 @@ class TestHtml:
         assert 'name="viewport"' in forms.render(one_finding(), "html")
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("w1", "w1"),
+        ("kube-system/metrics-server", "metrics-server"),
+        ("worker-12.kubernetes.example.com", "worker-12…"),
+        ("metrics-server-74c54c6b4f-z7s47", "metrics-se…b4f-z7s47"),
+        ("https://[2001:db8::12]:6443", "https://[2…:12]:6443"),
+    ],
+)
+def test_what_differs_between_names_is_kept(name, shown):
+    assert outline.shortened(name, 20) == shown
+    assert len(shown) <= 20
+
+
 def test_json_is_the_diagnosis(diagnosis):
     assert json.loads(forms.render(diagnosis, "json")) == json.loads(json.dumps(diagnosis))
 
