@@ -71,7 +71,8 @@ def _size(hops: outline.Hops, width: float) -> tuple[float, tuple[str, ...]]:
     room = int((width - 2 * _PAD) / _TEXT)
     lines = tuple(outline.fitted(hops.text, room, 3))
     if _named(hops, width) != hops.label and len(hops.names) > 1:
-        lines = (*outline.fitted(hops.label, room, 2), *lines)
+        # Names are full of wide digits.
+        lines = (*outline.fitted(hops.label, room - 3, 2), *lines)
     return 2 * _PAD + 12 + 16 * len(lines) + (26 if hops.findings else 0), lines
 
 
