@@ -106,8 +106,9 @@ li{overflow-wrap:anywhere}
 .plain pre:first-child{margin-top:0}
 .plain p:last-child,.plain pre:last-child{margin-bottom:0}
 footer{margin-top:48px;padding-top:16px;border-top:1px solid var(--line);color:var(--soft);font-size:.85rem}
-@media (max-width:860px){svg.wide{display:none}svg.narrow{display:block;max-width:480px}}
-@media (max-width:720px){figure{padding:14px}dl{grid-template-columns:minmax(0,1fr);gap:4px}dd+dt{margin-top:14px}th{white-space:normal}}
+@media (max-width:860px){svg.wide{display:none}svg.narrow{display:block;max-width:400px}}
+@media (max-width:720px){figure{padding:14px}
+dl{grid-template-columns:minmax(0,1fr);gap:4px}dd+dt{margin-top:14px}th{white-space:normal}}
 @media print{body{background:#fff}figure,article,.plain{break-inside:avoid}}
 """
 

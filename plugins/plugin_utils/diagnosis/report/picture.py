@@ -71,8 +71,7 @@ def _size(hops: outline.Hops, width: float) -> tuple[float, tuple[str, ...]]:
     room = int((width - 2 * _PAD) / _TEXT)
     lines = tuple(outline.fitted(hops.text, room, 3))
     if _named(hops, width) != hops.label and len(hops.names) > 1:
-        # Names are full of wide digits.
-        lines = (*outline.fitted(hops.label, room - 3, 2), *lines)
+        lines = (*outline.fitted(outline.listed(hops.names, 3), room, 2), *lines)
     return 2 * _PAD + 12 + 16 * len(lines) + (26 if hops.findings else 0), lines
 
 
