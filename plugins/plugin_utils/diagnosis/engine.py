@@ -30,7 +30,8 @@ def diagnose(document: Mapping, rows: t.Sequence[Row] | None = None) -> dict[str
     unknown = symptoms.unknown(evidence, found)
     unreached = [host.name for host in evidence.hosts if not host.reachable]
     well = not found and not unexplained
-    verdict = "findings" if not well else "unknown" if not evidence.api_answered else "well"
+    # A fault that nothing could have shown is not ruled out.
+    verdict = "findings" if not well else "well" if evidence.api_answered and evidence.requests else "unknown"
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -84,7 +85,7 @@ def headline(
         where = f" on {_listed(entry.hosts)}" if entry.hosts else ""
         return f"Not in the catalogue, {entry.layer.replace('_', ' ')}{where}: {entry.evidence[0]}.{left_out}"
     if verdict == "unknown":
-        return f"Nothing was found on the hosts, and the API was not asked, so the rest is unknown.{left_out}"
+        return f"No fault was found, but whether API servers serve metrics was not seen, so that is unknown.{left_out}"
     return f"Resource metrics work through every API server.{left_out}"
 
 

@@ -17,15 +17,19 @@ def document(**parts):
     api = {
         "url": "https://192.0.2.11:6443",
         "message": "",
-        "apiservices": {"apiservices": [{"name": "v1beta1.metrics.k8s.io", "exists": True}], "servers": []},
+        **answered(ok=True, message=""),
         **parts.pop("api", {}),
     }
     return {"schema": evidence.SCHEMA, "schema_version": 1, "hosts": {}, "api": api, **parts}
 
 
-def failing(message="503"):
-    server = {"server": "https://192.0.2.11:6443", "name": "v1beta1.metrics.k8s.io", "ok": False, "message": message}
+def answered(*, ok, message):
+    server = {"server": "https://192.0.2.11:6443", "name": "v1beta1.metrics.k8s.io", "ok": ok, "message": message}
     return {"apiservices": {"apiservices": [{"name": "v1beta1.metrics.k8s.io", "exists": True}], "servers": [server]}}
+
+
+def failing(message="503"):
+    return answered(ok=False, message=message)
 
 
 def row(identifier, *observations, **options):
@@ -97,6 +101,14 @@ def test_without_the_api_the_rest_is_unknown():
     }
     found = engine.diagnose({"schema": evidence.SCHEMA, "schema_version": 1, "hosts": hosts, "api": None}, rows=[])
     assert (found["verdict"], found["exit_status"]) == ("unknown", 2)
+
+
+@pytest.mark.parametrize("missing", [None, {"apiservices": [], "servers": []}])
+def test_what_no_request_has_shown_is_unknown(missing):
+    """Probes that were given up have measured nothing, and nothing is well because of that."""
+    found = engine.diagnose(document(api={"apiservices": missing}), rows=[])
+    assert (found["verdict"], found["exit_status"]) == ("unknown", 2)
+    assert "unknown" in found["headline"]
 
 
 @pytest.mark.parametrize("given", [{}, {"schema": "other"}, {"schema": evidence.SCHEMA, "schema_version": 2}])
