@@ -293,11 +293,11 @@ def _kubelet(node: Mapping | None, without: bool, served: bool, answers: t.Seque
         return OK, "recent metrics"
     for prober, kubelet in answers:
         if get(kubelet, "authenticated", "status") == 200:
-            return OK, f"answers {prober} with the account of the metrics server"
+            return OK, f"answers the server's account, from {_called(prober)}"
     for prober, kubelet in answers:
         trouble = _trouble(kubelet)
         if trouble:
-            return BROKEN, f"requested from {prober}: {_short(trouble)}"
+            return BROKEN, f"from {_called(prober)}: {_short(trouble)}"
     return UNKNOWN, "not requested"
 
 
