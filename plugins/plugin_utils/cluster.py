@@ -26,7 +26,6 @@ FROM_COMPONENT_INFO = (
     "forwarding",
     "images",
     "interrupted_certificates",
-    "lost_flags",
 )
 DEFAULT_API_PORT = 6443
 KUBESPRAY_KUBELET_CONFIG = "/etc/kubernetes/kubelet-config.yaml"

@@ -16,6 +16,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
     kubelets,
     lifecycle,
     network,
+    scrapes,
     server_pods,
 )
 
@@ -24,6 +25,7 @@ ROWS: tuple[Row, ...] = (
     *network.ROWS,
     *server_pods.ROWS,
     *kubelets.ROWS,
+    *scrapes.ROWS,
     *consequences.ROWS,
     *lifecycle.ROWS,
 )

@@ -10,7 +10,12 @@ import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import catalogue, path, symptoms
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Finding, Row
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
+    BRINGS,
+    Finding,
+    Row,
+    Symptom,
+)
 
 SCHEMA = "kubemetrics.aggregation/diagnosis"
 SCHEMA_VERSION = 1
@@ -26,7 +31,7 @@ def diagnose(document: Mapping, rows: t.Sequence[Row] | None = None) -> dict[str
     evidence = Evidence(document)
     found = findings(evidence, catalogue.ROWS if rows is None else rows)
     measured = symptoms.measure(evidence)
-    unexplained = [entry for entry in measured if not _explained(entry, found)]
+    unexplained = _first([entry for entry in measured if not _explained(entry, found)])
     unknown = symptoms.unknown(evidence, found)
     unreached = [host.name for host in evidence.hosts if not host.reachable]
     well = not found and not unexplained
@@ -51,11 +56,7 @@ def findings(evidence: Evidence, rows: t.Sequence[Row]) -> list[Finding]:
     """The rows that apply: roots first, each followed by what it explains, in the order of the path of a request."""
     seen = [Finding(row, observed) for row in rows if (observed := tuple(row.rule(evidence)))]
     for finding in seen:
-        finding.caused_by = tuple(
-            other.id
-            for other in seen
-            if finding.id in other.row.explains and not _circular(finding, other) and other.row.related(other, finding)
-        )
+        finding.caused_by = tuple(other.id for other in seen if other is not finding and _causes(other, finding))
     for finding in seen:
         # Only roots are named as causes; what lies between is seen in the order.
         finding.causes = tuple(other.id for other in seen if finding.id in other.caused_by)
@@ -93,6 +94,16 @@ def _listed(names: t.Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
+def _causes(cause: Finding, finding: Finding) -> bool:
+    if finding.id in cause.row.explains:
+        return not _circular(finding, cause) and cause.row.related(cause, finding)
+    if any(observed.independent for observed in finding.observations):
+        return False
+    # What others suffer comes from whatever explains the symptoms that bring it.
+    suffered = finding.row.layer == "consequence" != cause.row.layer
+    return suffered and cause.severity == "error" and not cause.row.brings.isdisjoint(finding.row.covers)
+
+
 def _circular(finding: Finding, other: Finding) -> bool:
     """Of two rows that explain each other, the first of the catalogue is the cause."""
     if other.id not in finding.row.explains:
@@ -120,12 +131,30 @@ def _consequences(root: Finding, seen: t.Sequence[Finding], listed: t.Sequence[F
     return found
 
 
+#: Where a request fails: a warning, such as of a rollout that is stuck, explains none of it.
+_PATH: tuple[Symptom, ...] = ("api_server", "registration", "request", "server_pod", "node_metrics", "pod_metrics")
+
+
 def _explained(entry: symptoms.Measured, found: t.Sequence[Finding]) -> bool:
     for finding in found:
+        if finding.severity == "warning" and entry.symptom in _PATH:
+            continue
         if entry.symptom in finding.row.covers_everywhere:
             return True
-        if entry.symptom in finding.row.covers and (
+        if entry.symptom in finding.row.brings and (
             not finding.hosts or not entry.hosts or set(entry.hosts) <= set(finding.hosts)
         ):
             return True
     return False
+
+
+def _first(unexplained: t.Sequence[symptoms.Measured]) -> list[symptoms.Measured]:
+    """Those that no other one brings with it: where it begins."""
+
+    def brought(entry: symptoms.Measured) -> bool:
+        return any(
+            entry.symptom in BRINGS.get(other.symptom, ()) and (not other.hosts or set(entry.hosts) <= set(other.hosts))
+            for other in unexplained
+        )
+
+    return [entry for entry in unexplained if not brought(entry)]

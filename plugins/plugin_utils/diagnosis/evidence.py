@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import typing as t
 
@@ -29,6 +30,13 @@ def get(value: t.Any, *path: str | int, default: t.Any = None) -> t.Any:
         else:
             return default
     return default if value is None else value
+
+
+def _moment(text: t.Any) -> datetime.datetime | None:
+    try:
+        return datetime.datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
 
 
 class Host:
@@ -80,24 +88,6 @@ class Host:
                     found.setdefault((target.get("kind"), target.get("host"), target.get("port")), target)
         return list(found.values())
 
-    @property
-    def routed(self) -> bool:
-        """Whether its API server goes to endpoints by itself, instead of to the ClusterIP."""
-        value = self.flags("kube-apiserver").get("enable-aggregator-routing", "")
-        return str(value).lower() in ("1", "t", "true")
-
-    def used_targets(self) -> list[Mapping]:
-        """Those of the targets that its API server connects to."""
-        return self.targets("endpoint" if self.routed else "cluster_ip")
-
-    def pod_targets(self, kind: str = "") -> list[Mapping]:
-        """What a pod of this host reaches, without what was not tried."""
-        return [
-            target
-            for target in self.get("pod", "targets", default=[])
-            if (not kind or target.get("kind") == kind) and get(target, "connect", "error", "kind") != "not_tried"
-        ]
-
 
 class Evidence:
     """A whole evidence document."""
@@ -122,6 +112,11 @@ class Evidence:
     @property
     def api_answered(self) -> bool:
         return bool(self.api()) and not self.api("message")
+
+    def age(self, moment: t.Any) -> float | None:
+        """Seconds from a time stamp of the API until the evidence was collected; None where either is not known."""
+        then, now = _moment(moment), _moment(self.get("collected", "at"))
+        return (now - then).total_seconds() if then and now else None
 
     @functools.cached_property
     def hosts(self) -> tuple[Host, ...]:
@@ -168,29 +163,6 @@ class Evidence:
         """Hosts (or URLs) of API servers that do not serve the metrics API."""
         return tuple(dict.fromkeys(entry["host"] for entry in self.requests if not entry.get("ok")))
 
-    def said_by(self, host: str) -> list[str]:
-        """What the API server of a host, and the condition of the APIService, say of the metrics API; each once."""
-        said = [str(entry.get("message") or "") for entry in self.requests if entry["host"] == host]
-        said += [str(entry.get("message") or "") for entry in self.apiservices if not entry.get("available")]
-        return [message for message in dict.fromkeys(said) if message]
-
-    @property
-    def endpoints(self) -> list[Mapping]:
-        """The addresses behind the Services of the metrics API, each once, with RV(host) beside its node."""
-        found: dict[tuple[t.Any, t.Any], Mapping] = {}
-        for entry in self.apiservices:
-            for endpoint in get(entry, "endpoints", default=[]):
-                host = self.host_of_node(str(endpoint.get("node") or ""))
-                found.setdefault((endpoint.get("ip"), endpoint.get("port")), {**endpoint, "host": host})
-        return list(found.values())
-
-    @property
-    def server_hosts(self) -> tuple[str, ...]:
-        """The hosts that pods of the metrics server are on."""
-        nodes = [str(pod.get("node")) for pod in self.server_pods if pod.get("node")]
-        nodes += [str(endpoint["node"]) for endpoint in self.endpoints if endpoint.get("node")]
-        return tuple(dict.fromkeys(self.host_of_node(node) for node in nodes))
-
     @property
     def objects(self) -> Mapping:
         return t.cast(Mapping, self.api("objects", default={}))
@@ -198,6 +170,31 @@ class Evidence:
     @property
     def server_pods(self) -> list[Mapping]:
         return list(get(self.objects, "pods", default=[]))
+
+    @property
+    def unready_pods(self) -> list[Mapping]:
+        """Pods of the metrics server that are to serve and do not."""
+        return [pod for pod in self.server_pods if not pod.get("ready") and not pod.get("terminating")]
+
+    @property
+    def server_serves(self) -> bool:
+        """Whether some pod of the metrics server is ready."""
+        return any(pod.get("ready") and not pod.get("terminating") for pod in self.server_pods)
+
+    @property
+    def server_workload(self) -> Mapping:
+        """The Deployment (or the like) of the metrics server; empty where there is none, or it could not be read."""
+        return t.cast(Mapping, get(self.objects, "workloads", 0, default={}))
+
+    @property
+    def server_deployed(self) -> bool:
+        """Whether there is a metrics server at all, so that its account has rights to be missed."""
+        return bool(self.server_workload or self.server_pods)
+
+    @property
+    def server_managed(self) -> bool:
+        """Whether the metrics server is this collection's, so that the roles of site.yml mend it."""
+        return self.server_workload.get("owner") == "kubemetrics"
 
     def server_log(self) -> list[str]:
         """The last lines of all pods of the metrics server, those of containers that have ended first."""
@@ -222,6 +219,65 @@ class Evidence:
             found += [stale["name"] for stale in get(entry, "nodes", "stale", default=[])]
         return tuple(dict.fromkeys(found))
 
+    def kubelet_answers(self) -> list[dict[str, t.Any]]:
+        """What each kubelet answered to the metrics server's token, as node, status and message; each answer once."""
+        found: dict[tuple[t.Any, ...], dict[str, t.Any]] = {}
+        for host in self.control_planes:
+            for entry in host.get("kubelets", default=[]):
+                answer = get(entry, "authenticated", default={})
+                if answer.get("status"):
+                    view = {
+                        "node": str(entry.get("node") or entry.get("address")),
+                        "status": answer["status"],
+                        "message": str(answer.get("message") or ""),
+                    }
+                    found.setdefault(tuple(view.values()), view)
+        return list(found.values())
+
     def review(self, what: str) -> Mapping:
         """A SubjectAccessReview by its name; empty where it was not asked."""
         return next((entry for entry in get(self.objects, "reviews", default=[]) if entry.get("what") == what), {})
+
+    # --- what others suffer -----------------------------------------------------------------------------------------
+
+    @property
+    def dead_apiservices(self) -> list[Mapping]:
+        """APIServices that are not available, those of the resource metrics API among them."""
+        return list(get(self.objects, "apiservices_unavailable", default=[]))
+
+    @property
+    def foreign_dead_apiservices(self) -> list[Mapping]:
+        """Those of them that register another API than that of resource metrics."""
+        return [
+            entry for entry in self.dead_apiservices if str(entry.get("name")).partition(".")[2] != "metrics.k8s.io"
+        ]
+
+    @property
+    def discovery_is_incomplete(self) -> bool:
+        discovery = get(self.objects, "discovery", default={})
+        return bool(discovery.get("stale")) or bool(discovery) and discovery.get("status") != 200
+
+    @property
+    def stuck_namespaces(self) -> list[tuple[str, str]]:
+        """Name and message of namespaces whose deletion waits for an API that does not answer."""
+        if not self.dead_apiservices and not self.discovery_is_incomplete:
+            # Their conditions are those of the last attempt; the next one succeeds.
+            return []
+        return [
+            (str(namespace.get("name")), str(condition.get("message") or condition.get("reason")))
+            for namespace in get(self.objects, "namespaces", default=[])
+            for condition in namespace.get("conditions") or ()
+            if condition.get("type") == "NamespaceDeletionDiscoveryFailure" and condition.get("status") == "True"
+        ]
+
+    @property
+    def failing_autoscalers(self) -> list[tuple[Mapping, str]]:
+        """HorizontalPodAutoscalers that get no resource metrics, each with the message of its condition."""
+        return [
+            (autoscaler, str(condition.get("message") or ""))
+            for autoscaler in get(self.objects, "autoscalers", default=[])
+            for condition in autoscaler.get("conditions") or ()
+            if condition.get("type") == "ScalingActive"
+            and condition.get("status") == "False"
+            and condition.get("reason") in ("FailedGetResourceMetric", "FailedGetContainerResourceMetric")
+        ]

@@ -40,6 +40,17 @@ Symptom = t.Literal[
     "discovery",
 ]
 
+#: What each of them brings with it: a row that explains the one explains the others; where no row does, only the first
+#: is reported.
+BRINGS: t.Mapping[Symptom, tuple[Symptom, ...]] = {
+    "api_server": ("request", "discovery", "namespace", "autoscaler"),
+    "registration": ("request", "autoscaler"),
+    "request": ("discovery", "namespace", "autoscaler"),
+    "server_pod": ("request", "discovery", "namespace", "autoscaler"),
+    "node_metrics": ("pod_metrics", "autoscaler"),
+    "pod_metrics": ("autoscaler",),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Repair:
@@ -64,6 +75,7 @@ class Observation:
     """What a rule has seen, on these hosts (inventory names, or node names where the inventory has none).
 
     evidence: lines to quote, each with its source. cause, repair: instead of the row's where this case differs.
+    independent: whether this is no consequence of what is broken in the metrics API.
     """
 
     evidence: tuple[str, ...]
@@ -71,6 +83,7 @@ class Observation:
     cause: str = ""
     severity: Severity = "error"
     repair: Repair | None = None
+    independent: bool = False
 
 
 Rule = t.Callable[["Evidence"], t.Iterable[Observation]]
@@ -102,6 +115,12 @@ class Row:
     related: t.Callable[[Finding, Finding], bool] = always
     covers: tuple[Symptom, ...] = ()
     covers_everywhere: tuple[Symptom, ...] = ()
+
+    @property
+    def brings(self) -> frozenset[Symptom]:
+        """The symptoms that it covers, with what comes of them."""
+        covered = (*self.covers, *self.covers_everywhere)
+        return frozenset([*covered, *(brought for symptom in covered for brought in BRINGS.get(symptom, ()))])
 
     @property
     def documentation(self) -> str:

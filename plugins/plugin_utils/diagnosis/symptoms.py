@@ -54,6 +54,13 @@ def notices(evidence: Evidence) -> list[str]:
     cordoned = [str(node["name"]) for node in evidence.nodes if node.get("unschedulable") and node.get("ready")]
     if cordoned:
         found.append(f"Cordoned: {', '.join(cordoned)}. Their metrics are read all the same.")
+    waiting = [
+        f"{autoscaler.get('namespace')}/{autoscaler.get('name')}"
+        for autoscaler, message in evidence.failing_autoscalers
+        if awaits_samples(message)
+    ]
+    if waiting:
+        found.append(f"Autoscalers whose pods do not run, or have no sample yet: {', '.join(waiting[:8])}.")
     return found
 
 
@@ -122,9 +129,9 @@ def _server_pods(evidence: Evidence) -> t.Iterator[Measured]:
 def _trouble(pod: t.Mapping[str, t.Any]) -> str:
     for container in pod.get("containers") or ():
         for state in (container.get("state") or {}, container.get("last_state") or {}):
-            for kind in ("waiting", "terminated"):
-                if get(state, kind, "reason"):
-                    return f"container {container.get('name')} {kind}: {state[kind]['reason']}"
+            if state.get("kind") in ("waiting", "terminated") and state.get("reason"):
+                message = f": {state['message']}" if state.get("message") else ""
+                return f"container {container.get('name')} {state['kind']}: {state['reason']}{message}"
     return f"{pod.get('phase') or 'unknown'}, not ready"
 
 
@@ -153,3 +160,20 @@ def _others(evidence: Evidence) -> t.Iterator[Measured]:
         yield Measured(
             "authentication", "api_server", (f"CAs of clients that are CAs of front proxies, too: {'; '.join(shared)}",)
         )
+    for name, message in evidence.stuck_namespaces:
+        yield Measured("namespace", "consequence", (f"namespace {name} cannot be deleted: {message}",))
+    if evidence.discovery_is_incomplete:
+        discovery = get(evidence.objects, "discovery", default={})
+        stale = (
+            ", ".join(discovery.get("stale") or ()) or discovery.get("message") or f"status {discovery.get('status')}"
+        )
+        yield Measured("discovery", "consequence", (f"discovery is incomplete: {stale}",))
+    for autoscaler, message in evidence.failing_autoscalers:
+        if not awaits_samples(message):
+            name = f"{autoscaler.get('namespace')}/{autoscaler.get('name')}"
+            yield Measured("autoscaler", "consequence", (f"HorizontalPodAutoscaler {name}: {message}",))
+
+
+def awaits_samples(message: str) -> bool:
+    """Whether an autoscaler got an answer, without a sample of its pods: they do not run, or have just started."""
+    return "no metrics returned" in message or "did not receive metrics" in message

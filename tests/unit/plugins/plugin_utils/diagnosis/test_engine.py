@@ -129,6 +129,40 @@ def test_ids_are_unique():
     assert len(set(identifiers)) == len(identifiers)
 
 
-def test_what_a_row_explains_exists():
-    known = {entry.id for entry in catalogue.ROWS}
-    assert {other for entry in catalogue.ROWS for other in entry.explains} <= known
+def test_what_a_row_explains_is_of_the_catalogue():
+    counts = {"AGG": 12, "NET": 10, "POD": 7, "KUB": 11, "CON": 3, "LIF": 2}
+    known = {f"{group}-{number:02}" for group, count in counts.items() for number in range(1, count + 1)}
+    assert {other for entry in catalogue.ROWS for other in (entry.id, *entry.explains)} <= known
+
+
+SUFFERED = {"layer": "consequence", "covers": ("namespace",)}
+
+
+def test_what_others_suffer_comes_from_what_explains_the_failing_requests():
+    rows = [row("NET-01", SEEN, covers=("request",)), row("CON-01", SEEN, **SUFFERED)]
+    found = engine.diagnose(document(api=failing()), rows=rows)
+    assert (ids(found, root=True), ids(found, root=False)) == (["NET-01"], ["CON-01"])
+
+
+@pytest.mark.parametrize(
+    ("cause", "suffered"),
+    [
+        (Observation(("seen",), severity="warning"), SEEN),
+        (SEEN, Observation(("the API of somebody else",), independent=True)),
+    ],
+)
+def test_what_others_suffer_is_a_root_where_the_metrics_api_is_not_its_cause(cause, suffered):
+    rows = [row("POD-07", cause, covers=("server_pod",)), row("CON-01", suffered, **SUFFERED)]
+    assert sorted(ids(engine.diagnose(document(), rows=rows), root=True)) == ["CON-01", "POD-07"]
+
+
+def test_a_warning_explains_no_failing_request():
+    warning = Observation(("a rollout is stuck",), severity="warning")
+    found = engine.diagnose(document(api=failing()), rows=[row("POD-01", warning, covers=("server_pod",))])
+    assert [entry["symptom"] for entry in found["unexplained"]] == ["request"]
+
+
+def test_of_what_no_row_explains_only_where_it_begins_is_reported():
+    pod = {"namespace": "kube-system", "name": "metrics-server-0", "ready": False, "phase": "Pending"}
+    found = engine.diagnose(document(api={**failing(), "objects": {"pods": [pod]}}), rows=[])
+    assert [entry["symptom"] for entry in found["unexplained"]] == ["server_pod"]
