@@ -19,8 +19,8 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import (
 )
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
 
-#: A module makes several requests, each of which has the timeout.
-STEPS = 4
+#: Every request has its own timeout. This is for what hangs all the same, and leaves a busy machine its time.
+GIVE_UP = 12
 
 
 class ActionModule(ActionBase):
@@ -75,7 +75,7 @@ class ActionModule(ActionBase):
     def run_all(self, probes: t.Mapping[str, evidence_document.Probe]) -> dict[str, side_by_side.Outcome]:
         return side_by_side.run(
             {name: functools.partial(self.execute, probe) for name, probe in probes.items()},
-            timeout=STEPS * self.given["timeout"],
+            timeout=GIVE_UP * self.given["timeout"],
             transport=str(self._connection.transport),
         )
 

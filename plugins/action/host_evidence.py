@@ -21,8 +21,8 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import (
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.host_discovery import HostDiscovery
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
 
-#: Each step of a probe has the timeout; all together have several steps.
-STEPS = 4
+#: Every step of a probe has its own timeout. This is for what hangs all the same, and leaves a busy machine its time.
+GIVE_UP = 12
 
 
 class ActionModule(HostDiscovery):
@@ -101,7 +101,7 @@ class ActionModule(HostDiscovery):
         )
         outcomes = side_by_side.run(
             {name: functools.partial(self.execute, probe) for name, probe in probes.items()},
-            timeout=STEPS * arguments["timeout"],
+            timeout=GIVE_UP * arguments["timeout"],
             transport=str(self._connection.transport),
         )
         return {

@@ -84,7 +84,7 @@ options:
     default: kube-system
   timeout:
     description:
-      - Seconds for one request. A whole module is given up after four times as long.
+      - Seconds for one request. A module that hangs is given up after twelve times as long.
     type: int
     default: 5
 requirements:

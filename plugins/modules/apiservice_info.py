@@ -215,6 +215,13 @@ servers:
       seconds: 0.004
       aggregator_unavailable: 0
       failures: {MissingEndpoints: 2}
+unreadable:
+  description:
+    - The APIServices whose objects the user of the kubeconfig may not read, with the answer. The servers are asked all
+      the same. With O(wait) that is a failure.
+  returned: success
+  type: dict
+  sample: {}
 ok:
   description: Whether every APIService exists, is available and is served by every server.
   returned: success
@@ -384,12 +391,12 @@ class Looker:
         self.servers = servers
         self.attempts = attempts
         self.apiservices: t.List[t.Dict[str, t.Any]] = []
+        self.unreadable: t.Dict[str, str] = {}
         self.entries: t.List[t.Dict[str, t.Any]] = []
         self.hopeless: t.Optional[kube.KubeError] = None
 
-    def look(self) -> Observation:
-        self.paths = {**self.named, **other_versions(self.api, self.named)} if self.all_versions else self.named
-        self.apiservices = [describe(self.api, name) for name in self.paths]
+    def look(self, *, tolerant: bool = True) -> Observation:
+        self.read_objects(tolerant)
         # Servers are asked side by side, so that those that hang cost one timeout together.
         with ThreadPoolExecutor(max_workers=min(MAX_PARALLEL, len(self.servers))) as pool:
             answers = list(
@@ -398,12 +405,31 @@ class Looker:
         self.entries = [entry for answer in answers for entry in answer.entries]
         self.hopeless = next((answer.hopeless for answer in answers if answer.hopeless), None)
         faults = [fault for summary in self.apiservices for fault in apiservices.verdict(summary, self.entries)]
+        faults += ["%s cannot be read: %s" % (name, why.rstrip(".")) for name, why in self.unreadable.items()]
         return Observation(not faults, self.state(), "; ".join(faults))
+
+    def read_objects(self, tolerant: bool) -> None:
+        """What the objects say, as far as the user may read them."""
+        self.paths, self.apiservices, self.unreadable = dict(self.named), [], {}
+        try:
+            if self.all_versions:
+                self.paths.update(other_versions(self.api, self.named))
+        except kube.KubeError as exc:
+            # Then only what is asked for by name is known.
+            if not tolerant or exc.status != 403:
+                raise
+        for name in self.paths:
+            try:
+                self.apiservices.append(describe(self.api, name))
+            except kube.KubeError as exc:
+                if not tolerant or exc.status != 403:
+                    raise
+                self.unreadable[name] = exc.message
 
     def patient_look(self) -> Observation:
         """A look for which a server that is away is a state to wait out."""
         try:
-            observation = self.look()
+            observation = self.look(tolerant=False)
         except kube.KubeError as exc:
             if self.api.is_final(exc):
                 raise
@@ -413,7 +439,7 @@ class Looker:
         return observation
 
     def state(self) -> t.Dict[str, t.Any]:
-        return {"apiservices": self.apiservices, "servers": self.entries}
+        return {"apiservices": self.apiservices, "servers": self.entries, "unreadable": self.unreadable}
 
 
 def check_arguments(params: t.Mapping[str, t.Any]) -> t.Dict[str, str]:

@@ -110,7 +110,7 @@ options:
     default: ""
   timeout:
     description:
-      - Seconds for one step of a probe. A whole probe is given up after four times as long.
+      - Seconds for one step of a probe. A probe that hangs is given up after twelve times as long.
     type: int
     default: 5
 requirements:

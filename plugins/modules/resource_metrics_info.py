@@ -155,6 +155,13 @@ servers:
           - {name: cp1, cpu_millicores: 127, memory_mib: 585}
           - {name: w1, cpu_millicores: 26, memory_mib: 163}
       pods: {expected: 12, with_metrics: 11, missing: [default/web-0], stale: [], newest_age: 4.2, oldest_age: 14.1}
+unreadable:
+  description:
+    - Why it is not known which nodes and pods have to have metrics, when the user of the kubeconfig may not read them,
+      or an empty text. Then none counts as missing. With O(wait) that is a failure.
+  returned: success
+  type: str
+  sample: ""
 ok:
   description: Whether that is so for every server.
   returned: success
@@ -207,6 +214,8 @@ class Looker:
         self.max_age = max_age
         self.grace = grace
         self.entries: t.List[t.Dict[str, t.Any]] = []
+        #: Why it is not known what has to have metrics.
+        self.unreadable = ""
         #: A server that cannot be trusted: useless to ask again.
         self.hopeless: t.Optional[kube.KubeError] = None
 
@@ -222,6 +231,16 @@ class Looker:
             return resource_metrics.PREFERRED_VERSION
         self.version = resource_metrics.choose_version(group)
         return self.version
+
+    def expected_as_far_as_readable(self) -> Expected:
+        """A user who may read metrics need not be allowed to read nodes and pods; then none is known to be missing."""
+        try:
+            return self.expected()
+        except kube.KubeError as exc:
+            if exc.status != 403:
+                raise
+            self.unreadable = exc.message
+            return Expected(set(), set())
 
     def expected(self) -> Expected:
         nodes, date = self.api.list("/api/v1/nodes")
@@ -256,9 +275,9 @@ class Looker:
         entry["ok"] = not entry["message"]
         return entry
 
-    def look(self) -> Observation:
+    def look(self, *, tolerant: bool = True) -> Observation:
         version = self.find_version()
-        expected = self.expected()
+        expected = self.expected_as_far_as_readable() if tolerant else self.expected()
         # Servers are asked side by side, so that those that hang cost one timeout together.
         with ThreadPoolExecutor(max_workers=min(MAX_PARALLEL, len(self.servers))) as pool:
             self.entries = list(pool.map(lambda server: self.ask(server, version, expected), self.servers))
@@ -272,7 +291,7 @@ class Looker:
     def patient_look(self) -> Observation:
         """A look for which a server that is away is a state to wait out."""
         try:
-            observation = self.look()
+            observation = self.look(tolerant=False)
         except kube.KubeError as exc:
             if self.api.is_final(exc):
                 raise
@@ -340,6 +359,7 @@ def main() -> t.NoReturn:
         ok=observation.done,
         version=looker.version or resource_metrics.PREFERRED_VERSION,
         servers=looker.entries,
+        unreadable=looker.unreadable,
         elapsed=round(time.monotonic() - started, 1),
     )
 

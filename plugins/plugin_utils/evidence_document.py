@@ -22,12 +22,14 @@ Mapping = t.Mapping[str, t.Any]
 MOST_HOSTS = 500
 #: How many kubelets each control plane connects to; of more, each takes a part.
 EVERY_KUBELET = 50
+SERVICE_NETWORKS = "service-cluster-ip-range"
 METRICS_APISERVICE = "v1beta1.metrics.k8s.io"
 #: What Ansible adds to the results of modules, and what certificates say in words beside it.
 _NOISE = ("ansible_facts", "changed", "deprecations", "failed", "invocation", "warnings")
 _LEAVES_OPEN = {
     "hosts": "The certificates, flags and packet filters of the hosts, and what they reach, stay unknown.",
     "host": "Its certificates, flags and packet filters, and what it reaches, stay unknown.",
+    "rights": "What these rights show stays unknown.",
     "api": "The objects of the cluster, and what clients get from each API server, stay unknown.",
 }
 
@@ -65,8 +67,11 @@ def known(api: Mapping, planes: t.Sequence[Mapping], hosts: t.Sequence[Mapping],
     described = api.get("cluster") or {}
     servers = [entry["server"] for entry in described.get("api_servers") or ()]
     servers += [host["api_server_url"] for host in facts if host.get("api_server_url") not in servers]
+    # The controller manager knows the networks, too, and outlives an API server that does not start.
     services = described.get("service_cidrs") or cluster.cidrs_of(
-        flags[0] if flags else {}, "service-cluster-ip-range", str(cidrs.get("service") or "")
+        next((entry for entry in (*flags, *managers) if entry.get(SERVICE_NETWORKS)), {}),
+        SERVICE_NETWORKS,
+        str(cidrs.get("service") or ""),
     )
     nodes = (api.get("state") or {}).get("nodes") or []
     pods = described.get("pod_cidrs") or cluster.cidrs_of(
@@ -441,9 +446,13 @@ def not_collected(hosts: Mapping, api: Mapping | None) -> list[dict[str, str]]:
     if api.get("message"):
         found.append(_missing("the API", str(api["message"]), "api"))
         return found
-    for right in api.get("denied") or ():
-        found.append(_missing(right_in_words(right), f"the user {_user(api)} may not", ""))
+    denied = [right_in_words(right) for right in api.get("denied") or ()]
+    if denied:
+        found.append(_missing(f"the user {_user(api)} may not", ", ".join(denied), "rights"))
     for probe, why in sorted((api.get("errors") or {}).items()):
+        if api.get("denied") and " answered 403 " in why:
+            # The right says it better.
+            continue
         found.append(_missing(f"{probe} of the API", why, ""))
     for why in (api.get("objects") or {}).get("truncated") or ():
         found.append(_missing("a part of the objects", str(why), ""))

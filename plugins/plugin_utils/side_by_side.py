@@ -65,6 +65,9 @@ def _run_forked(calls: t.Mapping[str, Call], timeout: float) -> dict[str, Outcom
                 os.close(reading)
                 _answer(call, writing)
             os.close(writing)
+            # A group of its own, so that the programs that it starts can be ended with it.
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)
             received[reading] = []
             selector.register(reading, selectors.EVENT_READ, _Child(name, pid))
         while selector.get_map():
@@ -85,7 +88,7 @@ def _run_forked(calls: t.Mapping[str, Call], timeout: float) -> dict[str, Outcom
                     selector.unregister(key.fd)
                     os.close(t.cast(int, key.fd))
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(key.data.pid, signal.SIGKILL)
+                        os.killpg(key.data.pid, signal.SIGKILL)
                     os.waitpid(key.data.pid, 0)
                     outcomes[key.data.name] = Outcome(None, f"it did not finish within {timeout:g} s")
     return {name: outcomes[name] for name in calls}
@@ -95,6 +98,8 @@ def _answer(call: Call, descriptor: int) -> t.NoReturn:
     """The child: runs the call, writes its outcome, and goes without anything that its parent has to do at its end."""
     status = 1
     try:
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
         outcome = outcome_of(call)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(json.dumps(outcome._asdict(), default=str).encode())

@@ -13,7 +13,8 @@ import typing as t
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import processes
 
 _CLONE_NEWNET = 0x40000000
-_SERVICE_ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount/namespace"
+#: Where a pod finds its namespace. /var/run is a link to /run in many images, which leads out of the pod's files here.
+_SERVICE_ACCOUNT = "run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
 class Pod(t.NamedTuple):
@@ -46,7 +47,8 @@ def find_pods(proc: processes.Proc) -> t.List[Pod]:
         # The process that only holds the namespaces has no files of the pod; another container tells its names.
         root = proc.path(entry, "root")
         name = (processes.read_text(os.path.join(root, "etc/hostname"), 256) or "").strip()
-        namespace = (processes.read_text(os.path.join(root, _SERVICE_ACCOUNT), 256) or "").strip()
+        told = [processes.read_text(os.path.join(root, path, _SERVICE_ACCOUNT), 256) for path in ("", "var")]
+        namespace = next((text.strip() for text in told if text), "")
         found[uid] = Pod(
             uid,
             known.pid if known else int(entry),
