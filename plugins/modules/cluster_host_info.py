@@ -137,6 +137,11 @@ images:
   description: The same as in M(kubemetrics.aggregation.component_info).
   returned: success
   type: dict
+lost_flags:
+  description: The same as in M(kubemetrics.aggregation.component_info).
+  returned: success
+  type: list
+  elements: dict
 kubernetes_dir:
   description: The same as in M(kubemetrics.aggregation.component_info).
   returned: success

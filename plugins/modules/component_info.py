@@ -361,6 +361,31 @@ interrupted_certificates:
   type: list
   elements: str
   sample: []
+lost_flags:
+  description:
+    - Flags of kube-apiserver that its manifest had before kubeadm last wrote it anew, and has no more, from what an
+      upgrade keeps of the old manifests.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    component:
+      description: V(kube-apiserver).
+      type: str
+    name:
+      description: The flag, without dashes.
+      type: str
+    value:
+      description: Its value, secrets masked.
+      type: str
+    source:
+      description: The file that still has it.
+      type: str
+  sample:
+    - component: kube-apiserver
+      name: enable-aggregator-routing
+      value: "true"
+      source: /etc/kubernetes/tmp/kubeadm-backup-manifests-2026-03-01-10-00-00/kube-apiserver.yaml
 kubernetes_dir:
   description: Where the installer keeps its files.
   returned: success
@@ -425,6 +450,7 @@ def gather(params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
         "images": images_found,
         "kubernetes_dir": directories,
         "interrupted_certificates": components.interrupted_certificates(),
+        "lost_flags": components.lost_flags(manifests),
     }
 
 

@@ -41,6 +41,13 @@ options:
     type: list
     elements: str
     default: []
+  pod_addresses:
+    description:
+      - Addresses of single pods, to see the route to each. Networks of pods are often split between nodes, so that the
+        route to the whole network tells little.
+    type: list
+    elements: str
+    default: []
   time_server:
     description:
       - URL of an API server, as C(https://HOST:PORT), to compare the clock of the host with.
@@ -190,13 +197,13 @@ blocked:
   elements: dict
   sample: []
 routes:
-  description: The way from this host to an address in each network, and to each of O(peers).
+  description: The way from this host to an address in each network, and to each of O(peers) and O(pod_addresses).
   returned: success
   type: list
   elements: dict
   contains:
     kind:
-      description: V(pods), V(services) or V(peer).
+      description: V(pods), V(services), V(peer) or V(pod).
       type: str
     network:
       description: The network or the peer.
@@ -234,6 +241,27 @@ routes:
       source: 10.233.64.1
       default: false
       error:
+tunnels:
+  description: The VXLAN devices of this host.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    device:
+      description: The interface.
+      type: str
+    kind:
+      description: V(vxlan).
+      type: str
+    tx_checksum_offload:
+      description: Whether the kernel leaves the checksums of packets that it sends to the network card, or null.
+      type: bool
+  sample: [{device: flannel.1, kind: vxlan, tx_checksum_offload: true}]
+kernel:
+  description: The release of the kernel.
+  returned: success
+  type: str
+  sample: 6.1.0-31-amd64
 sysctls:
   description: Settings of the kernel, null for those that it does not have.
   returned: success
@@ -296,6 +324,7 @@ clock:
   sample: {offset: 0.1, uncertainty: 0.5, error: null}
 """
 
+import os
 import time
 import typing as t
 from urllib.parse import urlsplit
@@ -307,6 +336,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host impor
     pod_network,
     probes,
     processes,
+    tunnels,
 )
 
 SYSCTLS = (
@@ -402,6 +432,7 @@ def main() -> t.NoReturn:
             "pod_cidrs": {"type": "list", "elements": "str", "default": []},
             "service_cidrs": {"type": "list", "elements": "str", "default": []},
             "peers": {"type": "list", "elements": "str", "default": []},
+            "pod_addresses": {"type": "list", "elements": "str", "default": []},
             "time_server": {"type": "str"},
             "ca_file": {"type": "path"},
             "cluster_ip": {"type": "str"},
@@ -419,6 +450,7 @@ def main() -> t.NoReturn:
         pods = network.parse_networks(params["pod_cidrs"])
         services = network.parse_networks(params["service_cidrs"])
         peers = network.parse_networks(params["peers"])
+        single = network.parse_networks(params["pod_addresses"])
         check_time_server(params)
     except ValueError as exc:
         module.fail_json(msg=str(exc))
@@ -426,6 +458,7 @@ def main() -> t.NoReturn:
     routes = [route_to("pods", entry, timeout) for entry in pods]
     routes += [route_to("services", entry, timeout) for entry in services]
     routes += [route_to("peer", entry, timeout) for entry in peers]
+    routes += [route_to("pod", entry, timeout) for entry in single]
 
     bridges = pod_network.read_bridges(pods)
     connections = pod_network.connections(pods, peers, bridges)
@@ -466,6 +499,8 @@ def main() -> t.NoReturn:
         verdicts=verdicts,
         blocked=[verdict for verdict in verdicts if verdict["action"] != "ACCEPT"],
         routes=routes,
+        tunnels=tunnels.read(timeout),
+        kernel=os.uname().release,
         sysctls={name: read_sysctl(name) for name in SYSCTLS},
         services={name: unit["active_state"] for name, unit in sorted(units.items())},
         ufw_enabled=None if ufw is None else network.ufw_is_enabled(ufw),

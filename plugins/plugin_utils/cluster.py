@@ -26,6 +26,7 @@ FROM_COMPONENT_INFO = (
     "forwarding",
     "images",
     "interrupted_certificates",
+    "lost_flags",
 )
 DEFAULT_API_PORT = 6443
 KUBESPRAY_KUBELET_CONFIG = "/etc/kubernetes/kubelet-config.yaml"

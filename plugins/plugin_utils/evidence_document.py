@@ -134,6 +134,7 @@ def network_options(host: Mapping, about: Known, timeout: float) -> dict[str, t.
         "pod_cidrs": list(about.pod_cidrs),
         "service_cidrs": list(about.service_cidrs),
         "peers": [address for address in map(address_of, about.servers) if address],
+        "pod_addresses": endpoint_addresses(about)[:8],
         "cluster_ip": api_cluster_ip(about),
         "ca_file": authority,
         "time_server": others[0] if others and authority else None,
@@ -141,6 +142,12 @@ def network_options(host: Mapping, about: Known, timeout: float) -> dict[str, t.
         "timeout": min(timeout, 3),
     }
     return {key: value for key, value in options.items() if value is not None}
+
+
+def endpoint_addresses(about: Known) -> list[str]:
+    """The addresses behind the Services of the metrics API."""
+    found = [endpoint.get("ip") for service in _apiservices(about) for endpoint in service.get("endpoints") or ()]
+    return list(dict.fromkeys(str(address) for address in found if address))
 
 
 def pod_options(host: Mapping, about: Known, timeout: float) -> dict[str, t.Any]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import typing as t
 
@@ -17,6 +18,9 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubel
 
 DEFAULT_KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
 DEFAULT_MANIFESTS = "/etc/kubernetes/manifests"
+#: Where kubeadm keeps the manifests that an upgrade replaces.
+KUBEADM_BACKUPS = "/etc/kubernetes/tmp"
+_MANIFEST_FLAG = re.compile(r"""^\s*-\s+["']?--(?P<name>[a-z0-9-]+)(?:=(?P<value>.*?))?["']?\s*$""")
 ADMIN_KUBECONFIGS = (
     "/etc/kubernetes/admin.conf",
     "/etc/rancher/k3s/k3s.yaml",
@@ -349,6 +353,42 @@ def interrupted_certificates() -> t.List[str]:
         return list(files.half_done(component="front_proxy"))
     except files.HostFileError:
         return []
+
+
+def lost_flags(manifests: t.Mapping[str, str], backups: str = KUBEADM_BACKUPS) -> t.List[t.Dict[str, t.Any]]:
+    """Flags of API servers that the manifest had before kubeadm last wrote it anew, and has no more."""
+    name = "kube-apiserver"
+    try:
+        directories = sorted(entry for entry in os.listdir(backups) if entry.startswith("kubeadm-backup-manifests-"))
+    except OSError:
+        return []
+    paths = [os.path.join(backups, entry, name + ".yaml") for entry in reversed(directories)]
+    newest = next((path for path in paths if os.path.isfile(path)), None)
+    current = [path for path in manifests if os.path.basename(path) == name + ".yaml"]
+    if newest is None or not current:
+        return []
+    now = {flag for flag, unused in flags_of_manifest(manifests[current[0]])}
+    return [
+        {
+            "component": name,
+            "name": flag,
+            # A value is secret or not by the name of its flag.
+            "value": masking.mask_text("--%s=%s" % (flag, value)).partition("=")[2],
+            "source": newest,
+        }
+        for flag, value in flags_of_manifest(processes.read_text(newest) or "")
+        if flag not in now
+    ]
+
+
+def flags_of_manifest(text: str) -> t.List[t.Tuple[str, str]]:
+    """The flags in the lines of a static pod as kubeadm writes it, which is all that its backups hold."""
+    found = []
+    for line in text.splitlines():
+        match = _MANIFEST_FLAG.match(line)
+        if match:
+            found.append((match.group("name"), match.group("value") or "true"))
+    return found
 
 
 def describe_directories(

@@ -88,6 +88,24 @@ class Host:
                     found.setdefault((target.get("kind"), target.get("host"), target.get("port")), target)
         return list(found.values())
 
+    @property
+    def routed(self) -> bool:
+        """Whether its API server goes to endpoints by itself, instead of to the ClusterIP."""
+        value = self.flags("kube-apiserver").get("enable-aggregator-routing", "")
+        return str(value).lower() in ("1", "t", "true")
+
+    def used_targets(self) -> list[Mapping]:
+        """Those of the targets that its API server connects to."""
+        return self.targets("endpoint" if self.routed else "cluster_ip")
+
+    def pod_targets(self, kind: str = "") -> list[Mapping]:
+        """What a pod of this host reaches, without what was not tried."""
+        return [
+            target
+            for target in self.get("pod", "targets", default=[])
+            if (not kind or target.get("kind") == kind) and get(target, "connect", "error", "kind") != "not_tried"
+        ]
+
 
 class Evidence:
     """A whole evidence document."""
@@ -162,6 +180,29 @@ class Evidence:
     def failing_servers(self) -> tuple[str, ...]:
         """Hosts (or URLs) of API servers that do not serve the metrics API."""
         return tuple(dict.fromkeys(entry["host"] for entry in self.requests if not entry.get("ok")))
+
+    def said_by(self, host: str) -> list[str]:
+        """What the API server of a host, and the condition of the APIService, say of the metrics API; each once."""
+        said = [str(entry.get("message") or "") for entry in self.requests if entry["host"] == host]
+        said += [str(entry.get("message") or "") for entry in self.apiservices if not entry.get("available")]
+        return [message for message in dict.fromkeys(said) if message]
+
+    @property
+    def endpoints(self) -> list[Mapping]:
+        """The addresses behind the Services of the metrics API, each once, with RV(host) beside its node."""
+        found: dict[tuple[t.Any, t.Any], Mapping] = {}
+        for entry in self.apiservices:
+            for endpoint in get(entry, "endpoints", default=[]):
+                host = self.host_of_node(str(endpoint.get("node") or ""))
+                found.setdefault((endpoint.get("ip"), endpoint.get("port")), {**endpoint, "host": host})
+        return list(found.values())
+
+    @property
+    def server_hosts(self) -> tuple[str, ...]:
+        """The hosts that pods of the metrics server are on."""
+        nodes = [str(pod.get("node")) for pod in self.server_pods if pod.get("node")]
+        nodes += [str(endpoint["node"]) for endpoint in self.endpoints if endpoint.get("node")]
+        return tuple(dict.fromkeys(self.host_of_node(node) for node in nodes))
 
     @property
     def objects(self) -> Mapping:

@@ -6,6 +6,172 @@
 
 from __future__ import annotations
 
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Row
+import datetime
+import re
+import statistics
+import typing as t
 
-ROWS: tuple[Row, ...] = ()
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Observation, Repair, Row
+
+Mapping = t.Mapping[str, t.Any]
+
+#: The flags without which the aggregation layer may stop to work.
+_AGGREGATION = re.compile(r"^(enable-aggregator-routing|requestheader-.*|proxy-client-.*)$")
+#: More than this between two clocks is no accident of the measurement.
+SKEW = 5.0
+
+
+# --- LIF-01: an upgrade took flags away -----------------------------------------------------------------------------
+
+
+def upgrade_dropped_flags(evidence: Evidence) -> t.Iterator[Observation]:
+    kept = evidence.api("objects", "kubeadm", "api_server_extra_args", default={})
+    for host in evidence.control_planes:
+        running = host.flags("kube-apiserver")
+        if not running or (evidence.requests and host.name not in evidence.failing_servers):
+            continue
+        lines = []
+        for flag in host.get("host", "lost_flags", default=[]):
+            name = str(flag.get("name"))
+            if flag.get("component") != "kube-apiserver" or not _AGGREGATION.match(name) or name in running:
+                continue
+            lines.append(
+                f"{host.name}: kube-apiserver had --{name}={flag.get('value')} (in {flag.get('source')}) and runs "
+                "without it"
+            )
+            if evidence.api("objects", "kubeadm") is not None and name not in kept:
+                lines.append(
+                    f"kubeadm's ClusterConfiguration (ConfigMap kube-system/kubeadm-config) does not have {name}"
+                )
+        if lines:
+            yield Observation(tuple(lines), (host.name,))
+
+
+# --- LIF-02: clocks -------------------------------------------------------------------------------------------------
+
+
+def clocks_differ(evidence: Evidence) -> t.Iterator[Observation]:
+    skewed = _skewed_clocks(evidence)
+    for name, line in skewed.items():
+        yield Observation((line,), (name,), repair=CLOCK_REPAIR)
+    for host in evidence.hosts:
+        lines = [
+            f"{host.name}: {what} is not valid before {certificate.get('not_before')}"
+            for what, certificate in _certificates(evidence, host)
+            if _starts_later(certificate, host, evidence)
+        ]
+        if lines:
+            yield Observation(tuple(dict.fromkeys(lines)), (host.name,))
+
+
+def _skewed_clocks(evidence: Evidence) -> dict[str, str]:
+    """Hosts whose clock differs, with a line to quote. Where most differ from one server, that server's is wrong."""
+    measured: dict[str, tuple[float, float]] = {}
+    for host in evidence.hosts:
+        offset = host.get("network", "clock", "offset")
+        if isinstance(offset, (int, float)):
+            uncertainty = host.get("network", "clock", "uncertainty", default=0.5)
+            measured[host.name] = (float(offset), float(uncertainty))
+    if not measured:
+        return {}
+    middle = statistics.median(offset for offset, _uncertainty in measured.values()) if len(measured) > 2 else 0.0
+    found = {}
+    if abs(middle) > SKEW:
+        for host in evidence.control_planes[:1]:
+            found[host.name] = f"{host.name}: its clock differs from those of most hosts by {abs(middle):.0f} s"
+    for name, (offset, uncertainty) in measured.items():
+        difference = offset - middle
+        if abs(difference) - uncertainty > SKEW and name not in found:
+            direction = "ahead of" if difference > 0 else "behind"
+            found[name] = f"{name}: its clock is {abs(difference):.0f} s {direction} the clock of the API server"
+    return found
+
+
+def _certificates(evidence: Evidence, host: Host) -> t.Iterator[tuple[str, Mapping]]:
+    """The certificates that were seen on a host, with what they are."""
+    for result in host.aggregators().values():
+        yield "the front proxy's client certificate", get(result, "client", "certificate", default={})
+        for entry in get(result, "requestheader_ca", default=[]):
+            yield "a CA of front proxies", get(entry, "certificate", default={})
+        for target in get(result, "targets", default=[]):
+            yield "the certificate of the metrics server", get(target, "tls", "certificate", default={})
+    yield "the certificate of its kubelet", host.get("host", "kubelet_answers", "certificate", default={})
+
+
+def _starts_later(certificate: Mapping, host: Host, evidence: Evidence) -> bool:
+    if not certificate.get("not_before"):
+        return False
+    start, now = (
+        _time(certificate["not_before"]),
+        _time(host.get("host", "host", "time") or evidence.get("collected", "at")),
+    )
+    return start is not None and now is not None and (start - now).total_seconds() > SKEW
+
+
+def _time(text: t.Any) -> datetime.datetime | None:
+    try:
+        return datetime.datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    except ValueError:
+        return None
+
+
+CLOCK_REPAIR = Repair(
+    "advice",
+    "Have an NTP client keep the clock of this host, and let it slew the difference.",
+    risk="Setting the clock in one step disturbs etcd's leases where it runs.",
+    commands=(
+        "timedatectl status",
+        "systemctl enable --now chrony   # or systemd-timesyncd",
+        "chronyc makestep   # not on a member of etcd",
+    ),
+)
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        id="LIF-01",
+        title="An upgrade has written an API server's manifest without flags that it had",
+        layer="api_server",
+        symptom="Resource metrics worked before kubeadm upgrade, and since then: 503, i/o timeout or 401",
+        cause=(
+            "kubeadm writes the manifests of static pods anew, from its ClusterConfiguration and its patches. A "
+            "flag that was added to the manifest only "
+            "is gone after the next upgrade."
+        ),
+        repair=Repair(
+            "consent",
+            "Restore the flags that aggregation needs, in kubeadm's ConfigMap as well as in the manifest, so that "
+            "they stay.",
+            risk="Each API server restarts; if one does not become healthy, its old manifest is restored.",
+            downtime="each API server 45 s, one after the other; with a single one the API is unavailable that long",
+            steps=("front_proxy_pki", "apiserver_aggregation"),
+        ),
+        avoid="Do not add the flags to the manifest alone: the next upgrade takes them away again.",
+        rule=upgrade_dropped_flags,
+        explains=("NET-01",),
+        related=lambda cause, consequence: set(cause.hosts) >= set(consequence.hosts),
+        covers_everywhere=("request", "autoscaler", "namespace", "discovery"),
+    ),
+    Row(
+        id="LIF-02",
+        title="Clocks differ, or a certificate is not valid yet",
+        layer="api_server",
+        symptom="x509: certificate has expired or is not yet valid: current time ... is before ...; gaps in "
+        "kubectl top",
+        cause=(
+            "A certificate begins to be valid in the future: it was issued by a host whose clock was ahead, or it "
+            "is checked by one whose clock is behind."
+        ),
+        repair=Repair(
+            "consent",
+            "Issue the front proxy's client certificate anew, after all clocks agree. API servers load it by "
+            "themselves.",
+            risk="The old pair is kept for the rollback.",
+            steps=("front_proxy_pki",),
+        ),
+        avoid="Do not set the clock of a member of etcd in one step, and do not wait for the certificate to become "
+        "valid: the clock stays wrong.",
+        rule=clocks_differ,
+        covers_everywhere=("request", "autoscaler", "namespace", "discovery", "node_metrics", "pod_metrics"),
+    ),
+)

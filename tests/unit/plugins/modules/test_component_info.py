@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import components
 from ansible_collections.kubemetrics.aggregation.plugins.modules import component_info
 
 PROGRAM = """\
@@ -227,3 +228,20 @@ def test_forwarding_and_images_in_the_same_call(run_module, monkeypatch):
     result = run_module(component_info)
     assert (result["forwarding"], result["images"]) == (None, None)
     assert "image_repository" in run_module(component_info, gather_subset=["images"])["msg"]
+
+
+def test_flags_that_an_upgrade_has_taken_away(tmp_path):
+    manifest = (
+        "    - kube-apiserver\n    - --advertise-address=192.0.2.11\n    - --service-account-issuer=https://a=b\n"
+    )
+    backups = tmp_path / "tmp"
+    for stamp, more in (("2026-03-01-10-00-00", "    - --old=1\n"), ("2026-03-02-10-00-00", "    - --bare\n")):
+        directory = backups / f"kubeadm-backup-manifests-{stamp}"
+        directory.mkdir(parents=True)
+        routing = "    - --enable-aggregator-routing=true\n"
+        (directory / "kube-apiserver.yaml").write_text(manifest + routing + more)
+    lost = components.lost_flags({"/etc/kubernetes/manifests/kube-apiserver.yaml": manifest}, str(backups))
+    assert [(flag["name"], flag["value"]) for flag in lost] == [("enable-aggregator-routing", "true"), ("bare", "true")]
+    assert "2026-03-02" in lost[0]["source"]
+    assert components.lost_flags({}, str(backups)) == []
+    assert components.lost_flags({"/m/kube-apiserver.yaml": manifest}, str(tmp_path / "none")) == []
