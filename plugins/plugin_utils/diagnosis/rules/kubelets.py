@@ -374,7 +374,9 @@ def _pods_get_out(source: Host, kubelet: Kubelet) -> bool:
     others = [
         target
         for target in source.get("pod", "targets", default=[])
-        if target.get("name") != kubelet.node and get(target, "connect", "error", "kind") != "not_tried"
+        if target.get("kind") != "endpoint"
+        and target.get("name") != kubelet.node
+        and get(target, "connect", "error", "kind") != "not_tried"
     ]
     return not others or any(get(target, "connect", "ok") for target in others)
 
