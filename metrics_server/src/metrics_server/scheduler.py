@@ -104,8 +104,6 @@ class Scheduler:
         self._wake: asyncio.Event = asyncio.Event()
         self._fresh = 0
         self._slowest = 0.0
-        #: When it was last looked for nodes that are due, by the event loop's clock; None before it runs.
-        self.looked: float | None = None
 
     @property
     def running(self) -> int:
@@ -152,7 +150,7 @@ class Scheduler:
         round_ends = self._now() + self._resolution
         try:
             while True:
-                now = self.looked = self._now()
+                now = self._now()
                 self._collect_due(now)
                 while self._start_waiting():
                     await asyncio.sleep(0)

@@ -8,7 +8,7 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
@@ -71,11 +71,9 @@ class MetricsEngine(Protocol):
     def index(self) -> ClusterReader:
         """The nodes and pods."""
 
-    def collection_problem(self) -> str | None:
-        """Return why only a restart helps, or None."""
-
-    def node_lines(self) -> Iterator[bytes]:
-        """Yield the text of the metrics of each node, piece by piece."""
+    @property
+    def failure(self) -> str | None:
+        """Why only a restart helps, or None."""
 
     def ready_reason(self) -> str | None:
         """Return why there is nothing to serve, or None."""
@@ -129,7 +127,7 @@ class Server:
         self._stopping = asyncio.Event()
         self.trust = _trust(options, clients)
         self.certificates = _certificates(options, clients, lambda: engine.ready_reason() is None)
-        telemetry = ApiTelemetry(registry, engine.node_lines)
+        telemetry = ApiTelemetry(registry)
         self.app = Application(
             AppConfig(
                 options.max_requests_inflight, options.request_timeout, options.strict_transport_security_directives
@@ -185,14 +183,13 @@ class Server:
 
         ready: dict[str, Check] = {
             "metric-storage-ready": Hysteresis(self._engine.ready_reason),
-            "metadata-informer-sync": informers,
+            "metric-informer-sync": informers,
+            "authentication-configuration": lambda: self.trust.problem,
             "serving-certificate": self.certificates.problem,
             "shutdown": shutdown,
         }
-        if self.trust.looks_up:
-            ready["authentication-configuration"] = lambda: self.trust.problem
         return {
-            "livez": {"metric-collection-timely": self._engine.collection_problem},
+            "livez": {"metric-collection": lambda: self._engine.failure},
             "readyz": ready,
             "healthz": {"metadata-informer-sync": informers},
         }

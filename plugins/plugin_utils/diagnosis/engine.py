@@ -13,6 +13,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
     BRINGS,
     Finding,
+    Observation,
     Row,
     Symptom,
 )
@@ -54,7 +55,7 @@ def diagnose(document: Mapping, rows: t.Sequence[Row] | None = None) -> dict[str
 
 def findings(evidence: Evidence, rows: t.Sequence[Row]) -> list[Finding]:
     """The rows that apply: roots first, each followed by what it explains, in the order of the path of a request."""
-    seen = [Finding(row, observed) for row in rows if (observed := tuple(row.rule(evidence)))]
+    seen = _standing([Finding(row, observed) for row in rows if (observed := tuple(row.rule(evidence)))])
     for finding in seen:
         finding.caused_by = tuple(other.id for other in seen if other is not finding and _causes(other, finding))
     for finding in seen:
@@ -65,6 +66,35 @@ def findings(evidence: Evidence, rows: t.Sequence[Row]) -> list[Finding]:
     for root in roots:
         ordered += [root, *_consequences(root, seen, ordered)]
     return ordered + [finding for finding in seen if finding not in ordered]
+
+
+def _standing(seen: t.Sequence[Finding]) -> list[Finding]:
+    """Without those observations that count only beside others, or only where there are no others."""
+    kept = []
+    for finding in seen:
+        others = [other for other in seen if other is not finding]
+        observations = tuple(entry for entry in finding.observations if _stands(finding.row, entry, others))
+        if observations:
+            kept.append(Finding(finding.row, observations))
+    return kept
+
+
+def _stands(row: Row, observation: Observation, others: t.Sequence[Finding]) -> bool:
+    if observation.standing == "consequence":
+        return any(row.id in other.row.explains for other in others)
+    if observation.standing == "fallback":
+        return not any(_covers(other, row.covers, observation.hosts) for other in others)
+    return True
+
+
+def _covers(finding: Finding, symptoms_: t.Collection[str], hosts: t.Sequence[str]) -> bool:
+    """Whether a finding is an error that brings one of these symptoms about on these hosts."""
+    if not {*finding.row.covers, *finding.row.covers_everywhere} & {*symptoms_}:
+        return False
+    return any(
+        entry.severity == "error" and entry.standing == "own" and (not entry.hosts or {*hosts} <= {*finding.hosts})
+        for entry in finding.observations
+    )
 
 
 def headline(
@@ -101,7 +131,7 @@ def _causes(cause: Finding, finding: Finding) -> bool:
         return False
     # What others suffer comes from whatever explains the symptoms that bring it.
     suffered = finding.row.layer == "consequence" != cause.row.layer
-    return suffered and cause.severity == "error" and not cause.brings.isdisjoint(finding.row.covers)
+    return suffered and cause.severity == "error" and not cause.row.brings.isdisjoint(finding.row.covers)
 
 
 def _circular(finding: Finding, other: Finding) -> bool:
@@ -141,7 +171,7 @@ def _explained(entry: symptoms.Measured, found: t.Sequence[Finding]) -> bool:
             continue
         if entry.symptom in finding.row.covers_everywhere:
             return True
-        if entry.symptom in finding.brings and (
+        if entry.symptom in finding.row.brings and (
             not finding.hosts or not entry.hosts or set(entry.hosts) <= set(finding.hosts)
         ):
             return True

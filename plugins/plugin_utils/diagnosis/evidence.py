@@ -79,6 +79,17 @@ class Host:
         """aggregator_info by the name of the APIService."""
         return dict(self.get("aggregator", default={}))
 
+    @property
+    def front_proxy(self) -> Mapping:
+        """The front-proxy client certificate that the API server here presents, as aggregator_info shows it."""
+        return t.cast(Mapping, next((get(entry, "client", default={}) for entry in self.aggregators().values()), {}))
+
+    @property
+    def front_proxy_cas(self) -> list[Mapping]:
+        """The certificates in the requestheader CA file of the API server here."""
+        found = next((get(entry, "requestheader_ca", default=[]) for entry in self.aggregators().values()), [])
+        return [certificate for entry in found if (certificate := get(entry, "certificate", default={}))]
+
     def targets(self, kind: str = "") -> list[Mapping]:
         """What aggregator_info got from the Service and its endpoints, each once."""
         found: dict[tuple[t.Any, ...], Mapping] = {}
@@ -176,10 +187,35 @@ class Evidence:
             for entry in self.api("apiservices", "servers", default=[])
         ]
 
-    @property
+    @functools.cached_property
     def failing_servers(self) -> tuple[str, ...]:
-        """Hosts (or URLs) of API servers that do not serve the metrics API."""
-        return tuple(dict.fromkeys(entry["host"] for entry in self.requests if not entry.get("ok")))
+        """Hosts (or URLs) of API servers that do not serve the metrics API by themselves."""
+        found = dict.fromkeys(entry["host"] for entry in self.requests if not entry.get("ok"))
+        return tuple(host for host in found if host not in self.disturbed_servers)
+
+    @functools.cached_property
+    def disturbed_servers(self) -> tuple[str, ...]:
+        """Hosts (or URLs) of API servers that would serve the metrics API, and answer 503 because of another one.
+
+        All API servers write the one status of an APIService. While another one fails, it flips, and those that are
+        well answer 503 to a part of the requests. Their own gauge tells them apart.
+        """
+        broken = {
+            (entry["host"], entry.get("name"))
+            for entry in self.requests
+            if not entry.get("ok") and (entry.get("aggregator_unavailable") or 200 not in entry.get("statuses", ()))
+        }
+        found: dict[str, bool] = {}
+        for entry in self.requests:
+            if entry.get("ok"):
+                continue
+            other = any(name == entry.get("name") and host != entry["host"] for host, name in broken)
+            gauge = entry.get("aggregator_unavailable")
+            well = gauge == 0 or (gauge is None and 200 in entry.get("statuses", ()))
+            only = all(status in (200, 503) for status in entry.get("statuses", ()))
+            disturbed = bool(entry.get("ready")) and other and well and only
+            found[entry["host"]] = found.get(entry["host"], True) and disturbed
+        return tuple(host for host, disturbed in found.items() if disturbed)
 
     def said_by(self, host: str) -> list[str]:
         """What the API server of a host, and the condition of the APIService, say of the metrics API; each once."""

@@ -18,6 +18,12 @@ DOCUMENTATION = "https://github.com/kubemetrics/kubemetrics.aggregation/blob/mai
 Layer = t.Literal["client", "registration", "api_server", "service", "server", "kubelet", "consequence"]
 Severity = t.Literal["error", "warning"]
 
+#: When an observation counts.
+#:   own          always
+#:   fallback     where no other row covers the same symptom of the same hosts: it names the place, they name the cause
+#:   consequence  where another row that was found explains this one: alone it would be a guess
+Standing = t.Literal["own", "fallback", "consequence"]
+
 #: What can be measured to be wrong, whatever the cause. A root covers the symptoms that it explains.
 #:   api_server      an API server does not run, answer or become ready           (on a control plane's host)
 #:   registration    the API is not registered
@@ -52,11 +58,6 @@ BRINGS: t.Mapping[Symptom, tuple[Symptom, ...]] = {
 }
 
 
-def with_brought(covered: t.Iterable[Symptom]) -> frozenset[Symptom]:
-    """Symptoms with what comes of them."""
-    return frozenset(found for symptom in covered for found in (symptom, *BRINGS.get(symptom, ())))
-
-
 @dataclasses.dataclass(frozen=True)
 class Repair:
     """How a finding is mended.
@@ -81,7 +82,6 @@ class Observation:
 
     evidence: lines to quote, each with its source. cause, repair: instead of the row's where this case differs.
     independent: whether this is no consequence of what is broken in the metrics API.
-    covers: symptoms that this case explains beside those of the row.
     """
 
     evidence: tuple[str, ...]
@@ -90,7 +90,7 @@ class Observation:
     severity: Severity = "error"
     repair: Repair | None = None
     independent: bool = False
-    covers: tuple[Symptom, ...] = ()
+    standing: Standing = "own"
 
 
 Rule = t.Callable[["Evidence"], t.Iterable[Observation]]
@@ -126,7 +126,8 @@ class Row:
     @property
     def brings(self) -> frozenset[Symptom]:
         """The symptoms that it covers, with what comes of them."""
-        return with_brought((*self.covers, *self.covers_everywhere))
+        covered = (*self.covers, *self.covers_everywhere)
+        return frozenset([*covered, *(brought for symptom in covered for brought in BRINGS.get(symptom, ()))])
 
     @property
     def documentation(self) -> str:
@@ -157,11 +158,6 @@ class Finding:
     @property
     def severity(self) -> Severity:
         return "error" if any(seen.severity == "error" for seen in self.observations) else "warning"
-
-    @property
-    def brings(self) -> frozenset[Symptom]:
-        """The symptoms that it covers in this case, with what comes of them."""
-        return self.row.brings | with_brought(symptom for seen in self.observations for symptom in seen.covers)
 
     @property
     def repair(self) -> Repair:

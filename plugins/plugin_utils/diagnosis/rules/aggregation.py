@@ -2,10 +2,17 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rules about API servers, the front proxy and the registration (AGG): pure functions from evidence to observations."""
+"""The rows of the aggregation layer (AGG), by their ids."""
 
 from __future__ import annotations
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Row
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.rules import (
+    api_servers,
+    front_proxy,
+    registration,
+)
 
-ROWS: tuple[Row, ...] = ()
+ROWS: tuple[Row, ...] = tuple(
+    sorted((*front_proxy.ROWS, *registration.ROWS, *api_servers.ROWS), key=lambda row: row.id)
+)

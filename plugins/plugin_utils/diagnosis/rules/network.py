@@ -911,6 +911,7 @@ ROWS: tuple[Row, ...] = (
         avoid="Do not change the network of pods or Services of a running cluster: kubelets, CNI plugin and "
         "certificates all hold it.",
         rule=overlapping_networks,
+        explains=("AGG-07",),
         covers=("node_metrics",),
         covers_everywhere=("pod_metrics",),
     ),
