@@ -170,15 +170,14 @@ ROWS: tuple[Row, ...] = (
         layer="kubelet",
         symptom="dial tcp 192.0.2.21:10255: connect: connection refused; no node has metrics",
         cause="The metrics server has the flags (or is of a version, 0.2 or older) of the time when kubelets "
-        "answered anybody "
-        "on port 10255. That port is off on every cluster that is set up with care.",
+        "answered without authentication on port 10255. That port is off on every cluster that is set up with care.",
         repair=Repair(
             "automatic",
             "Deploy the metrics server with the flags that site.yml gives it: port 10250, TLS verified, with its "
             "token.",
             steps=("metrics_server",),
         ),
-        avoid="Do not open readOnlyPort: it serves everything about pods to anybody who reaches the node.",
+        avoid="Do not open readOnlyPort: it serves everything about pods, without authentication.",
         rule=read_only_port,
         explains=("AGG-12",),
         covers=("node_metrics", "pod_metrics", "server_pod", "request"),
