@@ -116,10 +116,10 @@ async def measure(arguments: argparse.Namespace, directory: Path) -> dict[str, f
         "nodes_without_reading": missing,
     }
     for family in registry.collect():
-        if family.name == "metrics_server_scheduler_lag_seconds":
+        if family.name == "kubemetrics_scheduler_lag_seconds":
             values = {sample.name: sample.value for sample in family.samples if not sample.labels}
-            result["lag_mean"] = values["metrics_server_scheduler_lag_seconds_sum"] / max(
-                values["metrics_server_scheduler_lag_seconds_count"], 1
+            result["lag_mean"] = values["kubemetrics_scheduler_lag_seconds_sum"] / max(
+                values["kubemetrics_scheduler_lag_seconds_count"], 1
             )
     await engine.stop()
     await client.close()

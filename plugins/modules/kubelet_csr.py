@@ -297,24 +297,26 @@ class Approver:
         self.certificate_names: t.Optional[t.List[str]] = None
 
     def owners(self) -> kubelet_csrs.Owners:
-        nodes: t.List[t.Dict[str, t.Any]] = []
-        service_ips: t.List[str] = []
         api_hosts = [urlsplit(self.api.server).hostname or "", *self.control_plane_addresses]
-        if self.use_node_addresses:
-            if self.certificate_names is None:
-                self.certificate_names = self.api.certificate_names()
-            api_hosts += self.certificate_names
-            nodes = self.api.list("/api/v1/nodes")[0]
-            service = self.api.get("/api/v1/namespaces/default/services/kubernetes")[0]
-            spec = service.get("spec") or {}
-            service_ips = list(spec.get("clusterIPs") or ()) + [spec.get("clusterIP") or ""]
+        control_planes = list(self.control_plane_nodes)
+        if self.certificate_names is None:
+            self.certificate_names = self.api.certificate_names()
+        api_hosts += self.certificate_names
+        nodes = self.api.list("/api/v1/nodes")[0]
+        # A kubelet cannot label its own node so.
+        control_planes += [
+            str((node.get("metadata") or {}).get("name")) for node in nodes if kubelet_csrs.is_control_plane(node)
+        ]
+        service = self.api.get("/api/v1/namespaces/default/services/kubernetes")[0]
+        spec = service.get("spec") or {}
+        service_ips = list(spec.get("clusterIPs") or ()) + [spec.get("clusterIP") or ""]
         return kubelet_csrs.Owners(
             {**self.other_nodes, **(self.nodes or {})},
-            nodes,
+            nodes if self.use_node_addresses else (),
             service_ips=[kubelet_csrs.normalize(ip) for ip in service_ips if ip],
             service_cidrs=self.service_cidrs,
             api_hosts=api_hosts,
-            control_planes=self.control_plane_nodes,
+            control_planes=control_planes,
         )
 
     def look(self) -> Observation:

@@ -557,7 +557,7 @@ def plan(
         "pending": order,
         "waves": steps,
         "tightened": [name for name in order if found[name]["tightens"]],
-        "notes": [note for host in hosts for note in found[host.name]["notes"]],
+        "notes": [note for host in hosts for note in found[host.name]["notes"]] + open_ports(hosts),
         "left_out": [found[host.name]["left_out"] for host in hosts if found[host.name]["left_out"]],
         # By the inventory: what belongs to one node is refused to all others, whoever may be approved.
         "known_addresses": {host.node: list(host.addresses) for host in hosts if not host.reported},
@@ -565,6 +565,25 @@ def plan(
             host.node: list(host.addresses) for host in hosts if found[host.name]["managed"] and not host.reported
         },
     }
+
+
+def open_ports(hosts: t.Sequence[Host]) -> list[str]:
+    """A sentence for each port without TLS that somebody asked for."""
+    ports: dict[int, list[str]] = {}
+    for host in hosts:
+        if host.settings.read_only_port:
+            ports.setdefault(host.settings.read_only_port, []).append(host.name)
+    return [
+        f"Port {port} of {'all kubelets' if len(names) == len(hosts) else shortened(names)} serves without TLS and "
+        "authentication, as kubelet_access_read_only_port asks for; set it to 0 as soon as its last consumer can read "
+        "the port with TLS."
+        for port, names in sorted(ports.items())
+    ]
+
+
+def shortened(names: t.Sequence[str], most: int = 10) -> str:
+    more = len(names) - most
+    return and_join(names) if more <= 0 else ", ".join(names[:most]) + f" and {more} more"
 
 
 def inventory_lines(settings: Settings, said: Facts) -> dict[str, t.Any]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,31 @@ def test_roles_convert_what_they_decide_by(role):
             for name in unconverted(template, names, condition):
                 wrong.setdefault(str(path.relative_to(ROLES)), set()).add(name)
     assert wrong == {}
+
+
+def run_once_tasks(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, list):
+        for inner in value:
+            yield from run_once_tasks(inner)
+    elif isinstance(value, dict):
+        if value.get("run_once"):
+            yield value
+        for key in ("block", "rescue", "always"):
+            yield from run_once_tasks(value.get(key))
+
+
+def test_what_runs_once_for_all_kubelets_asks_no_variable_that_each_may_have_its_own_of():
+    """Such a task would ask the first host only, and decide for all."""
+    tasks = ROLES / "kubelet_access" / "tasks"
+    plan = yaml.safe_load((tasks / "plan.yml").read_text(encoding="utf-8"))
+    (asked,) = (task["ansible.builtin.set_fact"] for task in plan if "ansible.builtin.set_fact" in task)
+    settings = "\n".join(str(value) for value in asked["_kubelet_access_asked"].values())
+    per_host = set(re.findall(r"kubelet_access_\w+", settings))
+    assert "kubelet_access_webhook" in per_host
+    wrong = []
+    for path in sorted(tasks.glob("*.yml")):
+        for task in run_once_tasks(yaml.safe_load(path.read_text(encoding="utf-8"))):
+            trees = [JINJA.parse(text) for text, _condition in templates(task)]
+            used = {node.name for tree in trees for node in tree.find_all(nodes.Name)}
+            wrong += [(path.name, task["name"], name) for name in sorted(used & per_host)]
+    assert wrong == []

@@ -8,8 +8,9 @@ import gc
 import logging
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -25,13 +26,16 @@ from metrics_server.kubelet.errors import Reason, ScrapeError
 from metrics_server.kubelet.source import KubeletSource
 from metrics_server.scheduler import Outcome, Scheduler
 from metrics_server.store import Store
-from metrics_server.telemetry import EngineTelemetry
+from metrics_server.telemetry import EngineTelemetry, family_head, label_value
 from metrics_server.tlsfiles import ClientTls, MaterialError, Source
 
 log = logging.getLogger(__name__)
 
 #: A failing node is named in the log when its failure is new, and then again this often.
 _LOG_INTERVAL = 300.0
+_SWAP_LINE = b'kubemetrics_node_swap_usage_bytes{node="%b"} %d\n'
+#: When no node has metrics, all are looked at this often only: unauthenticated clients may ask all the time.
+_LOOK_AGAIN = 1.0
 
 
 class EngineError(Exception):
@@ -116,6 +120,13 @@ class Engine:
         #: By node: when a change of its clock was logged.
         self._clocks_logged: dict[str, float] = {}
         self._synced_at: float | None = None
+        #: Counted as they come and go: readiness is asked for by everybody, and must cost nothing.
+        self._ready_nodes: set[str] = set()
+        #: Ready nodes that neither had metrics nor failed twice in a row yet.
+        self._pending: set[str] = set()
+        #: A node that had metrics when it was last asked for, and when all shall be looked at if it has none any more.
+        self._witness = ""
+        self._look_again = float("-inf")
         self._ready = False
         self._failure: str | None = None
         self._index.on_node(self._node_changed)
@@ -160,10 +171,16 @@ class Engine:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._kubelets.close()
 
-    @property
-    def failure(self) -> str | None:
-        """Return why only a restart helps, or None."""
-        return self._failure
+    def collection_problem(self) -> str | None:
+        """Return why only a restart helps, or None: a part of the engine has ended, or no scrape begins any more."""
+        if self._failure is not None:
+            return self._failure
+        looked = None if self._scheduler is None else self._scheduler.looked
+        if looked is not None:
+            late = asyncio.get_running_loop().time() - looked
+            if late > 2 * self._config.metric_resolution:
+                return f"no scrape was begun for {late:.0f} s"
+        return None
 
     def ready_reason(self) -> str | None:
         """Return None when ready to serve, else one sentence that says why not.
@@ -178,25 +195,38 @@ class Engine:
             if not synced:
                 detail = f": {watch.problem}" if watch.problem else ""
                 return f"the list of {watch.resource} has not been received yet{detail}"
-        nodes = [node for node in self._index.nodes() if node.ready]
-        with_metrics = [node for node in nodes if self._store.node_reading(node.name) is not None]
-        if nodes and not with_metrics:
+        count = len(self._ready_nodes)
+        if count and not self._any_has_metrics():
             self._ready = False
-            return f"none of {len(nodes)} Ready nodes has metrics{self._examples(nodes)}"
+            return f"none of {count} Ready nodes has metrics{self._examples(self._ready_nodes)}"
         if self._ready:
             return None
-        known = {node.name for node in with_metrics}
-        pending = [node for node in nodes if node.name not in known and self._attempts.get(node.name, 0) < 2]
         # A node that answers but never gives a second point must not keep the server from serving the others.
         patience = 2 * (self._config.metric_resolution + self._config.kubelet_request_timeout)
-        if pending and (self._synced_at is None or time.monotonic() - self._synced_at < patience):
-            return f"{len(pending)} of {len(nodes)} Ready nodes have no metrics yet{self._examples(pending)}"
+        if self._pending and (self._synced_at is None or time.monotonic() - self._synced_at < patience):
+            return f"{len(self._pending)} of {count} Ready nodes have no metrics yet{self._examples(self._pending)}"
         self._ready = True
         return None
 
-    def _examples(self, nodes: list[NodeEntry]) -> str:
-        failing = self._telemetry.failing()
-        texts = [f"{node.name}: {failing[node.name].value}" for node in nodes if node.name in failing]
+    def _any_has_metrics(self) -> bool:
+        """Whether a Ready node has metrics. Nearly always the one that had them the last time still has."""
+        if self._witness in self._ready_nodes and self._store.has_reading(self._witness):
+            return True
+        now = time.monotonic()
+        if now < self._look_again:
+            return False
+        for name in self._ready_nodes:
+            if self._store.has_reading(name):
+                self._witness = name
+                return True
+        self._look_again = now + _LOOK_AGAIN
+        return False
+
+    def _examples(self, names: Collection[str]) -> str:
+        # Only some are looked at: with thousands that fail, the first ones tell as much.
+        texts = [
+            f"{name}: {reason.value}" for name, reason in islice(self._telemetry.failing().items(), 50) if name in names
+        ]
         if not texts:
             return ""
         return f" ({', '.join(texts[:3])}{', ...' if len(texts) > 3 else ''})"
@@ -228,6 +258,13 @@ class Engine:
             gc.freeze()
 
     def _node_changed(self, name: str, node: NodeEntry | None) -> None:
+        if node is None or not node.ready:
+            self._ready_nodes.discard(name)
+            self._pending.discard(name)
+        elif name not in self._ready_nodes:
+            self._ready_nodes.add(name)
+            if not self._store.has_reading(name) and self._attempts.get(name, 0) < 2:
+                self._pending.add(name)
         if node is None:
             if self._scheduler is not None:
                 self._scheduler.remove(name)
@@ -274,13 +311,20 @@ class Engine:
             self._telemetry.bad({reason: count for reason, count in counts.items() if count})
         if batch.zeros or self._zeros:
             self._log_zeros(name, batch)
-        return Outcome.READY if self._store.commit(name, batch) else Outcome.WARMING
+        if not self._store.commit(name, batch):
+            return Outcome.WARMING
+        self._pending.discard(name)
+        if not self._ready:
+            self._look_again = float("-inf")
+        return Outcome.READY
 
     def _failed(self, node: NodeEntry, error: ScrapeError, started: float) -> Outcome:
         name = node.name
         if self._index.node(name) is not None:
             self._telemetry.failure(name, time.monotonic() - started, error.reason)
-            self._attempts[name] = self._attempts.get(name, 0) + 1
+            self._attempts[name] = attempts = self._attempts.get(name, 0) + 1
+            if attempts >= 2:
+                self._pending.discard(name)
             self._log_failure(node, error)
         return Outcome.FAILED
 
@@ -328,21 +372,28 @@ class Engine:
         else:
             log.log(logging.WARNING if node.ready else logging.INFO, "%s [%s]", error.message, error.reason.value)
 
+    def node_lines(self) -> Iterator[bytes]:
+        """Yield the text of the metrics of each node, piece by piece."""
+        yield from self._telemetry.node_lines()
+        yield family_head("kubemetrics_node_swap_usage_bytes", "gauge", "Swap in use on the node")
+        for node in self._index.nodes():
+            used = self._store.node_swap(node.name)
+            yield b"" if used is None else _SWAP_LINE % (label_value(node.name), used)
+
     def _collect(self) -> Iterator[Metric]:
-        # Runs in a thread: only what can be read there while the event loop goes on.
         counts = self._store.counts()
         points = GaugeMetricFamily("metrics_server_storage_points", "Points with a rate, by type", labels=["type"])
         points.add_metric(["node"], counts.nodes)
         points.add_metric(["container"], counts.containers)
         yield points
-        yield GaugeMetricFamily("metrics_server_nodes", "Nodes that are to be scraped", value=self._index.node_count)
-        yield GaugeMetricFamily("metrics_server_pods", "Running pods", value=self._index.pod_count)
+        yield GaugeMetricFamily("kubemetrics_nodes", "Nodes that are to be scraped", value=self._index.node_count)
+        yield GaugeMetricFamily("kubemetrics_pods", "Running pods", value=self._index.pod_count)
         contact = GaugeMetricFamily(
-            "metrics_server_watch_last_contact_seconds",
+            "kubemetrics_watch_last_contact_seconds",
             "Time since the API server last said anything on a watch",
             labels=["resource"],
         )
-        lists = CounterMetricFamily("metrics_server_watch_lists", "Complete lists made", labels=["resource"])
+        lists = CounterMetricFamily("kubemetrics_watch_lists", "Complete lists made", labels=["resource"])
         for watch in (self._node_watch, self._pod_watch):
             if watch.last_contact is not None:
                 contact.add_metric([watch.resource], time.monotonic() - watch.last_contact)
@@ -350,17 +401,13 @@ class Engine:
         yield contact
         yield lists
         yield GaugeMetricFamily(
-            "metrics_server_kubelet_connections", "Open connections to kubelets", value=self._kubelets.open_connections
+            "kubemetrics_kubelet_connections", "Open connections to kubelets", value=self._kubelets.open_connections
         )
         yield CounterMetricFamily(
-            "metrics_server_kubelet_connections_opened",
+            "kubemetrics_kubelet_connections_opened",
             "Connections to kubelets ever opened",
             value=self._kubelets.opened,
         )
-        swap = GaugeMetricFamily("metrics_server_node_swap_usage_bytes", "Swap in use on the node", labels=["node"])
-        for name, used in self._store.node_swaps():
-            swap.add_metric([name], used)
-        yield swap
 
 
 def _kubelet_client(config: EngineConfig, client: KubeClient) -> KubeletClient:

@@ -104,6 +104,8 @@ class Scheduler:
         self._wake: asyncio.Event = asyncio.Event()
         self._fresh = 0
         self._slowest = 0.0
+        #: When it was last looked for nodes that are due, by the event loop's clock; None before it runs.
+        self.looked: float | None = None
 
     @property
     def running(self) -> int:
@@ -150,7 +152,7 @@ class Scheduler:
         round_ends = self._now() + self._resolution
         try:
             while True:
-                now = self._now()
+                now = self.looked = self._now()
                 self._collect_due(now)
                 while self._start_waiting():
                     await asyncio.sleep(0)

@@ -8,7 +8,7 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
@@ -71,9 +71,11 @@ class MetricsEngine(Protocol):
     def index(self) -> ClusterReader:
         """The nodes and pods."""
 
-    @property
-    def failure(self) -> str | None:
-        """Why only a restart helps, or None."""
+    def collection_problem(self) -> str | None:
+        """Return why only a restart helps, or None."""
+
+    def node_lines(self) -> Iterator[bytes]:
+        """Yield the text of the metrics of each node, piece by piece."""
 
     def ready_reason(self) -> str | None:
         """Return why there is nothing to serve, or None."""
@@ -127,7 +129,7 @@ class Server:
         self._stopping = asyncio.Event()
         self.trust = _trust(options, clients)
         self.certificates = _certificates(options, clients, lambda: engine.ready_reason() is None)
-        telemetry = ApiTelemetry(registry)
+        telemetry = ApiTelemetry(registry, engine.node_lines)
         self.app = Application(
             AppConfig(
                 options.max_requests_inflight, options.request_timeout, options.strict_transport_security_directives
@@ -183,13 +185,14 @@ class Server:
 
         ready: dict[str, Check] = {
             "metric-storage-ready": Hysteresis(self._engine.ready_reason),
-            "metric-informer-sync": informers,
-            "authentication-configuration": lambda: self.trust.problem,
+            "metadata-informer-sync": informers,
             "serving-certificate": self.certificates.problem,
             "shutdown": shutdown,
         }
+        if self.trust.looks_up:
+            ready["authentication-configuration"] = lambda: self.trust.problem
         return {
-            "livez": {"metric-collection": lambda: self._engine.failure},
+            "livez": {"metric-collection-timely": self._engine.collection_problem},
             "readyz": ready,
             "healthz": {"metadata-informer-sync": informers},
         }

@@ -116,9 +116,7 @@ class FileCertificates:
 
     def problem(self) -> str | None:
         """The certificate in use stays good when a new one is not; only its end takes the server out of service."""
-        if self.not_after is not None and self.not_after < datetime.datetime.now(datetime.UTC):
-            return "the serving certificate has expired"
-        return None
+        return _expired(self.not_after)
 
     def _load(self) -> SSL.Context | None:
         pair = Pair(self._certificate.read(), self._key.read())
@@ -162,8 +160,8 @@ class SelfSignedCertificates:
                 use(self._settings.context(pair))
 
     def problem(self) -> str | None:
-        """A self-signed certificate is what it should be."""
-        return None
+        """Return whether it was not renewed in time."""
+        return _expired(self.not_after)
 
     def _existing(self) -> Pair | None:
         try:
@@ -399,6 +397,12 @@ class ManagedCertificates:
         if self._warned.get(subject) != text:
             self._warned[subject] = text
             _log.warning("%s", text)
+
+
+def _expired(not_after: datetime.datetime | None) -> str | None:
+    if not_after is not None and not_after < datetime.datetime.now(datetime.UTC):
+        return "the serving certificate has expired"
+    return None
 
 
 def _decoded(text: Any) -> bytes:

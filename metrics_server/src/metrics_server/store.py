@@ -327,16 +327,21 @@ class Store:
         usage = ContainerUsage("", _nanocores(cpu_before, point.cpu, window), int(point.memory))
         return Reading(point.time * 1_000_000, window * 1_000_000, (usage,))
 
-    def node_swaps(self) -> list[tuple[str, int]]:
-        """Return each node's swap use in bytes, without those whose kubelet does not report it."""
-        found = []
-        # A copy: the server's own metrics are made in a thread.
-        for name in list(self._nodes):
-            known = self._live(name)
-            point = None if known is None else known.point
-            if point is not None and point.swap is not None:
-                found.append((name, int(point.swap)))
-        return found
+    def has_reading(self, name: str) -> bool:
+        """Whether `node_reading` would return one, for readiness: cheaper."""
+        known = self._live(name)
+        return (
+            known is not None
+            and known.point is not None
+            and known.previous_point is not None
+            and known.newest - known.point.time <= self._lifetime_ms
+        )
+
+    def node_swap(self, name: str) -> int | None:
+        """Return a node's swap use in bytes, or None when it is not known."""
+        known = self._live(name)
+        point = None if known is None else known.point
+        return None if point is None or point.swap is None else int(point.swap)
 
     def pod_reading(self, namespace: str, name: str) -> Reading | None:
         """Return the reading of a pod, or None when not every running container has two points yet."""
@@ -401,8 +406,7 @@ class Store:
         """Count what has a reading."""
         nodes = containers = 0
         deadline = self._clock() - self._lifetime
-        # A copy: the server's own metrics are made in a thread.
-        for known in list(self._nodes.values()):
+        for known in self._nodes.values():
             if known.received >= deadline:
                 nodes += known.previous_point is not None
                 containers += known.rates

@@ -7,7 +7,7 @@ import asyncio
 import datetime
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,6 +192,12 @@ class FakeEngine:
 
     def ready_reason(self) -> str | None:
         return self.reason
+
+    def collection_problem(self) -> str | None:
+        return self.failure
+
+    def node_lines(self) -> Iterator[bytes]:
+        yield b"lines_of_nodes 1\n"
 
     def fill(self) -> None:
         """Two nodes with metrics and one without; three pods with metrics and one without."""

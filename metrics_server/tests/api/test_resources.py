@@ -349,7 +349,7 @@ async def test_its_own_metrics(world: World) -> None:
         in text
     )
     assert 'apiserver_request_total{code="404",group="",resource="",verb="get",version=""} 1.0' in text
-    assert "metrics_server_serving_certificate_expiration_timestamp_seconds 1." in text
+    assert "kubemetrics_serving_certificate_expiration_timestamp_seconds 1." in text
 
 
 async def test_profiles(world: World) -> None:

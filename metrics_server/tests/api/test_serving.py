@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import datetime
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -376,9 +377,9 @@ async def test_sigterm_fails_readiness_drains_and_ends(world: World, monkeypatch
     )
     release = asyncio.Event()
 
-    async def slow(_request: object) -> tuple[str, bytes]:
+    async def slow(_request: object) -> tuple[str, list[bytes]]:
         await release.wait()
-        return "text/plain", b"done"
+        return "text/plain", [b"done"]
 
     monkeypatch.setitem(running.server.app._paths, "/slow", slow)
     proxy = {"credential": world.front_proxy, "headers": [("X-Remote-User", "x")]}
@@ -440,3 +441,40 @@ async def test_a_fault_in_mid_answer_ends_the_connection(
     assert received.count(b"HTTP/1.1") == 1
     assert b"Status" not in received
     await eventually(lambda: app._inflight == 0)
+
+
+async def test_every_health_check_can_fail(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ping` says that the process answers, and fails by not being answered."""
+    running = world.running
+    causes: dict[str, Callable[[], object]] = {
+        "/livez/metric-collection-timely": lambda: setattr(running.engine, "failure", "over"),
+        "/readyz/metric-storage-ready": lambda: setattr(running.engine, "reason", "nothing yet"),
+        "/readyz/metadata-informer-sync": lambda: setattr(running.engine.index, "synced", False),
+        "/readyz/authentication-configuration": lambda: setattr(running.server.trust, "_looked_up", False),
+        "/readyz/serving-certificate": lambda: setattr(
+            running.server.certificates, "not_after", datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+        ),
+        "/readyz/shutdown": running.server._stopping.set,
+        "/healthz/metadata-informer-sync": lambda: None,
+    }
+    health = running.server.app._health
+    # It takes some time to fail when it has passed before.
+    monkeypatch.setattr(health._checks["readyz"]["metric-storage-ready"], "_seconds", 0.0)
+    paths = [path for path in health.paths() if path.count("/") == 2 and not path.endswith("/ping")]
+    assert sorted(paths) == sorted(causes)
+    for path, cause in causes.items():
+        before = health.report(path)
+        assert before is not None
+        assert before.healthy or path.startswith("/healthz"), path
+        cause()
+        after = health.report(path)
+        assert after is not None
+        assert not after.healthy, path
+    running.server._stopping.clear()
+
+
+async def test_without_a_config_map_nothing_is_said_of_it(api: FakeApiServer, tmp_path: Path) -> None:
+    async with running_server(api, tmp_path, ["--authentication-skip-lookup"]) as running:
+        answer = await running.get("/readyz?verbose")
+        assert b"authentication-configuration" not in answer.body
+        assert b"[+]metadata-informer-sync ok" in answer.body

@@ -16,6 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from support.fake_api import FakeApi, node, pod
 from support.fake_kubelet import FakeKubelet, Request, Writer, hang, respond, running
+from support.large import Large
 from support.pki import Authority, Pair
 from support.resource_text import Container, resource_text
 
@@ -82,7 +83,7 @@ class Running:
         self._registry = registry
 
     def metrics(self) -> str:
-        return generate_latest(self._registry).decode()
+        return (generate_latest(self._registry) + b"".join(self.engine.node_lines())).decode()
 
     async def ready(self) -> None:
         await until(lambda: self.engine.ready_reason() is None)
@@ -147,7 +148,53 @@ async def test_from_cluster_to_readings(tmp_path: Path) -> None:
             assert 'metrics_server_storage_points{type="node"} 2.0' in metrics
             assert 'metrics_server_kubelet_request_total{reason="",success="true"}' in metrics
             assert 'metrics_server_kubelet_request_duration_seconds_bucket{le="+Inf",node="n1"}' in metrics
-            assert "metrics_server_kubelet_connections 2.0" in metrics
+            assert "kubemetrics_kubelet_connections 2.0" in metrics
+
+
+async def test_readiness_costs_nothing_with_many_nodes(tmp_path: Path) -> None:
+    """Whoever reaches the port may ask, and asks as often as it likes."""
+    client = KubeClient.from_kubeconfig(FakeApi(tmp_path, port=1).kubeconfig(), user_agent="test")
+    engine = Engine(EngineConfig(kubelet_completely_insecure=True), client, EngineTelemetry(CollectorRegistry()))
+    large = Large(5000, 1, index=engine._index, store=engine._store)
+
+    def cost(expected: str | None) -> float:
+        started = time.thread_time()
+        for _unused in range(50):
+            assert (engine.ready_reason() or "ready").startswith(expected or "ready")
+        return (time.thread_time() - started) / 50
+
+    assert cost("none of 5000 Ready nodes has metrics") < 0.001
+    large.scrape()
+    large.scrape()
+    engine._look_again = 0.0
+    for name in large.names[:10]:
+        engine._pending.discard(name)
+    assert cost("4990 of 5000 Ready nodes have no metrics yet") < 0.001
+    engine._pending.clear()
+    assert cost(None) < 0.0005
+    # Its node may leave, or lose its metrics.
+    large.index.delete_node(engine._witness)
+    assert cost(None) < 0.0005
+    for name in large.names:
+        engine._store.drop_node(name)
+    assert cost("none of 4999 Ready nodes has metrics") < 0.001
+
+
+async def test_collection_that_has_stopped_is_no_life(tmp_path: Path) -> None:
+    machine = Machine("n1")
+    async with FakeApi(tmp_path) as api, running(tmp_path, machine.kubelet):
+        await api.put(machine.object())
+        async with engine_for(api, tmp_path) as run:
+            await run.ready()
+            assert run.engine.collection_problem() is None
+            task = next(task for task in run.engine._tasks if task.get_name() == "scheduler")
+            scheduler = run.engine._scheduler
+            assert scheduler is not None
+            # Hangs where it waits, without an end and without an error.
+            scheduler._wake.wait = asyncio.Event().wait  # type: ignore[method-assign]
+            scheduler._tick = lambda: 1000.0  # type: ignore[method-assign]
+            await until(lambda: "no scrape was begun for" in (run.engine.collection_problem() or ""))
+            task.cancel()
 
 
 async def test_a_fault_of_the_server_is_a_failed_scrape(
@@ -165,8 +212,8 @@ async def test_a_fault_of_the_server_is_a_failed_scrape(
             with monkeypatch.context() as patch:
                 patch.setattr(KubeletSource, "scrape", broken)
                 await until(lambda: 'reason="internal",success="false"} 3.0' in run.metrics())
-            assert 'metrics_server_kubelet_failing_nodes{reason="internal"} 1.0' in run.metrics()
-            await until(lambda: 'metrics_server_kubelet_failing_nodes{reason="internal"} 0.0' in run.metrics())
+            assert 'kubemetrics_kubelet_failing_nodes{reason="internal"} 1.0' in run.metrics()
+            await until(lambda: 'kubemetrics_kubelet_failing_nodes{reason="internal"} 0.0' in run.metrics())
     # The reason once, with what is needed to find it.
     assert caplog.text.count("Traceback") == 1
     assert "ZeroDivisionError: by nothing" in caplog.text
@@ -204,7 +251,7 @@ async def test_a_node_without_memory_usage_is_named(tmp_path: Path, caplog: pyte
             await until(lambda: "a working set or CPU counter of 0 for 2 of 2 containers" in caplog.text)
             assert run.engine.store.pod_fragment("default", "web") is None
             assert run.engine.store.node_reading("n1") is not None
-            assert 'metrics_server_kubelet_bad_lines_total{reason="zero_memory"}' in run.metrics()
+            assert 'kubemetrics_kubelet_bad_lines_total{reason="zero_memory"}' in run.metrics()
             one.memory = 1 << 20
             await until(lambda: run.engine.store.pod_fragment("default", "web") is not None)
     assert caplog.text.count("a working set or CPU counter of 0") == 1
@@ -226,7 +273,7 @@ async def test_a_node_that_leaves_takes_everything_along(tmp_path: Path) -> None
             assert 'node="n2"' not in run.metrics()
             assert run.engine.store.node_reading("n2") is None
             assert run.engine.store.pod_reading("default", "db") is None
-            assert "metrics_server_kubelet_connections 1.0" in run.metrics()
+            assert "kubemetrics_kubelet_connections 1.0" in run.metrics()
             assert run.engine.ready_reason() is None
 
 
@@ -271,14 +318,14 @@ async def test_a_failing_node_costs_only_itself_and_says_why(tmp_path: Path, cap
             assert run.engine.store.node_reading("good") is not None
             metrics = run.metrics()
             for reason in ("timeout", "ip_san_missing", "unknown_authority"):
-                assert f'metrics_server_kubelet_failing_nodes{{reason="{reason}"}} 1.0' in metrics
+                assert f'kubemetrics_kubelet_failing_nodes{{reason="{reason}"}} 1.0' in metrics
                 assert f'metrics_server_kubelet_request_total{{reason="{reason}",success="false"}}' in metrics
             await asyncio.sleep(1.0)
             # A lasting failure is told once, not at each attempt.
             assert caplog.text.count("[ip_san_missing]") == 1
             slow.failing = None
             await until(lambda: run.engine.store.node_reading("slow") is not None)
-            assert 'metrics_server_kubelet_failing_nodes{reason="timeout"} 0.0' in run.metrics()
+            assert 'kubemetrics_kubelet_failing_nodes{reason="timeout"} 0.0' in run.metrics()
 
 
 async def test_not_ready_says_why_and_ready_has_patience(tmp_path: Path) -> None:
@@ -337,7 +384,7 @@ async def test_paths_by_flag_and_by_annotation(tmp_path: Path) -> None:
         )
         async with engine_for(api, tmp_path) as run:
             await run.ready()
-            assert 'metrics_server_kubelet_failing_nodes{reason="not_found"} 1.0' in run.metrics()
+            assert 'kubemetrics_kubelet_failing_nodes{reason="not_found"} 1.0' in run.metrics()
         async with engine_for(api, tmp_path, kubelet_source="summary") as run:
             await run.ready()
     assert {request.path for request in plain.kubelet.requests} == {

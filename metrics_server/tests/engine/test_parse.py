@@ -42,7 +42,11 @@ def plain(batch: Batch) -> dict[tuple[str, str, str], tuple[int, float, float, f
 
 
 def expect(*containers: Container) -> dict[tuple[str, str, str], tuple[int, float, float, float]]:
-    return {(one.namespace, one.pod, one.name): (one.time, one.cpu, float(one.memory), one.start) for one in containers}
+    # A counter of 0 is no usage, of which a working set of 0 is the sign.
+    return {
+        (one.namespace, one.pod, one.name): (one.time, one.cpu, float(one.memory) if one.cpu else 0.0, one.start)
+        for one in containers
+    }
 
 
 def refuse_careful(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -312,7 +312,7 @@ def test_points_outlive_failed_scrapes_for_a_while() -> None:
     reading = world.store.pod_reading("default", "web")
     assert world.store.counts().nodes == 1
     assert world.store.counts().containers == 3
-    assert world.store.node_swaps() == [("n1", 8192)]
+    assert world.store.node_swap("n1") == 8192
     world.now += 60
     assert world.store.pod_reading("default", "web") == reading
     assert world.store.node_fragment("n1") is not None
@@ -320,7 +320,7 @@ def test_points_outlive_failed_scrapes_for_a_while() -> None:
     assert world.usage() is None
     assert world.store.node_reading("n1") is None
     assert world.store.node_fragment("n1") is None
-    assert world.store.node_swaps() == []
+    assert world.store.node_swap("n1") is None
     assert world.store.counts() == type(world.store.counts())(0, 0)
 
 

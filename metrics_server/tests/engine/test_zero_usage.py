@@ -249,9 +249,9 @@ def test_a_counter_that_fell_did_not_begin_at_the_old_start() -> None:
     start = T0 / 1000
     world.scrape(web(2.0, T0 + 15_000, 4096, start=start), time=T0 + 15_000)
     assert world.usage("web") is not None
-    world.scrape(web(0.0, T0 + 30_000, 4096, start=start), time=T0 + 30_000)
+    world.scrape(web(0.1, T0 + 30_000, 4096, start=start), time=T0 + 30_000)
     assert world.usage("web") is None
-    world.scrape(web(3.0, T0 + 45_000, 4096, start=start), time=T0 + 45_000)
+    world.scrape(web(3.1, T0 + 45_000, 4096, start=start), time=T0 + 45_000)
     assert world.usage("web") == {"app": (200_000_000, 4096)}
 
 

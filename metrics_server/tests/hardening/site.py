@@ -91,7 +91,7 @@ class Site:
     async def open_connections(self) -> int:
         """Return how many connections the server says are open."""
         text = (await self.get("/metrics")).body.decode()
-        found = re.search(r"^metrics_server_open_connections (\S+)$", text, re.MULTILINE)
+        found = re.search(r"^kubemetrics_open_connections (\S+)$", text, re.MULTILINE)
         assert found is not None
         return int(float(found.group(1)))
 

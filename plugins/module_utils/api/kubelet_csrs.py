@@ -115,8 +115,9 @@ class Owners:
     """Which addresses belong to which node.
 
     An address that the caller gave for one node belongs to that node alone. One that only Node objects state counts for
-    nobody when several nodes state it, because a kubelet writes that list itself. For the same reason such an address
-    must be none of a Service, and none by which clients know the API servers, unless the node is a control plane.
+    nobody when several nodes state it, because a kubelet writes that list itself. For the same reason such an address,
+    and the node's own name, must be none of a Service, and none by which clients know the API servers, unless the node
+    is a control plane.
     """
 
     def __init__(
@@ -163,9 +164,8 @@ class Owners:
         ]
         if others:
             return self._also(address, others)
-        if address == normalize(node):
-            return None
-        if address not in self._stated.get(node, ()):
+        # A kubelet chooses the name of its node itself, so that this name is checked as any other.
+        if address != normalize(node) and address not in self._stated.get(node, ()):
             return Fault("AddressUnknown", "%s is no address of node %s" % (address, node))
         parsed = as_ip(address)
         network = next((str(one) for one in self._service_networks if parsed is not None and parsed in one), None)

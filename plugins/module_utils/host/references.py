@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who on a host refers to a file: command lines of processes, kubeconfigs, units, manifests and other configuration.
+"""Who on a host refers to a file: processes, by command line and environment, kubeconfigs, units, manifests and so on.
 
 Read as text, because a reference in a file that does not parse is one, too. Standard library only, Python 3.8.
 """
@@ -14,6 +14,8 @@ import os
 import re
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import units
+
 MAX_FILES = 2000
 MAX_SIZE = 256 * 1024
 
@@ -21,8 +23,6 @@ MAX_SIZE = 256 * 1024
 PATTERNS = (
     "/etc/kubernetes/*",
     "/etc/kubernetes/*/*",
-    "/etc/systemd/system/*.service",
-    "/etc/systemd/system/*.d/*",
     "/etc/default/kube*",
     "/etc/sysconfig/kube*",
     "/etc/etcd/*",
@@ -102,18 +102,55 @@ def lineage(proc: str, pid: int) -> t.Set[int]:
     return found
 
 
-def command_lines(proc: str = "/proc", without: t.Collection[int] = ()) -> t.Iterator[t.List[str]]:
+class Command(t.NamedTuple):
+    """What a process was started with."""
+
+    words: t.List[str]
+    #: NAME=value, each.
+    environment: t.List[str]
+
+
+def split_nul(path: str) -> t.List[str]:
+    try:
+        with open(path, "rb") as handle:
+            words = handle.read(MAX_SIZE).decode("utf-8", "replace").split("\0")
+    except OSError:
+        # The process has ended meanwhile.
+        return []
+    return words[:-1] if not words[-1] else words
+
+
+def commands(proc: str = "/proc", without: t.Collection[int] = ()) -> t.Iterator[Command]:
     for name in os.listdir(proc):
         if not name.isdigit() or int(name) in without:
             continue
-        try:
-            with open(os.path.join(proc, name, "cmdline"), "rb") as handle:
-                words = handle.read(MAX_SIZE).decode("utf-8", "replace").split("\0")
-        except OSError:
-            # It has ended meanwhile.
-            continue
+        words = split_nul(os.path.join(proc, name, "cmdline"))
         if words and words[0]:
-            yield words[:-1] if not words[-1] else words
+            yield Command(words, split_nul(os.path.join(proc, name, "environ")))
+
+
+def in_environment(variables: t.Sequence[str], without: t.Collection[str] = ()) -> t.List[t.Tuple[str, str]]:
+    """The paths in a process's variables, each with the variable's name. A variable may hold flags, too."""
+    found = []
+    for variable in variables:
+        name, equals, value = variable.partition("=")
+        if equals and "/" in value:
+            found += [(path, name) for path in in_text(value, "/", without)]
+    return found
+
+
+def unit_files() -> t.List[str]:
+    """Every systemd service with its drop-ins, those of packages too, and the environment files that they name."""
+    found: t.Dict[str, None] = {}
+    for files in units.services(units.UNIT_DIRECTORIES).values():
+        texts = []
+        for path in files:
+            found.setdefault(path)
+            texts.append(text_of(path))
+        for named in units.environment_files(texts):
+            pattern = re.sub(r"%[^%]", "*", named).replace("%%", "%")
+            found.update(dict.fromkeys(sorted(glob.glob(pattern))))
+    return list(found)
 
 
 def text_of(path: str) -> str:
@@ -139,9 +176,12 @@ def gather(without: t.Collection[str], proc: str = "/proc", patterns: t.Iterable
     """Everything on the host that names a path, leaving out the values of some flags."""
     found: t.List[Reference] = []
     files: t.Dict[str, None] = {}
-    for words in command_lines(proc, lineage(proc, os.getpid())):
-        program = os.path.basename(words[0])
-        for path, flag in in_words(words[1:], without):
+    for command in commands(proc, lineage(proc, os.getpid())):
+        program = os.path.basename(command.words[0])
+        found += [
+            Reference(path, "%s $%s" % (program, name)) for path, name in in_environment(command.environment, without)
+        ]
+        for path, flag in in_words(command.words[1:], without):
             found.append(Reference(path, "%s --%s" % (program, flag) if flag else program))
             # A kubeconfig, a configuration file: what it names is named by the process.
             if "config" in flag:
@@ -149,6 +189,8 @@ def gather(without: t.Collection[str], proc: str = "/proc", patterns: t.Iterable
     for pattern in patterns:
         for path in sorted(glob.glob(pattern)):
             files.setdefault(path)
+    for path in unit_files():
+        files.setdefault(path)
     for path in list(files)[:MAX_FILES]:
         text = text_of(path)
         if text:

@@ -32,10 +32,21 @@ def environment_files(texts: t.Iterable[str]) -> t.List[str]:
     return found
 
 
+def drop_in_directories(name: str) -> t.List[str]:
+    """The names of the directories with a service's drop-ins, the one that wins first.
+
+    Those of its prefixes (``kube-.service.d``) and of all services (``service.d``) count as well.
+    """
+    stem = name[: -len(".service")]
+    prefixes = [stem[: index + 1] for index in reversed(range(len(stem) - 1)) if stem[index] in "-@"]
+    return [one + ".service.d" for one in [stem, *prefixes]] + ["service.d"]
+
+
 def services(directories: t.Sequence[str]) -> t.Dict[str, t.List[str]]:
     """Each service's files in systemd's order: its unit, then its drop-ins. Aliases and masked units are left out."""
     units: t.Dict[str, str] = {}
     drop_ins: t.Dict[str, t.Dict[str, str]] = {}
+    patterns = ("*.service.d", "service.d")
     for directory in directories:
         for path in glob.glob(os.path.join(glob.escape(directory), "*.service")):
             name = os.path.basename(path)
@@ -43,14 +54,20 @@ def services(directories: t.Sequence[str]) -> t.Dict[str, t.List[str]]:
             alias = os.path.islink(path) and os.path.basename(target) != name and os.path.dirname(target) in directories
             if not alias:
                 units.setdefault(name, path)
-        for path in glob.glob(os.path.join(glob.escape(directory), "*.service.d", "*.conf")):
-            service = os.path.basename(os.path.dirname(path))[: -len(".d")]
-            drop_ins.setdefault(service, {}).setdefault(os.path.basename(path), path)
-    return {
-        name: [units[name], *(path for _name, path in sorted(drop_ins.get(name, {}).items()))]
-        for name in sorted(units)
-        if os.path.realpath(units[name]) != os.devnull
-    }
+        for pattern in patterns:
+            for path in glob.glob(os.path.join(glob.escape(directory), pattern, "*.conf")):
+                holder = os.path.basename(os.path.dirname(path))
+                drop_ins.setdefault(holder, {}).setdefault(os.path.basename(path), path)
+    found = {}
+    for name in sorted(units):
+        if os.path.realpath(units[name]) == os.devnull:
+            continue
+        own: t.Dict[str, str] = {}
+        for holder in drop_in_directories(name):
+            for file, path in drop_ins.get(holder, {}).items():
+                own.setdefault(file, path)
+        found[name] = [units[name], *(path for _file, path in sorted(own.items()))]
+    return found
 
 
 def readers_of(paths: t.Sequence[str], directories: t.Optional[t.Sequence[str]] = None) -> t.Dict[str, t.List[str]]:

@@ -131,7 +131,7 @@ def _causes(cause: Finding, finding: Finding) -> bool:
         return False
     # What others suffer comes from whatever explains the symptoms that bring it.
     suffered = finding.row.layer == "consequence" != cause.row.layer
-    return suffered and cause.severity == "error" and not cause.row.brings.isdisjoint(finding.row.covers)
+    return suffered and cause.severity == "error" and not cause.brings.isdisjoint(finding.row.covers)
 
 
 def _circular(finding: Finding, other: Finding) -> bool:
@@ -171,7 +171,7 @@ def _explained(entry: symptoms.Measured, found: t.Sequence[Finding]) -> bool:
             continue
         if entry.symptom in finding.row.covers_everywhere:
             return True
-        if entry.symptom in finding.row.brings and (
+        if entry.symptom in finding.brings and (
             not finding.hosts or not entry.hosts or set(entry.hosts) <= set(finding.hosts)
         ):
             return True

@@ -58,6 +58,11 @@ BRINGS: t.Mapping[Symptom, tuple[Symptom, ...]] = {
 }
 
 
+def with_brought(covered: t.Iterable[Symptom]) -> frozenset[Symptom]:
+    """Symptoms with what comes of them."""
+    return frozenset(found for symptom in covered for found in (symptom, *BRINGS.get(symptom, ())))
+
+
 @dataclasses.dataclass(frozen=True)
 class Repair:
     """How a finding is mended.
@@ -82,6 +87,7 @@ class Observation:
 
     evidence: lines to quote, each with its source. cause, repair: instead of the row's where this case differs.
     independent: whether this is no consequence of what is broken in the metrics API.
+    covers: symptoms that this case explains beside those of the row.
     """
 
     evidence: tuple[str, ...]
@@ -91,6 +97,7 @@ class Observation:
     repair: Repair | None = None
     independent: bool = False
     standing: Standing = "own"
+    covers: tuple[Symptom, ...] = ()
 
 
 Rule = t.Callable[["Evidence"], t.Iterable[Observation]]
@@ -126,8 +133,7 @@ class Row:
     @property
     def brings(self) -> frozenset[Symptom]:
         """The symptoms that it covers, with what comes of them."""
-        covered = (*self.covers, *self.covers_everywhere)
-        return frozenset([*covered, *(brought for symptom in covered for brought in BRINGS.get(symptom, ()))])
+        return with_brought((*self.covers, *self.covers_everywhere))
 
     @property
     def documentation(self) -> str:
@@ -158,6 +164,11 @@ class Finding:
     @property
     def severity(self) -> Severity:
         return "error" if any(seen.severity == "error" for seen in self.observations) else "warning"
+
+    @property
+    def brings(self) -> frozenset[Symptom]:
+        """The symptoms that it covers in this case, with what comes of them."""
+        return self.row.brings | with_brought(symptom for seen in self.observations for symptom in seen.covers)
 
     @property
     def repair(self) -> Repair:

@@ -258,9 +258,8 @@ def _pod(pod: Mapping) -> State:
         return OK, f"{where}ready"
     for container in pod.get("containers") or ():
         for state in (container.get("state") or {}, container.get("last_state") or {}):
-            for kind in ("waiting", "terminated"):
-                if get(state, kind, "reason"):
-                    return BROKEN, f"{where}{state[kind]['reason']}"
+            if state.get("kind") in ("waiting", "terminated") and state.get("reason"):
+                return BROKEN, f"{where}{state['reason']}"
     return BROKEN, f"{where}{pod.get('phase') or ''}, not ready".replace(", ,", ",").lstrip(", ")
 
 
@@ -298,6 +297,8 @@ def _kubelet(node: Mapping | None, without: bool, served: bool, answers: t.Seque
         trouble = _trouble(kubelet)
         if trouble:
             return BROKEN, f"from {_called(prober)}: {_short(trouble)}"
+    if any(get(kubelet, "tls", "verified") for _prober, kubelet in answers):
+        return UNKNOWN, "its certificate verifies; what it answers to the server was not seen"
     return UNKNOWN, "not requested"
 
 

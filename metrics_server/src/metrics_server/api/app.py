@@ -39,6 +39,7 @@ from metrics_server.auth.identity import ANONYMOUS, Rejected, Undecided, User
 from metrics_server.auth.requestheader import Authenticator
 from metrics_server.health import Health
 from metrics_server.logs import Seldom
+from metrics_server.pace import Pace
 from metrics_server.tls import TlsConnection
 
 _log = logging.getLogger(__name__)
@@ -73,8 +74,8 @@ class AppConfig:
     transport_security: Sequence[str] = ()
 
 
-#: A handler of a path of its own: returns the content type and the body.
-PathHandler = Callable[[web.BaseRequest], Awaitable[tuple[str, bytes]]]
+#: A handler of a path of its own: returns the content type and the body in parts.
+PathHandler = Callable[[web.BaseRequest], Awaitable[tuple[str, list[bytes]]]]
 
 
 class Application:
@@ -267,8 +268,7 @@ class Application:
         if request.method not in _READ_METHODS:
             raise status.method_not_allowed("GET, HEAD")
         if path in self._paths:
-            content_type, body = await self._paths[path](request)
-            return await self._send(request, Answer(content_type, [body]))
+            return await self._send(request, Answer(*await self._paths[path](request)))
         if path in self._health.paths():
             return self._send_health(request, path, reasons=user is not None and user.name != ANONYMOUS)
         if path == "/apis":
@@ -391,8 +391,12 @@ class Application:
         await response.prepare(request)
         request[_HEAD_IS_OUT] = True
         if request.method != "HEAD" and not small:
+            pace = Pace()
             async for chunk in _body(answer, zipped=zipped):
                 await response.write(chunk)
+                # A client that reads as fast as this writes never makes it wait.
+                if pace.over():
+                    await pace.rest()
         await response.write_eof()
         return response
 

@@ -7,10 +7,9 @@ of many thousand pods costs a reference for each, and no copy until it is sent. 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
 from metrics_server.api import protobuf, status, table
@@ -18,11 +17,12 @@ from metrics_server.api.discovery import RESOURCES, Resource
 from metrics_server.api.negotiate import PROTOBUF, YAML, Choice
 from metrics_server.api.selectors import FieldSelector, LabelSelector
 from metrics_server.model import ClusterReader, MetricsReader, NodeMeta, PodMeta, Reading
+from metrics_server.pace import Pace
 
-#: Objects handled between two looks at the event loop: a few milliseconds of work.
-_STRIDE = 1000
-#: A list observes the age of about this many samples a stride: enough for a histogram, and cheap.
-_FRESHNESS_SAMPLES = 8
+#: Objects handled between two looks at the clock: each may be one whose node must be rendered first.
+_STRIDE = 32
+#: A list observes the age of one sample in so many strides: enough for a histogram, and cheap.
+_FRESHNESS_STRIDES = 4
 
 NODES, PODS = RESOURCES
 
@@ -44,11 +44,33 @@ class Answer:
 
     content_type: str
     parts: list[bytes]
-    #: The length of the body.
-    size: int = field(init=False)
+    #: The length of the body; whoever makes a long one counts as it goes, and others leave it at -1.
+    size: int = -1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", sum(map(len, self.parts)))
+        if self.size < 0:
+            object.__setattr__(self, "size", sum(map(len, self.parts)))
+
+
+class _Body:
+    """A long body while it is put together: its parts, and how long they are."""
+
+    __slots__ = ("counted", "parts", "size")
+
+    def __init__(self, head: bytes) -> None:
+        self.parts = [head]
+        self.size = 0
+        self.counted = 0
+
+    def count(self) -> None:
+        """Add the length of what is new. All at the end would take longer than a turn may be."""
+        self.size += sum(map(len, self.parts[self.counted :]))
+        self.counted = len(self.parts)
+
+    def end(self, tail: bytes) -> None:
+        """Add the last part."""
+        self.parts.append(tail)
+        self.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +99,7 @@ class MetricsApi:
         self._cluster = cluster
         self._observe_age = observe_age
         self._clock = clock
-        self._protobuf = protobuf.ItemCache()
+        self._protobuf_items = protobuf.ItemCache()
 
     # One object.
 
@@ -102,8 +124,8 @@ class MetricsApi:
         self._observe_age(self._clock() - reading.timestamp_ns / 1e9)
         stamp = int(self._clock())
         if choice.kind == "Table":
-            rows = [table.row(meta, reading, fragment, resource, version, stamp, include)]
-            return _text(choice, table.document(rows, choice.version))
+            row = table.Rows(resource, version, stamp, include)(meta, fragment, self._reading)
+            return _text(choice, [table.document_head(choice.version), *row, b"]}"])
         if choice.kind == "PartialObjectMetadata":
             if choice.media_type == PROTOBUF:
                 return Answer(PROTOBUF, [protobuf.partial_object(meta, stamp, choice.version)])
@@ -119,47 +141,49 @@ class MetricsApi:
         """Return all objects that are asked for, ordered by namespace and name."""
         stamp = int(self._clock())
         if choice.kind == "Table":
-            return _text(choice, await self._table(request, choice.version, include, stamp))
-        if choice.kind == "PartialObjectMetadataList":
-            return await self._partial_objects(request, choice, stamp)
-        if choice.media_type == PROTOBUF:
-            parts = await self._protobuf_items(request, stamp)
-            return Answer(PROTOBUF, protobuf.list_envelope(f"{request.resource.kind}List", request.version, parts))
-        return _text(choice, await self._plain(request, stamp))
+            body = await self._table(request, choice.version, include, stamp)
+        elif choice.kind == "PartialObjectMetadataList":
+            body = await self._partial_objects(request, choice, stamp)
+        elif choice.media_type == PROTOBUF:
+            body = await self._protobuf(request, stamp)
+        else:
+            body = await self._plain(request, stamp)
+        return Answer(_text_type(choice) if choice.media_type != PROTOBUF else PROTOBUF, body.parts, body.size)
 
-    async def _plain(self, request: ListRequest, stamp: int) -> list[bytes]:
+    async def _plain(self, request: ListRequest, stamp: int) -> _Body:
         head = (
             f'{{"kind":"{request.resource.kind}List","apiVersion":"{status.GROUP}/{request.version}",'
             '"metadata":{},"items":['
         )
-        parts = [head.encode()]
+        body = _Body(head.encode())
         created = table.stamp_json(stamp) + b"},"
         opening = b'{"metadata":'
-        add = parts.extend
+        add = body.parts.extend
         fragment_of = self._fragment if request.resource is NODES else self._store.fragment_of
-        async for batch in _batches(self._selected(request)):
+        async for batch in self._batches(request):
             for meta in batch:
                 fragment = fragment_of(meta)
                 if fragment is not None:
                     add((opening, meta.metadata_json, created, fragment))
                     opening = b'},{"metadata":'
-            self._observe_some(batch)
-        parts.append(b"]}" if len(parts) == 1 else b"}]}")
-        return parts
+            body.count()
+        body.end(b"]}\n" if len(body.parts) == 1 else b"}]}\n")
+        return body
 
-    async def _protobuf_items(self, request: ListRequest, stamp: int) -> list[bytes]:
-        parts: list[bytes] = []
+    async def _protobuf(self, request: ListRequest, stamp: int) -> _Body:
+        # The head tells the length of all that follows, and takes this place when that is known.
+        body = _Body(b"")
+        parts = body.parts
         created = protobuf.stamp_field(stamp)
-        cache = self._protobuf
-        if len(self._candidates(request)) > cache.MAX_ITEMS:
-            # None would be found again before it was evicted for others.
-            async for batch in _batches(self._selected(request)):
-                readings = [(meta, self._reading(meta)) for meta in batch]
-                parts += [protobuf.list_item(meta, reading, stamp) for meta, reading in readings if reading is not None]
-                self._observe_some(batch)
-            return parts
-        async for batch in _batches(self._selected(request)):
+        cache = self._protobuf_items if len(self._candidates(request)) <= protobuf.ItemCache.MAX_ITEMS else None
+        async for batch in self._batches(request):
             for meta in batch:
+                if cache is None:
+                    # None would be found again before it was evicted for others.
+                    reading = self._reading(meta)
+                    if reading is not None:
+                        parts.append(protobuf.list_item(meta, reading, stamp))
+                    continue
                 fragment = self._fragment(meta)
                 if fragment is None:
                     continue
@@ -170,29 +194,56 @@ class MetricsApi:
                         continue
                     item = cache.add(meta, fragment, reading, created)
                 parts += (item[0], created, item[1])
-            self._observe_some(batch)
-        return parts
+            body.count()
+        return _in_envelope(body, f"{request.resource.kind}List", f"{status.GROUP}/{request.version}")
 
-    async def _table(self, request: ListRequest, version: str, include: str, stamp: int) -> list[bytes]:
-        rows: list[bytes] = []
-        async for meta, reading, fragment in self._complete(request):
-            rows.append(table.row(meta, reading, fragment, request.resource, request.version, stamp, include))
-        return table.document(rows, version)
-
-    async def _partial_objects(self, request: ListRequest, choice: Choice, stamp: int) -> Answer:
-        metas: list[Meta] = [entry[0] async for entry in self._complete(request)]
-        if choice.media_type == PROTOBUF:
-            return Answer(PROTOBUF, protobuf.partial_object_list(metas, stamp, choice.version))
-        return _text(choice, table.partial_object_list(metas, stamp, choice.version))
-
-    async def _complete(self, request: ListRequest) -> AsyncIterator[tuple[Meta, Reading, bytes]]:
-        """Yield what is selected and has metrics."""
-        async for batch in _batches(self._selected(request)):
+    async def _table(self, request: ListRequest, version: str, include: str, stamp: int) -> _Body:
+        body = _Body(table.document_head(version))
+        render = table.Rows(request.resource, request.version, stamp, include)
+        separator = b""
+        async for batch in self._batches(request):
             for meta in batch:
-                reading, fragment = self._reading(meta), self._fragment(meta)
-                if reading is not None and fragment is not None:
-                    yield meta, reading, fragment
-            self._observe_some(batch)
+                fragment = self._fragment(meta)
+                if fragment is not None:
+                    body.parts += (separator, *render(meta, fragment, self._reading))
+                    separator = b","
+            body.count()
+        body.end(b"]}\n")
+        return body
+
+    async def _partial_objects(self, request: ListRequest, choice: Choice, stamp: int) -> _Body:
+        binary = choice.media_type == PROTOBUF
+        body = _Body(b"" if binary else table.partial_object_list_head(choice.version))
+        separator = b""
+        async for batch in self._batches(request):
+            for meta in batch:
+                if self._fragment(meta) is None:
+                    continue
+                if binary:
+                    body.parts.append(protobuf.partial_object_item(meta, stamp))
+                else:
+                    body.parts += (separator, table.partial_object(meta, stamp, choice.version))
+                    separator = b","
+            body.count()
+        if binary:
+            return _in_envelope(body, "PartialObjectMetadataList", f"meta.k8s.io/{choice.version}")
+        body.end(b"]}\n")
+        return body
+
+    async def _batches(self, request: ListRequest) -> AsyncIterator[list[Meta]]:
+        """Yield what is selected in batches, and let the event loop breathe between them."""
+        pace = Pace()
+        selected = self._selected(request)
+        number = 0
+        while batch := list(islice(selected, _STRIDE)):
+            yield batch
+            if not number % _FRESHNESS_STRIDES:
+                reading = self._reading(batch[0])
+                if reading is not None:
+                    self._observe_age(self._clock() - reading.timestamp_ns / 1e9)
+            number += 1
+            if pace.over():
+                await pace.rest()
 
     def _selected(self, request: ListRequest) -> Iterator[Meta]:
         labels, fields = request.labels, request.fields
@@ -223,19 +274,13 @@ class MetricsApi:
             return self._store.fragment_of(meta)
         return self._store.node_fragment(meta.name)
 
-    def _observe_some(self, batch: Sequence[Meta]) -> None:
-        now = self._clock()
-        for meta in batch[:: max(1, len(batch) // _FRESHNESS_SAMPLES)]:
-            reading = self._reading(meta)
-            if reading is not None:
-                self._observe_age(now - reading.timestamp_ns / 1e9)
 
-
-async def _batches(metas: Iterator[Meta]) -> AsyncIterator[list[Meta]]:
-    """Yield the objects in batches, and let the event loop breathe between them."""
-    while batch := list(islice(metas, _STRIDE)):
-        yield batch
-        await asyncio.sleep(0)
+def _in_envelope(body: _Body, kind: str, api_version: str) -> _Body:
+    """Complete a list as protobuf of which the items are there."""
+    body.parts[0] = protobuf.list_head(kind, api_version, body.size)
+    body.size += len(body.parts[0])
+    body.end(protobuf.LIST_TAIL)
+    return body
 
 
 def _fields(meta: Meta) -> Callable[[str], str]:
@@ -250,5 +295,9 @@ def _fields(meta: Meta) -> Callable[[str], str]:
 
 
 def _text(choice: Choice, parts: list[bytes]) -> Answer:
+    return Answer(_text_type(choice), [*parts, b"\n"])
+
+
+def _text_type(choice: Choice) -> str:
     # JSON is valid YAML, so the client that wants YAML gets exactly that.
-    return Answer(YAML if choice.media_type == YAML else "application/json", [*parts, b"\n"])
+    return YAML if choice.media_type == YAML else "application/json"

@@ -17,18 +17,21 @@ _MAX_SECONDS = 50.0
 _LINES = 60
 
 
-async def index(_request: web.BaseRequest) -> tuple[str, bytes]:
+async def index(_request: web.BaseRequest) -> tuple[str, list[bytes]]:
     """Return what there is."""
-    return _TEXT, b"profile?seconds=10  CPU profile of the event loop, as text\ntasks  what every task waits for\n"
+    return _TEXT, [
+        b"profile?seconds=10  CPU profile of the event loop, as text\n",
+        b"tasks  what every task waits for\n",
+    ]
 
 
-async def tasks(_request: web.BaseRequest) -> tuple[str, bytes]:
+async def tasks(_request: web.BaseRequest) -> tuple[str, list[bytes]]:
     """Return the stack of every task."""
     out = io.StringIO()
     for task in sorted(asyncio.all_tasks(), key=lambda task: task.get_name()):
         task.print_stack(file=out)
         out.write("\n")
-    return _TEXT, out.getvalue().encode()
+    return _TEXT, [out.getvalue().encode()]
 
 
 class CpuProfile:
@@ -37,7 +40,7 @@ class CpuProfile:
     def __init__(self) -> None:
         self._running = False
 
-    async def __call__(self, request: web.BaseRequest) -> tuple[str, bytes]:
+    async def __call__(self, request: web.BaseRequest) -> tuple[str, list[bytes]]:
         """Profile the event loop for some seconds."""
         try:
             seconds = float(request.query.get("seconds", "10"))
@@ -57,4 +60,4 @@ class CpuProfile:
             self._running = False
         out = io.StringIO()
         pstats.Stats(profile, stream=out).sort_stats("cumulative").print_stats(_LINES)
-        return _TEXT, out.getvalue().encode()
+        return _TEXT, [out.getvalue().encode()]

@@ -88,12 +88,14 @@ def _type(api_version: str, kind: str) -> bytes:
     return _bytes(1, _text(1, api_version) + _text(2, kind))
 
 
-def list_envelope(kind: str, version: str, parts: Sequence[bytes], group: str = GROUP) -> list[bytes]:
-    """Wrap the parts of the items of a list, each with its tag and length, as Kubernetes sends it."""
+def list_head(kind: str, api_version: str, size: int) -> bytes:
+    """Return what Kubernetes sends before the items of a list, which have `size` bytes with their tags and lengths."""
     head = _bytes(1, _LIST_META)
-    size = len(head) + sum(map(len, parts))
-    start = _MAGIC + _type(f"{group}/{version}", kind) + b"\x12" + varint(size)
-    return [start, head, *parts, _text(3, "") + _text(4, "")]
+    return _MAGIC + _type(api_version, kind) + b"\x12" + varint(len(head) + size) + head
+
+
+#: What follows the items of a list.
+LIST_TAIL = _text(3, "") + _text(4, "")
 
 
 def metrics(meta: NodeMeta | PodMeta, reading: Reading, stamp: int) -> bytes:
@@ -234,10 +236,9 @@ def partial_object(meta: NodeMeta | PodMeta, stamp: int, version: str) -> bytes:
     return envelope("PartialObjectMetadata", version, message, "meta.k8s.io")
 
 
-def partial_object_list(metas: Sequence[NodeMeta | PodMeta], stamp: int, version: str) -> list[bytes]:
-    """Return a PartialObjectMetadataList in its envelope, in parts."""
-    items = [_bytes(2, _bytes(1, object_meta(meta, stamp))) for meta in metas]
-    return list_envelope("PartialObjectMetadataList", version, items, "meta.k8s.io")
+def partial_object_item(meta: NodeMeta | PodMeta, stamp: int) -> bytes:
+    """Return one object as it stands in a PartialObjectMetadataList, with its tag and length."""
+    return _bytes(2, _bytes(1, object_meta(meta, stamp)))
 
 
 def status_message(error: ApiError) -> bytes:

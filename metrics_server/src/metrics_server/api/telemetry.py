@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
 
 from metrics_server.api.status import GROUP
+from metrics_server.pace import Pace
 
 _LATENCY_BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 #: Verbs that get a series of their own; everything else a client may invent is one series.
@@ -36,8 +37,10 @@ _VERSIONS = frozenset({"v1", "v1beta1"})
 class ApiTelemetry:
     """Counters of the API side, registered where the engine has its own."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, node_lines: Callable[[], Iterator[bytes]]) -> None:
+        """`node_lines` yields the text of metrics that are too many for the registry, piece by piece."""
         self._registry = registry
+        self._node_lines = node_lines
         labels = ("verb", "group", "version", "resource", "code")
         self._requests = Counter(
             "apiserver_request_total", "Requests by verb, resource and code", labels, registry=registry
@@ -50,13 +53,13 @@ class ApiTelemetry:
             registry=registry,
         )
         self._expiry = Gauge(
-            "metrics_server_serving_certificate_expiration_timestamp_seconds",
+            "kubemetrics_serving_certificate_expiration_timestamp_seconds",
             "When the serving certificate expires, in seconds since the epoch; 0 while it is not known",
             registry=registry,
         )
-        self._connections = Gauge("metrics_server_open_connections", "Open client connections", registry=registry)
+        self._connections = Gauge("kubemetrics_open_connections", "Open client connections", registry=registry)
         self._refused = Gauge(
-            "metrics_server_connections_dropped", "Connections closed because all places were taken", registry=registry
+            "kubemetrics_connections_dropped", "Connections closed because all places were taken", registry=registry
         )
 
     def watch(
@@ -79,6 +82,30 @@ class ApiTelemetry:
         self._requests.labels(*labels, str(code)).inc()
         self._latency.labels(*labels).observe(seconds)
 
-    async def expose(self, _request: object) -> tuple[str, bytes]:
-        """Return all metrics as text, made in a thread: with thousands of nodes that takes most of a second."""
-        return CONTENT_TYPE_LATEST, await asyncio.to_thread(generate_latest, self._registry)
+    async def expose(self, _request: object) -> tuple[str, list[bytes]]:
+        """Return all metrics as text, in parts.
+
+        Not in a thread: that would take the interpreter from the event loop for five milliseconds at a time.
+        """
+        pace = Pace()
+        parts: list[bytes] = []
+        for family in self._registry.collect():
+            parts.append(generate_latest(_Family(family)))
+            if pace.over():
+                await pace.rest()
+        for lines in self._node_lines():
+            parts.append(lines)
+            if pace.over():
+                await pace.rest()
+        return CONTENT_TYPE_LATEST, parts
+
+
+class _Family(CollectorRegistry):
+    """A registry of one family, to have it written."""
+
+    def __init__(self, family: Metric) -> None:
+        super().__init__()
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family

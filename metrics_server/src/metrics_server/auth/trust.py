@@ -92,9 +92,14 @@ class Trust:
         self._lookup_error = "not asked yet"
 
     @property
+    def looks_up(self) -> bool:
+        """Whether the authorities are those of the ConfigMap, which must have been read."""
+        return self._lookup and not self._tolerant
+
+    @property
     def problem(self) -> str | None:
         """Return why the authorities are not known yet, or None."""
-        if self._lookup and not self._looked_up and not self._tolerant:
+        if self.looks_up and not self._looked_up:
             return f"ConfigMap {_NAMESPACE}/{_NAME} could not be read: {self._lookup_error}"
         return None
 

@@ -887,6 +887,7 @@ ROWS: tuple[Row, ...] = (
         ),
         repair=Repair("advice", "Leave the metrics server out of the mesh, or exclude its port from it."),
         avoid="Do not set the whole mesh to PERMISSIVE.",
+        explains=("AGG-07",),
         rule=mesh_in_the_way,
         covers_everywhere=SUFFERED,
     ),
@@ -911,7 +912,6 @@ ROWS: tuple[Row, ...] = (
         avoid="Do not change the network of pods or Services of a running cluster: kubelets, CNI plugin and "
         "certificates all hold it.",
         rule=overlapping_networks,
-        explains=("AGG-07",),
         covers=("node_metrics",),
         covers_everywhere=("pod_metrics",),
     ),

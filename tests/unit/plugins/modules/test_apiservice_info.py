@@ -231,3 +231,15 @@ def test_what_is_asked_for_by_name_has_to_be_there_whatever_else_is(serve, api_s
 def test_a_path_of_ones_own_goes_with_one_version(kubeconfig, run_module):
     result = run_module(apiservice_info, kubeconfig=kubeconfig, request_path="/healthz", all_versions=True)
     assert result["msg"] == "request_path and all_versions exclude each other; leave one of them out."
+
+
+def test_a_user_who_may_not_read_the_object_sees_what_is_served(serve, api_server, kubeconfig, run_module):
+    forbidden = {"kind": "Status", "reason": "Forbidden", "message": "apiservices is forbidden"}
+    api_server.get(OBJECT, forbidden, status=403)
+    api_server.get(OBJECT.rpartition("/")[0], forbidden, status=403)
+    result = run_module(apiservice_info, kubeconfig=kubeconfig, all_versions=True)
+    assert not result["ok"]
+    assert result["apiservices"] == []
+    assert "answered 403" in result["unreadable"][NAME]
+    assert result["servers"][0]["ok"]
+    assert run_module(apiservice_info, kubeconfig=kubeconfig, wait=True, wait_timeout=60)["failed"]

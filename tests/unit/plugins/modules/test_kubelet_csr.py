@@ -142,7 +142,29 @@ def test_addresses_of_the_inventory_alone(cluster, api_server, kubeconfig, run_m
     assert result["left"][0]["reason"] == "192.0.2.22 is no address of node w2"
     assert result["nodes"]["w1"]["state"] == "issued"
     assert result["nodes"]["w2"]["state"] == "pending"
-    assert "/api/v1/nodes" not in api_server.seen()
+
+
+@pytest.mark.parametrize("use_node_addresses", [True, False])
+def test_a_node_that_calls_itself_like_an_api_server_gets_no_certificate(
+    cluster, api_server, kubeconfig, run_module, use_node_addresses
+):
+    """The API server's certificate is for localhost and 127.0.0.1 here, and more names are given."""
+    cluster.add("bad", node="api.example.com", names=["api.example.com"])
+    cluster.add("service", node="10.96.0.77", names=["10.96.0.77"])
+    cluster.add("good", node="w1", names=["w1"])
+    result = run_module(
+        kubelet_csr,
+        kubeconfig=kubeconfig,
+        nodes={"api.example.com": [], "10.96.0.77": [], "w1": []},
+        use_node_addresses=use_node_addresses,
+        control_plane_addresses=["API.example.com."],
+        service_cidrs=["10.96.0.0/12"],
+    )
+    assert [entry["name"] for entry in result["approved"]] == ["good"]
+    assert [entry["reason"] for entry in result["left"]] == [
+        "10.96.0.77 belongs to the network of Services 10.96.0.0/12",
+        "api.example.com is the address of the API server, and node api.example.com is no control plane",
+    ]
 
 
 def test_waiting_for_a_request_that_comes_later(cluster, api_server, kubeconfig, run_module):

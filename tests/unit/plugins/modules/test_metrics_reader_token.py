@@ -99,3 +99,15 @@ def test_a_refusal_is_said(cluster, api_server, borrow):
     result = borrow()
     assert result["failed"]
     assert "answered 403" in result["msg"]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_no_account_is_made_where_none_is_wanted(cluster, borrow, exists):
+    if exists:
+        # It has no right: what kubelets make of that is what the caller wants to see.
+        cluster[f"{OBJECTS[0]}/metrics-server"] = {}
+    before = dict(cluster)
+    result = borrow(temporary_account=False)
+    assert (result["changed"], result["temporary"]) == (False, False)
+    assert result["token"] == ("token of metrics-server" if exists else None)
+    assert cluster == before

@@ -163,3 +163,12 @@ def test_a_server_that_is_not_trusted_ends_the_wait(cluster, start_server, other
     )
     assert result["failed"]
     assert f"{stranger.url} is not trusted" in result["msg"]
+
+
+def test_a_user_who_may_not_read_nodes_sees_the_metrics(cluster, api_server, kubeconfig, run_module):
+    api_server.get("/api/v1/nodes", {"kind": "Status", "reason": "Forbidden", "message": "no"}, status=403)
+    result = run_module(resource_metrics_info, kubeconfig=kubeconfig)
+    assert "answered 403" in result["unreadable"]
+    assert result["servers"][0]["message"] == ""
+    assert result["servers"][0]["nodes"]["missing"] == []
+    assert run_module(resource_metrics_info, kubeconfig=kubeconfig, wait=True, wait_timeout=60)["failed"]

@@ -472,3 +472,17 @@ def test_the_last_error_of_a_kubelet():
     ]
     assert rollout.last_error(lines) == 'failed to load config file, path: \\"/x\\", error: no'
     assert rollout.last_error(["nothing of it"]) == ""
+
+
+def test_ports_without_tls_are_named_by_the_hosts_that_ask_for_them(facts):
+    def ports(*wanted):
+        hosts = [host(facts(f"w{i}"), f"w{i}", Settings(read_only_port=port)) for i, port in enumerate(wanted)]
+        return rollout.open_ports(hosts)
+
+    assert ports(0, 0) == []
+    assert ports(10255, 10255)[0].startswith("Port 10255 of all kubelets serves without TLS and authentication, as kub")
+    assert [note.split(" serves")[0] for note in ports(0, 10255, 1, 1)] == ["Port 1 of w2 and w3", "Port 10255 of w1"]
+    assert ports(*[1] * 12, 0)[0].startswith("Port 1 of w0, w1, w2, w3, w4, w5, w6, w7, w8, w9 and 2 more serves")
+    assert rollout.plan([host(facts(), settings=Settings(read_only_port=1))], cluster())["notes"][-1].startswith(
+        "Port 1"
+    )

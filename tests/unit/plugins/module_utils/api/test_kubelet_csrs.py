@@ -101,6 +101,16 @@ def test_the_address_of_the_api_server_is_for_control_planes():
     assert owners.fault("cp1", "192.0.2.11") is None
 
 
+def test_a_nodes_own_name_is_checked_as_any_other():
+    nodes = [node("api.example.com", "192.0.2.9"), *NODES[:1]]
+    owners = Owners({}, nodes, api_hosts=["api.example.com", "cp1"], service_cidrs=["10.96.0.0/12"])
+    assert owners.fault("api.example.com", "api.example.com").code == "AddressOfAPIServer"
+    assert owners.fault("10.96.3.4", "10.96.3.4").code == "AddressReserved"
+    # An API server's certificate names its own host.
+    assert owners.fault("cp1", "cp1") is None
+    assert Owners({"w1": []}).fault("w1", "w1") is None
+
+
 def test_a_control_plane_without_the_label_is_one_if_the_caller_says_so():
     owners = Owners({}, [node("cp1", "192.0.2.11")], api_hosts=["192.0.2.11"], control_planes=["cp1"])
     assert owners.fault("cp1", "192.0.2.11") is None

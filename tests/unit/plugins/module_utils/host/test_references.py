@@ -6,9 +6,19 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import references
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import references, units
 
 OWN = {"proxy-client-cert-file"}
+
+
+@pytest.fixture(autouse=True)
+def systemd(tmp_path_factory, monkeypatch):
+    """Directories of systemd that hold what a test puts there."""
+    directory = tmp_path_factory.mktemp("systemd")
+    (directory / "etc").mkdir()
+    (directory / "lib").mkdir()
+    monkeypatch.setattr(units, "UNIT_DIRECTORIES", (str(directory / "etc"), str(directory / "lib")))
+    return directory
 
 
 @pytest.mark.parametrize(
@@ -88,3 +98,34 @@ def test_links_lead_to_the_same_file(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "file")
     found = references.References([references.Reference(str(tmp_path / "link"), "x"), references.Reference("/y", "z")])
     assert found.of(str(tmp_path / "file")) == ["x"]
+
+
+def test_units_of_packages_and_drop_ins_of_all_services_are_read_with_their_environment_files(tmp_path, systemd):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "etcd.env").write_text("ETCD_CERT_FILE=/etc/shared.pem\n")
+    (tmp_path / "more.env").write_text("ARGS='--proxy-client-cert-file=/etc/own.pem --tls-cert-file=/etc/more.pem'\n")
+    (systemd / "lib" / "etcd.service").write_text(
+        f"[Service]\nEnvironmentFile=-{tmp_path}/etcd.env\nExecStart=/bin/etcd\n"
+    )
+    (systemd / "etc" / "service.d").mkdir()
+    (systemd / "etc" / "service.d" / "10.conf").write_text(
+        f"[Service]\nEnvironmentFile={tmp_path}/mor*.env\nEnvironment=X=/etc/unit.pem\n"
+    )
+    found = references.References(references.gather(OWN, str(tmp_path / "proc"), []))
+    assert found.of("/etc/shared.pem") == [f"{tmp_path}/etcd.env"]
+    assert found.of("/etc/more.pem") == [f"{tmp_path}/more.env"]
+    assert found.of("/etc/unit.pem") == [f"{systemd}/etc/service.d/10.conf"]
+    assert found.of("/etc/own.pem") == []
+
+
+def test_the_environment_of_a_process_names_files_too(tmp_path):
+    process = tmp_path / "proc" / "12"
+    process.mkdir(parents=True)
+    (process / "cmdline").write_bytes(b"/bin/etcd\0")
+    (process / "environ").write_bytes(
+        b"ETCD_CERT_FILE=/etc/a.pem\0ARGS=--proxy-client-cert-file=/etc/own.pem --x=/etc/b.pem\0PATH=/bin:/sbin\0odd\0"
+    )
+    found = references.References(references.gather(OWN, str(tmp_path / "proc"), []))
+    assert found.of("/etc/a.pem") == ["etcd $ETCD_CERT_FILE"]
+    assert found.of("/etc/b.pem") == ["etcd $ARGS"]
+    assert found.of("/etc/own.pem") == []

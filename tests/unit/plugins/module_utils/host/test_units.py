@@ -78,3 +78,27 @@ def test_an_empty_line_resets_and_does_not_swallow_the_next_one(put, readers, tm
     )
     assert readers("config") == [["a.service"]]
     assert units.environment_files(["[Service]\nEnvironmentFile=/a\nEnvironmentFile=\n\n[Install]\n"]) == []
+
+
+def test_drop_ins_of_prefixes_and_of_all_services_speak_for_each(put, readers, tmp_path):
+    kube = tmp_path / "kube"
+    for name in ("kube-apiserver", "kube-scheduler", "kubelet", "job@"):
+        put(f"lib/{name}.service", "[Service]\n")
+    put("etc/service.d/10-all.conf", f"[Service]\nEnvironmentFile={kube}/all\n")
+    put("lib/kube-.service.d/20.conf", f"[Service]\nEnvironmentFile={kube}/kube\n")
+    # The more specific directory wins over one of the same file name.
+    put("lib/kube-scheduler.service.d/20.conf", f"[Service]\nEnvironmentFile={kube}/own\n")
+    everyone = ["job@.service", "kube-apiserver.service", "kube-scheduler.service", "kubelet.service"]
+    assert readers("all", "kube", "own") == [everyone, ["kube-apiserver.service"], ["kube-scheduler.service"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "directories"),
+    [
+        ("kubelet.service", ["kubelet.service.d", "service.d"]),
+        ("kube-api-x.service", ["kube-api-x.service.d", "kube-api-.service.d", "kube-.service.d", "service.d"]),
+        ("job@one.service", ["job@one.service.d", "job@.service.d", "service.d"]),
+    ],
+)
+def test_directories_of_drop_ins(name, directories):
+    assert units.drop_in_directories(name) == directories

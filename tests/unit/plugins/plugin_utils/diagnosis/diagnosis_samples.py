@@ -72,7 +72,7 @@ def cluster(nodes=3, control_planes=1, **api):
                         "node": home,
                         "ready": True,
                         "phase": "Running",
-                        "containers": [{"name": "metrics-server", "state": {"running": {}}}],
+                        "containers": [{"name": "metrics-server", "state": {"kind": "running", "reason": ""}}],
                     }
                 ]
             },

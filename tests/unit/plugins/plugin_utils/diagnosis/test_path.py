@@ -184,6 +184,13 @@ def test_a_host_that_was_not_reached_is_unknown_without_the_api():
     assert hop(found, "api_server", "cp2")["text"] == "timed out"
 
 
+def test_a_pod_says_why_it_is_not_ready():
+    document = samples.cluster(3, 1)
+    state = {"kind": "waiting", "reason": "ImagePullBackOff", "message": "Back-off pulling image"}
+    document["api"]["objects"]["pods"][0].update(ready=False, containers=[{"name": "metrics-server", "state": state}])
+    assert hop(samples.diagnose(document), "server")["text"] == "on w1, ImagePullBackOff"
+
+
 def test_pods_that_could_not_be_listed_are_known_by_their_endpoints():
     document = samples.cluster(3, 1)
     document["api"]["objects"] = None

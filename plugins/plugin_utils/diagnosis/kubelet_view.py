@@ -1,0 +1,182 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""All that the evidence holds about one kubelet: what others get from it, what it is told, what the server logs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import typing as t
+
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions import kubelet_effective
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
+
+Mapping = t.Mapping[str, t.Any]
+
+#: Installers that write the configuration of kubelets themselves.
+OWN_KUBELETS = ("k3s", "rke2", "minikube", "k0s", "microk8s", "openshift")
+#: The order of the metrics server where no flag says another.
+ADDRESS_TYPES = ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP")
+
+
+class Probe(t.NamedTuple):
+    """What a control plane got from a kubelet (kubelet_info)."""
+
+    source: str
+    entry: Mapping
+
+    def get(self, *path: str | int, default: t.Any = None) -> t.Any:
+        return get(self.entry, *path, default=default)
+
+    def error(self, step: str) -> str:
+        """The kind of the error of a step: connect, tls, anonymous or authenticated."""
+        return str(self.get(step, "error", "kind", default=""))
+
+    @property
+    def address(self) -> str:
+        return f"{self.get('address')}:{self.get('port')}"
+
+
+class PodProbe(t.NamedTuple):
+    """What a pod of a host got from a kubelet (pod_network_info); only the connection."""
+
+    source: Host
+    target: Mapping
+
+    @property
+    def kind(self) -> str:
+        return str(get(self.target, "connect", "error", "kind", default=""))
+
+
+@dataclasses.dataclass(frozen=True)
+class Kubelet:
+    """One kubelet. ``name`` is the inventory's name of its host, or the node's."""
+
+    evidence: Evidence
+    node: str
+    name: str
+    view: Mapping
+    host: Host | None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the node is Ready, as far as the API tells."""
+        return bool(self.view.get("ready", True))
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses of the Node, those that a metrics server dials first."""
+        found = [entry for entry in self.view.get("addresses") or () if entry.get("address")]
+        order = address_types(self.evidence)
+        chosen = [entry for entry in found if entry.get("type") in order]
+        return [str(entry["address"]) for entry in sorted(chosen, key=lambda entry: order.index(entry["type"]))]
+
+    @property
+    def internal(self) -> list[str]:
+        return [str(e["address"]) for e in self.view.get("addresses") or () if e.get("type") == "InternalIP"]
+
+    @functools.cached_property
+    def probes(self) -> list[Probe]:
+        """What each control plane got from it."""
+        own = set(self.internal)
+        return [
+            Probe(host.name, entry)
+            for host in self.evidence.control_planes
+            for entry in host.get("kubelets", default=[])
+            if entry.get("node") == self.node or entry.get("address") in own
+        ]
+
+    @functools.cached_property
+    def pod_probes(self) -> list[PodProbe]:
+        """What pods got from it: those of the metrics server, or any pod where none of its own was found."""
+        found = [
+            (host, target)
+            for host in self.evidence.hosts
+            for target in host.get("pod", "targets", default=[])
+            if target.get("kind") == "kubelet"
+            and (target.get("name") == self.node or target.get("host") in self.internal)
+            and get(target, "connect", "error", "kind") != "not_tried"
+        ]
+        preferred = [(host, target) for host, target in found if host.get("pod", "preferred")]
+        return [PodProbe(host, target) for host, target in preferred or found]
+
+    @property
+    def answers(self) -> Mapping:
+        """What it answers on its own host."""
+        return t.cast(Mapping, self.host.get("host", "kubelet_answers", default={}) if self.host else {})
+
+    @property
+    def certificate(self) -> Mapping:
+        """Its serving certificate, in words."""
+        shown = [probe.get("tls", "certificate") for probe in self.probes] + [self.answers.get("certificate")]
+        return next((entry for entry in shown if entry), {})
+
+    @functools.cached_property
+    def settings(self) -> Mapping:
+        """Its configuration in effect; empty where it was not read."""
+        config = self.host.get("host", "kubelet_config") if self.host else None
+        if not config:
+            return {}
+        try:
+            return kubelet_effective.effective_settings(config)
+        except kubelet_effective.SettingsError:
+            return {}
+
+    @property
+    def managed_elsewhere(self) -> bool:
+        """Whether an installer writes its configuration at each start."""
+        flavour = str(self.evidence.api("cluster", "flavour", default=""))
+        manager = str(self.host.component("kubelet").get("managed_by") or "") if self.host else ""
+        return flavour in OWN_KUBELETS or manager in OWN_KUBELETS
+
+    @property
+    def suffers(self) -> bool:
+        """Whether its node has no recent metrics, though it is Ready."""
+        return self.node in self.evidence.nodes_without_metrics()
+
+    def logged(self, pattern: str) -> list[str]:
+        """What the metrics server logs about it; lines may be older than the last repair."""
+        names = [self.node, *self.internal]
+        mine = re.compile(r"(?<![\w.-])(?:%s)(?![\w-]|\.\w)" % "|".join(map(re.escape, names)))
+        wanted = re.compile(pattern, re.IGNORECASE)
+        return [line for line in self.evidence.server_log() if wanted.search(line) and mine.search(line)]
+
+
+def kubelets(evidence: Evidence) -> list[Kubelet]:
+    """Every kubelet, by the nodes that the API has, or by the hosts where it was not asked."""
+    if evidence.nodes:
+        names = [(str(node["name"]), node) for node in evidence.nodes if node.get("operating_system") != "windows"]
+        return [
+            Kubelet(evidence, node, evidence.host_of_node(node), view, evidence.host(evidence.host_of_node(node)))
+            for node, view in names
+        ]
+    return [Kubelet(evidence, host.node, host.name, {}, host) for host in evidence.hosts if host.running("kubelet")]
+
+
+def address_types(evidence: Evidence) -> list[str]:
+    """Which addresses of a Node the metrics server dials, in its order."""
+    for argument in evidence.server_arguments():
+        flag, _equals, value = argument.lstrip("-").partition("=")
+        if flag == "kubelet-preferred-address-types" and value:
+            return [word.strip() for word in value.split(",")]
+    return list(ADDRESS_TYPES)
+
+
+def verifies(evidence: Evidence) -> bool:
+    """Whether the metrics server verifies kubelets' certificates, as far as its arguments tell."""
+    off = ("kubelet-insecure-tls", "deprecated-kubelet-completely-insecure")
+    for argument in evidence.server_arguments():
+        flag, equals, value = argument.lstrip("-").partition("=")
+        if flag in off and (not equals or value.lower() in ("true", "1", "t")):
+            return False
+    return True
+
+
+def trusts_another_authority(evidence: Evidence) -> bool:
+    """Whether the metrics server verifies kubelets with a CA of its own, so that the cluster's says nothing."""
+    return any(
+        argument.lstrip("-").startswith("kubelet-certificate-authority=") for argument in evidence.server_arguments()
+    )
