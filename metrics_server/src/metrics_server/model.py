@@ -74,8 +74,11 @@ class MetricsReader(Protocol):
         """Return `"timestamp":"...Z","window":"15.029s","containers":[{"name":"c","usage":{...}}]` (no braces around),
         or None."""
 
-    def fragment_of(self, pod: Any) -> bytes | None:
-        """Return what `pod_fragment` does, for an entry that the ClusterReader beside this store gave out: cheaper."""
+    def reading_of(self, pod: Any) -> Reading | None:
+        """Return what `pod_reading` does, for an entry that the ClusterReader beside this store gave out: cheaper."""
+
+    def fragment_of(self, pod: Any, *, alone: bool = False) -> bytes | None:
+        """Return what `pod_fragment` does, for such an entry; `alone`: hardly any other pod of its node is wanted."""
 
 
 class ClusterReader(Protocol):
@@ -84,6 +87,10 @@ class ClusterReader(Protocol):
     @property
     def synced(self) -> bool:
         """Whether both initial lists have been received."""
+
+    @property
+    def pod_count(self) -> int:
+        """How many pods run."""
 
     def node(self, name: str) -> NodeMeta | None:
         """Return one node, or None."""

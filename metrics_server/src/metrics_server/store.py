@@ -76,6 +76,7 @@ class _Node:
         "starts_usable_from",
         "times",
         "unusable",
+        "whole",
     )
 
     def __init__(self) -> None:
@@ -97,7 +98,9 @@ class _Node:
         #: Times of the containers' oldest and newest sample, and of the newest of all, by the node's clock.
         self.oldest_sample = self.newest_sample = self.newest = 0
         self.node_fragment: bytes | None = None
+        #: By number of the pod, None for what is not rendered; and whether all were rendered that can be.
         self.fragments: list[bytes | None] | None = None
+        self.whole = False
         #: Last whole readings of pods that the newest scrape did not have in full, and until when they count.
         self.retained: dict[PodKey, tuple[float, Reading]] = {}
 
@@ -381,8 +384,12 @@ class Store:
         entry = self._locate(namespace, name)
         return None if entry is None else self.fragment_of(entry)
 
-    def fragment_of(self, pod: PodEntry) -> bytes | None:
-        """Return the fragment of a pod of the index: for lists, which have the entry at hand already."""
+    def fragment_of(self, pod: PodEntry, *, alone: bool = False) -> bytes | None:
+        """Return the fragment of a pod of the index.
+
+        All pods of its node are rendered with it, unless `alone` says that the others are hardly wanted: all cost as
+        much as ten one by one.
+        """
         known = self._live(pod.node_name)
         if known is None or pod.stopped:
             return None
@@ -392,13 +399,22 @@ class Store:
         if number is not None and _covers(layout.names[number], pod.running):
             fragments = known.fragments
             if fragments is None:
-                fragments = known.fragments = self._render(known)
+                fragments = known.fragments = [None] * len(layout.names) if alone else self._render(known)
+                known.whole = not alone
             fragment = fragments[number]
+            if fragment is None and not (alone or known.whole):
+                fragments = known.fragments = self._render(known)
+                known.whole = True
+                fragment = fragments[number]
             if fragment is not None:
                 return fragment
             reading = self._reading(known, number, pod.running)
             if reading is not None:
-                return _pod_fragment(reading)
+                fragment = _pod_fragment(reading)
+                if len(reading.containers) == len(layout.names[number]):
+                    # Whatever else runs: nothing was left out.
+                    fragments[number] = fragment
+                return fragment
         retained = self._from_retained(known, key, pod)
         return None if retained is None else _pod_fragment(retained)
 
@@ -543,7 +559,12 @@ def _usage(usage: ContainerUsage) -> bytes:
 
 
 def _pod_fragment(reading: Reading) -> bytes:
-    containers = b",".join(
-        b'{"name":%b,%b}' % (msgspec.json.encode(usage.name), _usage(usage)) for usage in reading.containers
+    containers = ",".join(
+        [
+            f'{_container_head(usage.name)}{cpu_quantity(usage.cpu_nanocores)}","memory":"'
+            f'{memory_quantity(usage.memory_bytes)}"}}}}'
+            for usage in reading.containers
+        ]
     )
-    return b'%b,"containers":[%b]' % (_head(reading), containers)
+    stamp, window = rfc3339(reading.timestamp_ns // 1_000_000_000), _window(reading.window_ns // 1_000_000)
+    return f'"timestamp":"{stamp}","window":"{window}","containers":[{containers}]'.encode()

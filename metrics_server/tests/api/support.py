@@ -138,6 +138,10 @@ class FakeCluster:
             namespace=namespace, name=name, node_name=node, labels=dict(labels), metadata_json=meta[:-1].encode()
         )
 
+    @property
+    def pod_count(self) -> int:
+        return len(self.pod_list)
+
     def node(self, name: str) -> NodeMeta | None:
         return self.node_list.get(name)
 
@@ -170,7 +174,10 @@ class FakeStore:
     def pod_fragment(self, namespace: str, name: str) -> bytes | None:
         return self.pod_readings[namespace, name][1] if (namespace, name) in self.pod_readings else None
 
-    def fragment_of(self, pod: PodMeta) -> bytes | None:
+    def reading_of(self, pod: PodMeta) -> Reading | None:
+        return self.pod_reading(pod.namespace, pod.name)
+
+    def fragment_of(self, pod: PodMeta, *, alone: bool = False) -> bytes | None:
         return self.pod_fragment(pod.namespace, pod.name)
 
 

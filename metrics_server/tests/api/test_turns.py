@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -18,8 +20,10 @@ from metrics_server.api.metrics import NODES, PODS, Answer, ListRequest, Metrics
 from metrics_server.api.negotiate import JSON, PROTOBUF, Choice
 from metrics_server.api.selectors import parse_field_selector, parse_label_selector
 from metrics_server.api.telemetry import ApiTelemetry
+from metrics_server.cluster.entries import PodEntry
 from metrics_server.kubelet.errors import Reason
 from metrics_server.quantity import cpu_quantity, memory_quantity
+from metrics_server.store import Store
 from metrics_server.telemetry import EngineTelemetry
 
 #: Of CPU time. A turn ends after two milliseconds and what was just begun.
@@ -74,6 +78,37 @@ async def test_lists(large: Large, choice: Choice, fresh: bool) -> None:
     assert answer.size == len(body)
     # A table names each in its cells and in its metadata.
     assert body.count(b"app-") == 700 * 30 * (2 if choice.kind == "Table" else 1)
+
+
+async def test_who_asks_for_few_pods_pays_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rendering all pods of a node for one of them is twenty times the work, and each may be on another node."""
+    large = Large(20)
+    large.scrape()
+    large.scrape()
+    for name in large.names:
+        large.index.put_pod(PodEntry("few", f"other-{name}", name, {}, b"{", running=("app",), created=0))
+    rendered: list[object] = []
+    render = Store._render
+
+    def counting(store: Store, node: Any) -> Any:
+        rendered.append(node)
+        return render(store, node)
+
+    monkeypatch.setattr(Store, "_render", counting)
+    api, request, choice = everything(large, Choice(JSON))
+    one = api.read(PODS, "v1", "ns", "app-07-node-00003", choice)
+    assert b'"cpu":' in b"".join(one.parts)
+    by_name = parse_field_selector("metadata.name=app-08-node-00003", ("metadata.name",))
+    chosen = await api.read_list(dataclasses.replace(request, fields=by_name), choice)
+    await api.read_list(dataclasses.replace(request, namespace="few"), choice)
+    assert rendered == []
+    whole = await api.read_list(request, choice)
+    assert len(rendered) == 20
+    # It is the same text either way, and kept.
+    item = b"".join(chosen.parts).partition(b'"items":[')[2].removesuffix(b"]}\n")
+    assert item in b"".join(whole.parts)
+    await api.read_list(request, choice)
+    assert len(rendered) == 20
 
 
 @pytest.mark.parametrize("resource", [NODES, PODS])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -178,6 +179,23 @@ async def test_readiness_costs_nothing_with_many_nodes(tmp_path: Path) -> None:
     for name in large.names:
         engine._store.drop_node(name)
     assert cost("none of 4999 Ready nodes has metrics") < 0.001
+
+
+async def test_what_a_new_list_brought_is_no_garbage_to_look_through(tmp_path: Path) -> None:
+    """A full collection stops the event loop for each long-lived object that it looks at."""
+    client = KubeClient.from_kubeconfig(FakeApi(tmp_path, port=1).kubeconfig(), user_agent="test")
+    engine = Engine(EngineConfig(kubelet_completely_insecure=True), client, EngineTelemetry(CollectorRegistry()))
+    gc.unfreeze()
+    try:
+        engine._pods_listed()
+        assert gc.get_freeze_count() == 0
+        # From then on the first list is through, and what it brought frozen.
+        engine._synced_at = time.monotonic()
+        kept = [{number: [number]} for number in range(1000)]
+        engine._pods_listed()
+        assert gc.get_freeze_count() > len(kept)
+    finally:
+        gc.unfreeze()
 
 
 async def test_collection_that_has_stopped_is_no_life(tmp_path: Path) -> None:

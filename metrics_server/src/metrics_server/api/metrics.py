@@ -21,6 +21,8 @@ from metrics_server.pace import Pace
 
 #: Objects handled between two looks at the clock: each may be one whose node must be rendered first.
 _STRIDE = 32
+#: A list of more than this part of all pods is better rendered node by node than pod by pod.
+_WHOLE_NODES = 0.3
 #: A list observes the age of one sample in so many strides: enough for a histogram, and cheap.
 _FRESHNESS_STRIDES = 4
 
@@ -118,7 +120,7 @@ class MetricsApi:
             if meta is None:
                 raise status.not_found("pods", name, "")
             missing = f"{namespace}/{name}"
-        reading, fragment = self._reading(meta), self._fragment(meta)
+        reading, fragment = self._reading(meta), self._fragment(meta, alone=True)
         if reading is None or fragment is None:
             raise status.not_found(resource.metrics_name, missing)
         self._observe_age(self._clock() - reading.timestamp_ns / 1e9)
@@ -160,9 +162,10 @@ class MetricsApi:
         opening = b'{"metadata":'
         add = body.parts.extend
         fragment_of = self._fragment if request.resource is NODES else self._store.fragment_of
+        alone = self._few(request)
         async for batch in self._batches(request):
             for meta in batch:
-                fragment = fragment_of(meta)
+                fragment = fragment_of(meta, alone=alone)
                 if fragment is not None:
                     add((opening, meta.metadata_json, created, fragment))
                     opening = b'},{"metadata":'
@@ -175,6 +178,7 @@ class MetricsApi:
         body = _Body(b"")
         parts = body.parts
         created = protobuf.stamp_field(stamp)
+        alone = self._few(request)
         cache = self._protobuf_items if len(self._candidates(request)) <= protobuf.ItemCache.MAX_ITEMS else None
         async for batch in self._batches(request):
             for meta in batch:
@@ -184,7 +188,7 @@ class MetricsApi:
                     if reading is not None:
                         parts.append(protobuf.list_item(meta, reading, stamp))
                     continue
-                fragment = self._fragment(meta)
+                fragment = self._fragment(meta, alone=alone)
                 if fragment is None:
                     continue
                 item = cache.find(meta, fragment)
@@ -201,9 +205,10 @@ class MetricsApi:
         body = _Body(table.document_head(version))
         render = table.Rows(request.resource, request.version, stamp, include)
         separator = b""
+        alone = self._few(request)
         async for batch in self._batches(request):
             for meta in batch:
-                fragment = self._fragment(meta)
+                fragment = self._fragment(meta, alone=alone)
                 if fragment is not None:
                     body.parts += (separator, *render(meta, fragment, self._reading))
                     separator = b","
@@ -215,9 +220,10 @@ class MetricsApi:
         binary = choice.media_type == PROTOBUF
         body = _Body(b"" if binary else table.partial_object_list_head(choice.version))
         separator = b""
+        alone = self._few(request)
         async for batch in self._batches(request):
             for meta in batch:
-                if self._fragment(meta) is None:
+                if self._fragment(meta, alone=alone) is None:
                     continue
                 if binary:
                     body.parts.append(protobuf.partial_object_item(meta, stamp))
@@ -264,14 +270,20 @@ class MetricsApi:
             return () if pod is None else (pod,)
         return self._cluster.pods(namespace)
 
+    def _few(self, request: ListRequest) -> bool:
+        """Whether a list is likely to have only some pods of each node."""
+        if request.labels or request.fields:
+            return True
+        return len(self._candidates(request)) < _WHOLE_NODES * self._cluster.pod_count
+
     def _reading(self, meta: Meta) -> Reading | None:
         if isinstance(meta, PodMeta):
-            return self._store.pod_reading(meta.namespace, meta.name)
+            return self._store.reading_of(meta)
         return self._store.node_reading(meta.name)
 
-    def _fragment(self, meta: Meta) -> bytes | None:
+    def _fragment(self, meta: Meta, *, alone: bool = False) -> bytes | None:
         if isinstance(meta, PodMeta):
-            return self._store.fragment_of(meta)
+            return self._store.fragment_of(meta, alone=alone)
         return self._store.node_fragment(meta.name)
 
 
