@@ -22,7 +22,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -313,6 +312,36 @@ def judge(
     return wrong
 
 
+#: What fills an evidence and decides nothing.
+BULKY = {
+    "argv",
+    "boot_id",
+    "definition_files",
+    "fingerprint_sha256",
+    "fingerprints_sha256",
+    "images",
+    "nft_chains",
+    "probes",
+    "serial_number",
+    "unit_state",
+    "verdicts",
+}
+
+
+def trimmed(value: Any) -> Any:
+    """An evidence for a unit test: without what is empty, does not run, or decides nothing."""
+    if isinstance(value, list):
+        return [trimmed(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: trimmed(entry) for key, entry in value.items() if key not in BULKY}
+    return {
+        key: entry
+        for key, entry in kept.items()
+        if entry not in (None, "", [], {}) and not (isinstance(entry, dict) and entry.get("managed_by") == "unknown")
+    }
+
+
 @dataclasses.dataclass
 class Result:
     """A line of the table, and of faults.jsonl."""
@@ -408,7 +437,9 @@ class Runner:
             raise Failed(f"doctor ended with {status}, its report says {diagnosis['exit_status']}")
         if self.options.capture and evidence.exists() and "after" not in label and "before" not in label:
             self.options.capture.mkdir(parents=True, exist_ok=True)
-            shutil.copy(evidence, self.options.capture / f"{Path(label).name}.json")
+            document = trimmed(json.loads(evidence.read_text(encoding="utf-8")))
+            text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False)
+            (self.options.capture / f"{Path(label).name}.json").write_text(text + "\n", encoding="utf-8")
         return diagnosis, seconds
 
     def wait_for_top(self, seconds: float) -> str:
@@ -425,7 +456,7 @@ class Runner:
             raise Failed(
                 f"{', '.join(self.lab.injected)} is still injected in this lab; run `make fault-heal ID=...` first."
             )
-        if self.wait_for_top(10):
+        if self.wait_for_top(45):
             self.say("resource metrics do not work here yet: playbooks/site.yml")
             if self.playbook("site", "playbooks/site.yml")[0]:
                 raise Failed(f"playbooks/site.yml failed; see {self.folder}/site.log")
