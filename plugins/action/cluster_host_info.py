@@ -44,7 +44,9 @@ class ActionModule(HostDiscovery):
             )
             return result
         try:
-            result.update(changed=False, **self.discover(name, arguments))
+            result.update(changed=False, windows=False, **self.discover(name, arguments))
+        except cluster.WindowsHostError:
+            result.update(changed=False, windows=True)
         except cluster.ClusterError as exc:
             shown = f"{name} ({arguments['address'] or 'no ansible_host'})"
             result.update(failed=True, changed=False, msg=f"{shown} was left out, because {exc}")

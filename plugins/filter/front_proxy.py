@@ -80,6 +80,12 @@ def front_proxy_plan(infos: t.Any, names: t.Any, threshold_days: int = 30, renew
         return {"problem": str(exc), "issue": {}}
 
 
+def front_proxy_left_over(infos: t.Any, names: t.Any) -> str:
+    if certs.CRYPTOGRAPHY_IMPORT_ERROR:
+        raise AnsibleFilterError("The Python library cryptography is missing on the controller; install it there.")
+    return front_proxy.left_over(infos, names)
+
+
 def front_proxy_rotation(infos: t.Any, target: t.Any = None) -> dict[str, t.Any]:
     if certs.CRYPTOGRAPHY_IMPORT_ERROR:
         raise AnsibleFilterError("The Python library cryptography is missing on the controller; install it there.")
@@ -101,6 +107,7 @@ class FilterModule:
             "front_proxy_beside_kubeadm": front_proxy_beside_kubeadm,
             "front_proxy_files": front_proxy_files,
             "front_proxy_flags": front_proxy_flags,
+            "front_proxy_left_over": front_proxy_left_over,
             "front_proxy_names": front_proxy_names,
             "front_proxy_own_files": front_proxy_own_files,
             "front_proxy_plan": front_proxy_plan,

@@ -98,6 +98,17 @@ node_name_given:
   description: Whether O(node_name) says so.
   returned: success
   type: bool
+node_name_certified:
+  description: Whether the kubelet's client certificate has that name.
+  returned: success
+  type: bool
+windows:
+  description:
+    - Whether the host turned out to run Windows, although C(ansible_shell_type) does not say so. Then nothing else is
+      returned.
+  returned: success
+  type: bool
+  sample: false
 addresses:
   description: The O(addresses), each once.
   returned: success

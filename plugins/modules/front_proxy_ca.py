@@ -112,7 +112,6 @@ change_id:
 """
 
 import os
-import secrets
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -150,14 +149,14 @@ def make(params: t.Mapping[str, t.Any], present: t.Sequence[str], *, dry: bool) 
     if dry:
         return Change(kept, what, not keep_key, "", note)
     with openssl.workshop(params["common_name"]) as shop:
-        with_key = ("-key", key_file) if keep_key else (*openssl.NEW_KEY, "-keyout", shop.path("ca.key"))
+        key = key_file if keep_key else shop.path("ca.key")
+        with_key = ("-key", key) if keep_key else (*openssl.NEW_KEY, "-keyout", key)
+        request = shop.path("ca.csr")
         openssl.openssl(
-            *("req", "-x509", "-new", "-nodes", *with_key, "-sha256", "-config", shop.configuration),
-            *("-extensions", "authority", "-days", str(params["days"]), "-set_serial", "0x" + secrets.token_hex(8)),
-            *("-out", shop.path("ca.crt")),
+            *("req", "-new", "-nodes", *with_key, "-sha256", "-config", shop.configuration, "-out", request)
         )
-        key = None if keep_key else shop.get("ca.key")
-        return Change(shop.get("ca.crt") + kept, what, not keep_key, key, note)
+        pem = openssl.sign(shop, request, "authority", params["days"], "-selfsign", "-keyfile", key)
+        return Change(pem + kept, what, not keep_key, None if keep_key else shop.get("ca.key"), note)
 
 
 def trust(params: t.Mapping[str, t.Any], present: t.Sequence[str]) -> t.Optional[Change]:

@@ -81,7 +81,6 @@ certificate:
   type: str
 """
 
-import secrets
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -111,12 +110,8 @@ def run(params: t.Mapping[str, t.Any], *, check_mode: bool) -> t.Dict[str, t.Any
             return {"changed": False, "certificate": params["content"]}
         if check_mode:
             return {"changed": True}
-        openssl.openssl(
-            *("x509", "-req", "-sha256", "-in", request, "-CA", authority, "-CAkey", params["ca_key_file"]),
-            *("-days", str(params["days"]), "-set_serial", "0x" + secrets.token_hex(8)),
-            *("-extfile", shop.configuration, "-extensions", "client", "-out", shop.path("client.crt")),
-        )
-        return {"changed": True, "certificate": shop.get("client.crt")}
+        signer = ("-cert", authority, "-keyfile", params["ca_key_file"])
+        return {"changed": True, "certificate": openssl.sign(shop, request, "client", params["days"], *signer)}
 
 
 def main() -> t.NoReturn:

@@ -123,6 +123,12 @@ new_files:
     ca_file: /etc/kubernetes/ssl/front-proxy-ca.crt
     cert_file: /etc/kubernetes/ssl/front-proxy-client.crt
     key_file: /etc/kubernetes/ssl/front-proxy-client.key
+leftovers:
+  description: Files that a run which was interrupted has left beside these, new keys among them; nothing uses them.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 interrupted:
   description: Changes to the front proxy's files that were begun and not finished, by their ids, the oldest first.
   returned: success
@@ -131,6 +137,7 @@ interrupted:
   sample: []
 """
 
+import glob
 import os
 import typing as t
 
@@ -176,6 +183,13 @@ def new_files(directory: str, known: references.References) -> t.Dict[str, str]:
     return found
 
 
+def leftovers(paths: t.Iterable[str]) -> t.List[str]:
+    """What was staged in the directories of these files and never came into place."""
+    directories = sorted({os.path.dirname(os.path.realpath(path)) for path in paths})
+    pattern = host_files.STAGE_PREFIX + "*"
+    return [path for one in directories for path in sorted(glob.glob(os.path.join(glob.escape(one), pattern)))]
+
+
 def main() -> t.NoReturn:
     module = AnsibleModule(
         argument_spec={
@@ -214,6 +228,7 @@ def main() -> t.NoReturn:
         "ca_key": ca_key,
         "used_by": {**used_by, "ca_key": known.of(ca_key["path"])},
         "interrupted": unfinished,
+        "leftovers": leftovers([params["ca_file"], params["cert_file"], params["key_file"], ca_key["path"]]),
     }
     if params["new_directory"]:
         result["new_files"] = new_files(params["new_directory"], known)

@@ -39,6 +39,15 @@ class ClusterError(Exception):
     """One sentence for the user: what is wrong, where, and what to do."""
 
 
+class WindowsHostError(ClusterError):
+    """The host runs Windows, which nothing in the inventory says."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "it runs Windows, so that nothing here can run on it (ansible_shell_type: powershell says so)."
+        )
+
+
 # --- one host -------------------------------------------------------------------------------------------------------
 
 
@@ -59,6 +68,7 @@ def host_facts(
         "name": name,
         "node_name": node_name or node_of_certificate(certificate) or host["node_name"],
         "node_name_given": bool(node_name),
+        "node_name_certified": bool(node_of_certificate(certificate)),
         "addresses": list(dict.fromkeys(entry for entry in addresses if entry)),
         "control_plane": control_plane,
         "api_server_url": (api_server_url or url_of_api_server(found, address or name)) if control_plane else None,
@@ -182,10 +192,10 @@ class Match(t.NamedTuple):
 
 
 def match_nodes(hosts: t.Sequence[Host], nodes: t.Sequence[t.Mapping[str, t.Any]], where: str) -> Match:
-    """Which host is which node: by its name, which is that of the kubelet's certificate, or else by the addresses.
+    """Which host is which node: by the name in the kubelet's certificate, else by the inventory's addresses.
 
-    A host that has no kubelet need not be a node. Raises ClusterError where a host is no node of this cluster, or two
-    hosts are the same one.
+    What the host says of itself, its name first, comes last. A host that has no kubelet need not be a node. Raises
+    ClusterError where a host is no node of this cluster, or two hosts are the same one.
     """
     known = {str(node["name"]) for node in nodes}
     by_address: dict[str, set[str]] = {}
@@ -199,9 +209,15 @@ def match_nodes(hosts: t.Sequence[Host], nodes: t.Sequence[t.Mapping[str, t.Any]
     lost: dict[str, str] = {}
     for host in hosts:
         name, node = str(host["name"]), str(host["node_name"])
-        if node not in known and not host["node_name_given"]:
-            own = str(host["host"]["node_name"])
-            node = own if own in known else _node_by_address(host, by_address)
+        settled = host["node_name_given"] or (host["node_name_certified"] and node in known)
+        if not settled:
+            candidates = (
+                _node_by_address(host["addresses"], by_address),
+                node,
+                str(host["host"]["node_name"]),
+                _node_by_address([host["host"].get("default_ipv4")], by_address),
+            )
+            node = next((candidate for candidate in candidates if candidate in known), "")
         if node not in known:
             if host["components"].get("kubelet", {}).get("running"):
                 lost[name] = str(host["node_name"])
@@ -224,15 +240,12 @@ def match_nodes(hosts: t.Sequence[Host], nodes: t.Sequence[t.Mapping[str, t.Any]
     return Match(taken, found)
 
 
-def _node_by_address(host: Host, by_address: t.Mapping[str, set[str]]) -> str:
-    """The one node that has an address of the host; what the inventory says comes before what the host says."""
-    for candidates in (host["addresses"], (host["host"].get("default_ipv4"),)):
-        matching = set()
-        for candidate in candidates:
-            matching |= by_address.get(comparable(candidate or "") or "", set())
-        if len(matching) == 1:
-            return matching.pop()
-    return ""
+def _node_by_address(addresses: t.Sequence[str | None], by_address: t.Mapping[str, set[str]]) -> str:
+    """The one node that has one of the addresses, or an empty text."""
+    matching: set[str] = set()
+    for address in addresses:
+        matching |= by_address.get(comparable(address or "") or "", set())
+    return matching.pop() if len(matching) == 1 else ""
 
 
 def cluster_facts(

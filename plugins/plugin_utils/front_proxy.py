@@ -420,6 +420,28 @@ def plan(
     }
 
 
+def left_over(
+    hosts: t.Mapping[str, t.Mapping[str, t.Any]],
+    names: t.Mapping[str, t.Sequence[str]],
+    now: t.Optional[datetime.datetime] = None,
+) -> str:
+    """What is not in order, as clauses; none where each certificate is by a CA of its own host, and all trust the same.
+
+    Another host's CA may vouch for a certificate only as long as that host is there and has published it.
+    """
+    now = now or datetime.datetime.now(datetime.timezone.utc)
+    own = {name: authorities(info, now) for name, info in hosts.items()}
+    everywhere = {one.der for trusted in own.values() for one in trusted}
+    found = []
+    for name, info in hosts.items():
+        reason = trouble_with(info, own[name], names[name], 0, now)
+        if reason:
+            found.append("%s: %s" % (name, reason))
+        elif {one.der for one in own[name]} != everywhere:
+            found.append("%s: %s lacks a CA that another control plane trusts" % (name, info["ca_file"]))
+    return "; ".join(found)
+
+
 def new_name(names: t.Sequence[str]) -> str:
     """The name of a new certificate: the first one that is allowed."""
     return names[0] if names else COMMON_NAME

@@ -14,24 +14,44 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import cluster
 
 RESTART_SLEEP = 2.0
+SSH = ("ssh", "paramiko", "paramiko_ssh", "libssh")
+#: The same in each of the shells that sshd of Windows may start; nothing on other hosts.
+WINDOWS_VERSION = "cmd.exe /d /c ver"
 
 
 class HostDiscovery(ActionBase):
     """An action that examines its host."""
 
     task_vars: dict[str, t.Any]
+    unreachable = False
 
     def discover(self, name: str, arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-        """The fact of the host. Raises ClusterError."""
+        """The fact of the host. Raises ClusterError, and WindowsHostError of these."""
+        try:
+            found = self.examine(arguments)
+        except cluster.ClusterError:
+            if not arguments["control_plane"] and not self.unreachable and self.runs_windows():
+                raise cluster.WindowsHostError() from None
+            raise
         return cluster.host_facts(
             name,
-            self.examine(arguments),
+            found,
             control_plane=arguments["control_plane"],
             api_server_url=arguments["api_server_url"],
             address=arguments["address"],
             addresses=arguments["addresses"],
             node_name=arguments["node_name"],
         )
+
+    def runs_windows(self) -> bool:
+        """Whether a host that was taken for one with a POSIX shell runs Windows."""
+        if str(self._connection.transport).rpartition(".")[2] not in SSH:
+            return False
+        try:
+            _status, output, _errors = self._connection.exec_command(WINDOWS_VERSION, in_data=None, sudoable=False)
+        except AnsibleError:
+            return False
+        return b"Microsoft Windows" in output
 
     def examine(self, arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         """What component_info finds. An API server that may be just being restarted is waited for."""
@@ -58,6 +78,8 @@ class HostDiscovery(ActionBase):
                 module_name="kubemetrics.aggregation.component_info", module_args=options, task_vars=self.task_vars
             )
         except AnsibleConnectionFailure as exc:
+            # Without its shell, the first thing that fails on a host that was reached is a directory.
+            self.unreachable = "temporary directory" not in str(exc)
             raise cluster.ClusterError(cluster.explain({"msg": str(exc)}, unreachable=True)) from exc
         except AnsibleError as exc:
             raise cluster.ClusterError(cluster.explain({"msg": str(exc)}, unreachable=False)) from exc

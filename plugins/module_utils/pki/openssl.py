@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import ssl
 import subprocess
@@ -21,6 +23,8 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host impor
 
 TIMEOUT = 60
 NEW_KEY = ("-newkey", "rsa:2048")
+#: What a new certificate is backdated by, as kubeadm does: a clock that is a little behind would call it not valid yet.
+BACKDATE = datetime.timedelta(minutes=5)
 
 #: Of our own, because distributions put extensions of theirs into the default configuration.
 CONFIGURATION = """\
@@ -29,6 +33,20 @@ distinguished_name = name
 prompt = no
 [name]
 CN = {common_name}
+[ca]
+default_ca = here
+[here]
+database = {directory}/index.txt
+new_certs_dir = {directory}
+serial = {directory}/serial
+policy = any
+default_md = sha256
+unique_subject = no
+email_in_dn = no
+copy_extensions = none
+[any]
+commonName = supplied
+organizationName = optional
 [authority]
 basicConstraints = critical, CA:TRUE
 keyUsage = critical, digitalSignature, keyEncipherment, keyCertSign
@@ -190,8 +208,30 @@ def workshop(common_name: str = "unused") -> t.Iterator[Workshop]:
     check_common_name(common_name)
     with tempfile.TemporaryDirectory(prefix="kubemetrics-") as directory:
         one = Workshop(directory)
-        one.put("openssl.cnf", CONFIGURATION.format(common_name=common_name))
+        one.put("openssl.cnf", CONFIGURATION.format(common_name=common_name, directory=directory))
         yield one
+
+
+def moment(when: datetime.datetime) -> str:
+    """A time as certificates have it, with two digits of the year as long as these say which one."""
+    return when.strftime("%y%m%d%H%M%SZ" if when.year < 2050 else "%Y%m%d%H%M%SZ")
+
+
+def sign(shop: Workshop, request: str, extensions: str, days: int, *signer: str) -> str:
+    """A certificate for a request, backdated. ``signer`` are the arguments that name the CA.
+
+    Only ``openssl ca`` takes the beginning of a certificate in every version that hosts have.
+    """
+    now = datetime.datetime.now(datetime.timezone.utc)
+    shop.put("index.txt", "")
+    # The first bit is never set, so that it is a positive number of as many digits.
+    shop.put("serial", "%016X\n" % (secrets.randbits(62) | 1 << 62))
+    openssl(
+        *("ca", "-batch", "-notext", "-config", shop.configuration, "-extensions", extensions, *signer),
+        *("-startdate", moment(now - BACKDATE), "-enddate", moment(now + datetime.timedelta(days=days))),
+        *("-in", request, "-out", shop.path("signed.crt")),
+    )
+    return shop.get("signed.crt")
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

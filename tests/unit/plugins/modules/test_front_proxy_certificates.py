@@ -148,6 +148,27 @@ def test_the_certificate_is_for_clients_and_for_as_long_as_asked(made, files):
     assert authority.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
 
 
+def test_certificates_are_backdated_for_clocks_that_are_behind(made, files, authority_module, pki):
+    now = datetime.datetime.now(datetime.timezone.utc)
+    pairs = [made.encode(), Path(files["cert_file"]).read_bytes()]
+    for certificate in map(x509.load_pem_x509_certificate, pairs):
+        assert datetime.timedelta(minutes=4) < now - certificate.not_valid_before_utc < datetime.timedelta(minutes=7)
+        assert certificate.serial_number.bit_length() == 63
+    # A CA is one that openssl verifies by, for more years than two digits can say.
+    for path in pki.iterdir():
+        path.unlink()
+    certificate = x509.load_pem_x509_certificate(authority_module(days=36500)["certificate"].encode())
+    assert certificate.not_valid_after_utc.year > 2100
+
+
+def test_what_an_interrupted_run_has_left_is_named(made, client_module, files, run_module, pki):
+    assert run_module(front_proxy_info, **files)["leftovers"] == []
+    key = client_module("requested")["staged"]["key_file"]
+    (pki / ".kubemetrics-x1y2.tmp").write_text("half a key")
+    (pki / "kubemetrics-front-proxy-ca.crt").write_text("")
+    assert run_module(front_proxy_info, **files)["leftovers"] == [key, str(pki / ".kubemetrics-x1y2.tmp")]
+
+
 def test_keys_are_for_root_alone_and_nothing_is_left_behind(made, pki):
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in pki.iterdir()}
     assert modes == {
@@ -484,7 +505,7 @@ def test_a_certificate_for_the_key_that_is_there_needs_no_new_one(made, files, s
         (
             front_proxy_certificate_pipe,
             {"request": "x", "ca_certificate": "x", "ca_key_file": "/none"},
-            "openssl x509 failed",
+            "openssl ca failed",
         ),
     ],
 )

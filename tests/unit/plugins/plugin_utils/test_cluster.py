@@ -28,11 +28,23 @@ def probed(**more):
     }
 
 
-def host(name, *, address="192.0.2.21", addresses=(), own=None, given=False, kubelet=True, node=None, **components):
+def host(
+    name,
+    *,
+    address="192.0.2.21",
+    addresses=(),
+    own=None,
+    given=False,
+    certified=False,
+    kubelet=True,
+    node=None,
+    **components,
+):
     return {
         "name": name,
         "node_name": node or name,
         "node_name_given": given,
+        "node_name_certified": certified,
         "addresses": list(addresses),
         "control_plane": bool(components),
         "components": {"kubelet": component(kubelet), **components},
@@ -247,6 +259,24 @@ def test_what_the_inventory_says_comes_before_what_the_host_says():
     nodes = [node("node-1", "192.0.2.31"), node("node-2", "192.0.2.32")]
     liar = host("h1", addresses=["192.0.2.31"], address="192.0.2.32")
     assert cluster.match_nodes([liar], nodes, "here").nodes == {"h1": "node-1"}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        # A certificate says who a kubelet is, whatever the addresses.
+        (host("h1", node="node-2", certified=True, addresses=["192.0.2.31"]), "node-2"),
+        # Its name is not that of a certificate: the inventory decides, and not what the host calls itself.
+        (host("h1", node="node-2", addresses=["192.0.2.31"]), "node-1"),
+        (host("h1", node="gone", certified=True, own="node-2", addresses=["192.0.2.31"]), "node-1"),
+        # Where the inventory has no address of a node, the name is what there is.
+        (host("h1", node="node-2", addresses=["203.0.113.9"], address="192.0.2.31"), "node-2"),
+        (host("h1", node="gone", own="node-2", address="192.0.2.31"), "node-2"),
+    ],
+)
+def test_the_inventory_comes_before_the_hosts_own_name(found, expected):
+    nodes = [node("node-1", "192.0.2.31"), node("node-2", "192.0.2.32")]
+    assert cluster.match_nodes([found], nodes, "here").nodes == {"h1": expected}
 
 
 def test_two_hosts_that_are_one_node():

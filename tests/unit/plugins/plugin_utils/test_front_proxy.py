@@ -577,3 +577,33 @@ def test_rotation_to_a_ca_of_the_users_own_ends_when_its_certificates_are_in_pla
 def test_rotation_without_any_ca_says_what_comes_first(look):
     with pytest.raises(front_proxy.FrontProxyError, match="run the site playbook first"):
         front_proxy.rotation({"cp1": look(ca=[])})
+
+
+# --- before something is taken out of what is published ---
+
+
+@pytest.fixture(scope="module")
+def another(authority):
+    return type(authority)("another-ca")
+
+
+def test_a_certificate_has_to_be_by_a_ca_of_its_own_host(look, authority, another):
+    """Another control plane's CA vouches for it only as long as that one is there."""
+    good = look()
+    names = {"cp1": [], "cp2": []}
+    assert front_proxy.left_over({"cp1": good, "cp2": look()}, names) == ""
+    other = look(ca=[der(another.certificate)])
+    found = front_proxy.left_over({"cp1": good, "cp2": other}, names)
+    assert found.startswith("cp1: /pki/front-proxy-ca.crt lacks a CA that another control plane trusts; cp2: ")
+    # Together they would do.
+    assert front_proxy.plan({"cp1": good, "cp2": other}, names, front_proxy.Settings(0))["issue"] == {}
+
+
+def test_all_control_planes_have_to_trust_the_same_cas(look, authority, another):
+    both = look(ca=[der(authority.certificate), der(another.certificate)])
+    found = front_proxy.left_over({"cp1": look(), "cp2": both}, {"cp1": [], "cp2": []})
+    assert found == "cp1: /pki/front-proxy-ca.crt lacks a CA that another control plane trusts"
+
+
+def test_a_name_that_is_not_allowed_is_left_over(look):
+    assert "not allowed (x)" in front_proxy.left_over({"cp1": look()}, {"cp1": ["x"]})
