@@ -6,6 +6,7 @@ make bench-hosts BENCH_HOSTS="10 20"             # other sizes, printed only
 python bench/hosts.py record INVENTORY           # record answers anew, from a lab of one control plane and one worker
 python bench/hosts.py lab INVENTORY              # measure that lab itself
 python bench/hosts.py check FILE [PLAYBOOK]      # fail when the last run of it executed more modules than it may
+python bench/hosts.py --playbook doctor.yml replay 200          # the same of doctor.yml
 
 Hosts are replayed (ansible/connection/replay.py): Ansible does for each what it does for a real one, and the answers
 were recorded on a lab. So the time is that of the controller, plus what each answer took where it was recorded.
@@ -50,8 +51,10 @@ class Run(NamedTuple):
     tasks: Counter[str]
 
 
-def site(inventory: Path, *extra: str, log: Path, results: bool = False) -> tuple[Run, list[dict[str, Any]]]:
-    """One run of site.yml. Fails unless it ends well and changes nothing."""
+def play(
+    playbook: str, inventory: Path, *extra: str, log: Path, results: bool = False
+) -> tuple[Run, list[dict[str, Any]]]:
+    """One run of a playbook. Fails unless it ends well and changes nothing."""
     lines = log.with_suffix(".jsonl")
     lines.unlink(missing_ok=True)
     environment = {
@@ -67,7 +70,7 @@ def site(inventory: Path, *extra: str, log: Path, results: bool = False) -> tupl
     started = time.monotonic()
     with log.open("wb") as output:
         done = subprocess.run(
-            ["ansible-playbook", "-i", str(inventory), str(_ROOT / "playbooks/site.yml"), *extra],
+            ["ansible-playbook", "-i", str(inventory), str(_ROOT / "playbooks" / playbook), *extra],
             cwd=_ROOT,
             env=environment,
             stdout=output,
@@ -79,11 +82,11 @@ def site(inventory: Path, *extra: str, log: Path, results: bool = False) -> tupl
     text = log.read_text(encoding="utf-8", errors="replace")
     recap = [line for line in text.partition("PLAY RECAP")[2].splitlines() if "ok=" in line]
     if done.returncode or not recap:
-        sys.exit(f"site.yml ended with {done.returncode}; see {log}:\n" + "\n".join(text.splitlines()[-40:]))
+        sys.exit(f"{playbook} ended with {done.returncode}; see {log}:\n" + "\n".join(text.splitlines()[-40:]))
     changed = [line for line in recap if "changed=0 " not in line]
     if changed:
         sys.exit(f"This run changed something, so it is none to measure; see {log}:\n" + "\n".join(changed))
-    modules, tasks, executed = last_run(lines)
+    modules, tasks, executed = last_run(lines, playbook)
     hosts = len([line for line in recap if not line.startswith("localhost")])
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     memory = after.ru_maxrss / 1024
@@ -142,10 +145,12 @@ def replayed_inventory(hosts: int, latency: float) -> dict[str, Any]:
     }
 
 
-def replay(hosts: int, folder: Path, latency: float) -> Run:
+def replay(playbook: str, hosts: int, folder: Path, latency: float) -> Run:
     inventory = folder / f"{hosts}.json"
     inventory.write_text(json.dumps(replayed_inventory(hosts, latency)), encoding="utf-8")
-    return site(inventory, "-e", "_cluster_api_on_controller=true", log=folder / f"{hosts}.log")[0]
+    written_there = ("_cluster_api_on_controller=true", "_doctor_api_on_controller=true")
+    extra = [word for name in written_there for word in ("-e", name)]
+    return play(playbook, inventory, *extra, log=folder / f"{hosts}.log")[0]
 
 
 def record(inventory: Path) -> None:
@@ -155,7 +160,9 @@ def record(inventory: Path) -> None:
     )
     variables = json.loads(listed.stdout)["_meta"]["hostvars"]
     with tempfile.TemporaryDirectory() as name:
-        unused_run, executed = site(inventory, log=Path(name) / "record.log", results=True)
+        executed = []
+        for playbook in ("site.yml", "doctor.yml"):
+            executed += play(playbook, inventory, log=Path(name) / "record.log", results=True)[1]
     answers: dict[str, list[dict[str, Any]]] = {"control_plane": [], "worker": [], "controller": []}
     roles = {"cp1": "control_plane", "w1": "worker"}
     for entry in executed:
@@ -231,6 +238,7 @@ def main() -> None:
     parser.add_argument(
         "--latency", type=float, default=0, help="seconds of every answer, instead of the recorded ones"
     )
+    parser.add_argument("--playbook", default="site.yml", help="what is replayed or measured on the lab")
     parser.add_argument("--docs", action="store_true", help="write the table of docs/scale.md")
     parser.add_argument("--keep", type=Path, help="keep logs in this folder")
     given = parser.parse_args()
@@ -249,9 +257,10 @@ def main() -> None:
         folder = given.keep or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         if given.command == "lab":
-            runs = [site(Path(given.arguments[0]), log=folder / "lab.log")[0]]
+            runs = [play(given.playbook, Path(given.arguments[0]), log=folder / "lab.log")[0]]
         else:
-            runs = [replay(int(size), folder, given.latency) for size in given.arguments or ("2", "10", "50", "200")]
+            sizes = given.arguments or ("2", "10", "50", "200")
+            runs = [replay(given.playbook, int(size), folder, given.latency) for size in sizes]
     lines = table(runs, "lab" if given.command == "lab" else "replayed")
     print("\n".join(HEAD + lines))
     if given.docs:

@@ -18,9 +18,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
 #: A part of a secret that is long enough not to be there by chance.
 PART = 24
-KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(.*?)-----END", re.DOTALL)
+KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)
 #: What may be secret in files that are no PEM: tokens, passwords, keys in base64.
 FIELDS = re.compile(r"(?:token|password|client-key-data|secret)\"?\s*[:=]\s*\"?([A-Za-z0-9+/=_.-]{16,})")
 SEARCH = r"""
@@ -34,24 +37,48 @@ true
 """
 
 
+def numbers_of(pem: str) -> list[bytes]:
+    """What is secret in a private key. The rest of it is also in certificates."""
+    try:
+        key = serialization.load_pem_private_key(pem.encode(), None)
+    except (ValueError, TypeError):
+        return []
+    if isinstance(key, rsa.RSAPrivateKey):
+        private = key.private_numbers()
+        return [number.to_bytes((number.bit_length() + 7) // 8, "big") for number in (private.d, private.p, private.q)]
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return [key.private_numbers().private_value.to_bytes((key.key_size + 7) // 8, "big")]
+    return [key.private_bytes_raw()] if hasattr(key, "private_bytes_raw") else []
+
+
+def spellings(secret: bytes) -> set[str]:
+    """Parts of a secret as they would be in a text: hexadecimal, and base64 at each of its three alignments."""
+    texts = [secret.hex(), secret.hex().upper()]
+    texts += [
+        base64.b64encode(b"\0" * shift + secret).decode()[(shift * 8 + 5) // 6 :].rstrip("=") for shift in range(3)
+    ]
+    return {text[at : at + PART] for text in texts for at in range(0, len(text) - PART + 1, PART // 2)}
+
+
 def parts_of(text: str) -> set[str]:
     """The secrets in a file, whatever its form."""
-    found = set()
-    for body in KEY.findall(text):
-        found.update(line.strip() for line in body.splitlines() if len(line.strip()) >= PART)
+    found: set[str] = set()
+    texts = [text]
     for value in FIELDS.findall(text):
         found.add(value)
         try:
-            decoded = base64.b64decode(value, validate=True).decode("ascii")
+            texts.append(base64.b64decode(value, validate=True).decode("ascii"))
         except (binascii.Error, ValueError):
             continue
-        for body in KEY.findall(decoded):
-            found.update(line.strip() for line in body.splitlines() if len(line.strip()) >= PART)
+    for part in texts:
+        for pem in KEY.findall(part):
+            for number in numbers_of(pem):
+                found |= spellings(number)
     return found
 
 
 def of_nodes(lab: Path) -> dict[str, set[str]]:
-    names = sorted(set(re.findall(r"lab_container: (\S+)", (lab / "inventory.yml").read_text(encoding="utf-8"))))
+    names = sorted(set(re.findall(r"lab_container: ([\w-]+)", (lab / "inventory.yml").read_text(encoding="utf-8"))))
     if not names:
         raise SystemExit(f"{lab}/inventory.yml names no containers; give the folder of a lab.")
     found: dict[str, set[str]] = {}
@@ -81,7 +108,7 @@ def of_the_api(lab: Path) -> dict[str, set[str]]:
         name = f"Secret {item['metadata']['namespace']}/{item['metadata']['name']}"
         for key, value in (item.get("data") or {}).items():
             text = base64.b64decode(value).decode("utf-8", "replace")
-            secret = "CERTIFICATE" not in text and len(text.strip()) >= 16
+            secret = "-----BEGIN" not in text and len(text.strip()) >= 16
             found[f"{name}.{key}"] = parts_of(text) | ({text.strip()} if secret else set())
     return found
 
@@ -97,7 +124,8 @@ def main() -> int:
         return 1
     failed = 0
     for path in sys.argv[2:]:
-        text = Path(path).read_text(encoding="utf-8")
+        # Lines of a key would be broken, and JSON would say so.
+        text = Path(path).read_text(encoding="utf-8").replace("\\n", "").replace("\n", "")
         # A part of a secret is one, too.
         leaks = {source for part, source in known.items() if part in text or part[:PART] in text}
         print(f"{path}: {'no secret' if not leaks else 'it holds ' + ', '.join(sorted(leaks))}")

@@ -51,13 +51,16 @@ class ActionModule(ActionBase):
         # Whatever a module could change, it changes nothing here.
         self._task.check_mode = True
         started = datetime.datetime.now(datetime.timezone.utc).isoformat()
-        result.update(changed=False, started=started, api=self.collect())
+        hosts = self.discovered()
+        api = self.collect(hosts)
+        cidrs = {"service": self.given["service_cidrs"], "pod": self.given["pod_cidrs"]}
+        known = evidence_document.known(api, hosts, cidrs)._asdict()
+        result.update(changed=False, started=started, api=api, known=known)
         return result
 
-    def collect(self) -> dict[str, t.Any]:
+    def collect(self, hosts: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
         if not self.given["kubeconfig"]:
-            return api_evidence.unavailable(self.given["message"] or "There is no kubeconfig to ask the API with.")
-        hosts = self.discovered()
+            return api_evidence.unavailable(self.given["message"] or "there is no kubeconfig to ask the API with")
         planes = [host for host in hosts if host["name"] in self.given["control_planes"]]
         servers = [host["api_server_url"] for host in planes if host.get("api_server_url")]
         first = api_evidence.first_probes(servers, self.given)
@@ -76,7 +79,7 @@ class ActionModule(ActionBase):
         return side_by_side.run(
             {name: functools.partial(self.execute, probe) for name, probe in probes.items()},
             timeout=GIVE_UP * self.given["timeout"],
-            transport=str(self._connection.transport),
+            connection=self._connection,
         )
 
     def execute(self, probe: evidence_document.Probe) -> dict[str, t.Any]:

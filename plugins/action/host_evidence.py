@@ -40,12 +40,9 @@ class ActionModule(HostDiscovery):
         "node_name": {"type": "str", "default": ""},
         "kubelet_serving_ca_file": {"type": "str", "default": ""},
         "image_repository": {"type": "str", "default": ""},
-        "hosts": {"type": "list", "elements": "str", "default": []},
         "discovery_variable": {"type": "str", "default": ""},
         "api_variable": {"type": "str", "default": ""},
         "token_variable": {"type": "str", "default": ""},
-        "service_cidrs": {"type": "str", "default": ""},
-        "pod_cidrs": {"type": "str", "default": ""},
         "timeout": {"type": "int", "default": 5},
     }
 
@@ -95,36 +92,20 @@ class ActionModule(HostDiscovery):
         discovered = native(self.task_vars.get(arguments["discovery_variable"]) or {})
         if not discovered.get("host"):
             return {"results": {}, "errors": {}}
+        told = native((self.task_vars.get(arguments["api_variable"]) or {}).get("known") or {})
         token = native(self.task_vars.get(arguments["token_variable"]) or {}).get("token")
         probes = evidence_document.probes_of(
-            discovered, self.known(arguments), token=token, timeout=arguments["timeout"]
+            discovered, evidence_document.Known(**told), token=token, timeout=arguments["timeout"]
         )
         outcomes = side_by_side.run(
             {name: functools.partial(self.execute, probe) for name, probe in probes.items()},
             timeout=GIVE_UP * arguments["timeout"],
-            transport=str(self._connection.transport),
+            connection=self._connection,
         )
         return {
             "results": {name: outcome.result for name, outcome in outcomes.items() if outcome.result is not None},
             "errors": {name: outcome.error for name, outcome in outcomes.items() if outcome.error},
         }
-
-    def known(self, arguments: t.Mapping[str, t.Any]) -> evidence_document.Known:
-        """What the API and the control planes have told. Other hosts are asked for only where the API is down."""
-        api = (native(self.task_vars.get(arguments["api_variable"]) or {})).get("api") or {}
-        planes = self.discovered(arguments["control_planes"], arguments["discovery_variable"])
-        name = str(self.task_vars["inventory_hostname"])
-        hosts = []
-        if not (api.get("state") or {}).get("nodes") and name in arguments["control_planes"]:
-            hosts = self.discovered(arguments["hosts"], arguments["discovery_variable"])
-        cidrs = {"service": arguments["service_cidrs"], "pod": arguments["pod_cidrs"]}
-        return evidence_document.known(api, planes, hosts, cidrs)
-
-    def discovered(self, names: t.Iterable[str], variable: str) -> list[dict[str, t.Any]]:
-        """What was found on other hosts. Their variables are taken as they are: a template would read all of them."""
-        known = self.task_vars["hostvars"]
-        found = [known.raw_get(name).get(variable) for name in names if name in known]
-        return [native(entry) for entry in found if isinstance(entry, dict)]
 
     def execute(self, probe: evidence_document.Probe) -> dict[str, t.Any]:
         """Run one module on the host. Raises AnsibleError with the module's sentence."""

@@ -110,6 +110,13 @@ api:
   description: The part C(api) of the evidence, which docs/evidence.md describes.
   returned: success
   type: dict
+known:
+  description:
+    - What M(kubemetrics.aggregation.host_evidence) needs to know of the cluster in its step V(connections).
+    - Where the API could not be asked, it is what the processes of the control planes were given, and the kubelets of
+      the hosts.
+  returned: success
+  type: dict
 started:
   description: When it began.
   returned: success

@@ -19,7 +19,6 @@ description:
     M(kubemetrics.aggregation.api_server_info), M(kubemetrics.aggregation.aggregator_info) and
     M(kubemetrics.aggregation.kubelet_info), with what M(kubemetrics.aggregation.api_evidence) has found. They run at
     the same time, each with its own error.
-  - Where the API could not be asked, the networks are those of the flags of the control planes' processes.
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes
 attributes:
@@ -76,12 +75,6 @@ options:
       - As there.
     type: str
     default: ""
-  hosts:
-    description:
-      - The hosts that the first step was run on. Their kubelets are connected to where the API does not name the nodes.
-    type: list
-    elements: str
-    default: []
   discovery_variable:
     description:
       - The variable that the first step was registered as.
@@ -96,16 +89,6 @@ options:
     description:
       - The variable that M(kubemetrics.aggregation.metrics_reader_token) was registered as. Without it kubelets are not
         asked as the metrics server would.
-    type: str
-    default: ""
-  service_cidrs:
-    description:
-      - The networks of Services, separated by commas, where no process tells them.
-    type: str
-    default: ""
-  pod_cidrs:
-    description:
-      - The same of pods.
     type: str
     default: ""
   timeout:

@@ -22,7 +22,6 @@ Mapping = t.Mapping[str, t.Any]
 MOST_HOSTS = 500
 #: How many kubelets each control plane connects to; of more, each takes a part.
 EVERY_KUBELET = 50
-SERVICE_NETWORKS = "service-cluster-ip-range"
 METRICS_APISERVICE = "v1beta1.metrics.k8s.io"
 #: What Ansible adds to the results of modules, and what certificates say in words beside it.
 _NOISE = ("ansible_facts", "changed", "deprecations", "failed", "invocation", "warnings")
@@ -45,48 +44,72 @@ class Probe(t.NamedTuple):
 
 
 class Known(t.NamedTuple):
-    """What is known of the cluster when a host makes its connections."""
+    """What is known of the cluster when hosts make their connections. Each host reads it, so it is no more."""
 
     #: URLs of API servers.
-    servers: tuple[str, ...]
-    service_cidrs: tuple[str, ...]
-    pod_cidrs: tuple[str, ...]
-    #: The nodes: name, port of the kubelet, addresses.
-    kubelets: tuple[tuple[str, int, str], ...]
-    #: What the API says; empty where it could not be asked.
-    api: Mapping
-    #: The control planes in the inventory, those that could be examined.
-    control_planes: tuple[str, ...] = ()
+    servers: t.Sequence[str] = ()
+    service_cidrs: t.Sequence[str] = ()
+    pod_cidrs: t.Sequence[str] = ()
+    #: The nodes: name, port of the kubelet, address.
+    kubelets: t.Sequence[tuple[str, int, str]] = ()
+    #: The control planes that could be examined, by their inventory names.
+    control_planes: t.Sequence[str] = ()
+    #: Of the API, where it could be asked: APIServices with Service and endpoints, and what lies behind them.
+    apiservices: t.Sequence[Mapping] = ()
+    ca_bundles: Mapping = {}
+    cluster_ips: Mapping = {}
+    #: The ClusterIP of the API's own Service.
+    api_cluster_ip: str | None = None
+    #: Uids of the metrics server's pods with a network of their own, by node.
+    pods: Mapping = {}
 
 
-def known(api: Mapping, planes: t.Sequence[Mapping], hosts: t.Sequence[Mapping], cidrs: Mapping) -> Known:
+def known(api: Mapping, hosts: t.Sequence[Mapping], cidrs: Mapping) -> Known:
     """From what the API says; where it could not be asked, from what the processes of control planes were given."""
-    facts = [entry["host"] for entry in planes if entry.get("host")]
-    flags = [_flags(host, "kube-apiserver") for host in facts if _flags(host, "kube-apiserver")]
-    managers = [_flags(host, "kube-controller-manager") for host in facts if _flags(host, "kube-controller-manager")]
-    described = api.get("cluster") or {}
-    servers = [entry["server"] for entry in described.get("api_servers") or ()]
-    servers += [host["api_server_url"] for host in facts if host.get("api_server_url") not in servers]
+    planes = [host for host in hosts if host.get("control_plane")]
+    flags = [_flags(host, "kube-apiserver") for host in planes]
     # The controller manager knows the networks, too, and outlives an API server that does not start.
-    services = described.get("service_cidrs") or cluster.cidrs_of(
-        next((entry for entry in (*flags, *managers) if entry.get(SERVICE_NETWORKS)), {}),
-        SERVICE_NETWORKS,
-        str(cidrs.get("service") or ""),
-    )
+    flags += [_flags(host, "kube-controller-manager") for host in planes]
+    described = api.get("cluster") or {}
     nodes = (api.get("state") or {}).get("nodes") or []
-    pods = described.get("pod_cidrs") or cluster.cidrs_of(
-        managers[0] if managers else {}, "cluster-cidr", str(cidrs.get("pod") or "")
-    )
+    objects = api.get("objects") or {}
+    servers = [entry["server"] for entry in described.get("api_servers") or ()]
+    servers += [host["api_server_url"] for host in planes if host.get("api_server_url") not in servers]
+    services = described.get("service_cidrs") or _first_cidrs(flags, "service-cluster-ip-range", cidrs.get("service"))
+    pods = described.get("pod_cidrs") or _first_cidrs(flags, "cluster-cidr", cidrs.get("pod"))
     pods = pods or sorted({entry for node in nodes for entry in node.get("pod_cidrs") or ()})
+    of_the_server: dict[str, list[str]] = {}
+    for pod in objects.get("pods") or ():
+        if pod.get("node") and pod.get("uid") and not pod.get("host_network"):
+            of_the_server.setdefault(str(pod["node"]), []).append(pod["uid"])
     return Known(
-        servers=tuple(server for server in servers if server),
-        service_cidrs=tuple(services),
+        servers=[server for server in servers if server],
+        service_cidrs=services,
         # Each network costs a look-up of its route on every host.
-        pod_cidrs=tuple(pods[:16]),
-        kubelets=tuple(kubelets_of(nodes) or kubelets_of_hosts(hosts)),
-        api=api,
-        control_planes=tuple(str(host["name"]) for host in facts),
+        pod_cidrs=pods[:16],
+        kubelets=(kubelets_of(nodes) or kubelets_of_hosts(hosts))[:MOST_HOSTS],
+        control_planes=[str(host["name"]) for host in planes],
+        apiservices=[
+            {key: entry.get(key) for key in ("name", "exists", "service", "endpoints")}
+            for entry in (api.get("apiservices") or {}).get("apiservices") or ()
+        ],
+        ca_bundles=objects.get("ca_bundles") or {},
+        cluster_ips=objects.get("cluster_ips") or {},
+        api_cluster_ip=(objects.get("kubernetes") or {}).get("cluster_ip") or _first_address(services),
+        pods=of_the_server,
     )
+
+
+def _first_cidrs(flags: t.Iterable[Mapping], name: str, otherwise: t.Any) -> list[str]:
+    """The networks of the first process that was given some, else what the inventory says."""
+    return cluster.cidrs_of(next((entry for entry in flags if entry.get(name)), {}), name, str(otherwise or ""))
+
+
+def _first_address(service_cidrs: t.Sequence[str]) -> str | None:
+    try:
+        return api_servers.cluster_ip(service_cidrs) if service_cidrs else None
+    except ValueError:
+        return None
 
 
 def kubelets_of(nodes: t.Iterable[Mapping]) -> list[tuple[str, int, str]]:
@@ -100,10 +123,9 @@ def kubelets_of(nodes: t.Iterable[Mapping]) -> list[tuple[str, int, str]]:
 
 
 def kubelets_of_hosts(hosts: t.Iterable[Mapping]) -> list[tuple[str, int, str]]:
-    """The same from the hosts themselves, where the API does not tell."""
+    """The same from the facts of the hosts, where the API does not tell."""
     found = []
-    for entry in hosts:
-        host = entry.get("host") or {}
+    for host in hosts:
         address = _flags(host, "kubelet").get("node-ip") or (host.get("host") or {}).get("default_ipv4")
         if address and (host.get("components") or {}).get("kubelet", {}).get("running"):
             name = str(host.get("node_name") or host.get("name"))
@@ -135,7 +157,7 @@ def network_options(host: Mapping, about: Known, timeout: float) -> dict[str, t.
         "service_cidrs": list(about.service_cidrs),
         "peers": [address for address in map(address_of, about.servers) if address],
         "pod_addresses": endpoint_addresses(about)[:8],
-        "cluster_ip": api_cluster_ip(about),
+        "cluster_ip": about.api_cluster_ip,
         "ca_file": authority,
         "time_server": others[0] if others and authority else None,
         "attempts": 1,
@@ -146,36 +168,31 @@ def network_options(host: Mapping, about: Known, timeout: float) -> dict[str, t.
 
 def endpoint_addresses(about: Known) -> list[str]:
     """The addresses behind the Services of the metrics API."""
-    found = [endpoint.get("ip") for service in _apiservices(about) for endpoint in service.get("endpoints") or ()]
+    found = [endpoint.get("ip") for service in about.apiservices for endpoint in service.get("endpoints") or ()]
     return list(dict.fromkeys(str(address) for address in found if address))
 
 
 def pod_options(host: Mapping, about: Known, timeout: float) -> dict[str, t.Any]:
     """What a pod of the host connects to. One of the metrics server's has to reach every kubelet, others their own."""
     own = str(host.get("node_name") or "")
-    pods = [
-        pod
-        for pod in _objects(about).get("pods") or ()
-        if pod.get("node") == own and pod.get("uid") and not pod.get("host_network")
-    ]
+    pods = list(about.pods.get(own) or ())
     targets: list[dict[str, t.Any]] = []
-    address = api_cluster_ip(about)
-    if address:
-        targets.append({"kind": "cluster_ip", "name": "kubernetes", "host": address, "port": 443})
+    if about.api_cluster_ip:
+        targets.append({"kind": "cluster_ip", "name": "kubernetes", "host": about.api_cluster_ip, "port": 443})
     for server in about.servers:
         parts = urlsplit(server)
         if parts.hostname:
             targets.append({"kind": "api_server", "name": server, "host": parts.hostname, "port": parts.port or 6443})
-    for service in _apiservices(about):
+    for service in about.apiservices:
         for endpoint in service.get("endpoints") or ():
             target = {"kind": "endpoint", "name": "", "host": endpoint["ip"], "port": endpoint["port"]}
             if endpoint.get("port") and target not in targets:
                 targets.append(target)
-    for name, port, node_address in about.kubelets[:MOST_HOSTS]:
+    for name, port, node_address in about.kubelets:
         if pods or name == own or len(about.kubelets) <= EVERY_KUBELET:
             targets.append({"kind": "kubelet", "name": name, "host": node_address, "port": port})
     options: dict[str, t.Any] = {
-        "pod_uids": [pod["uid"] for pod in pods],
+        "pod_uids": pods,
         "targets": targets,
         "ca_file": authority_file(host),
         "timeout": min(timeout, 3),
@@ -211,15 +228,13 @@ def aggregator_options(host: Mapping, about: Known, timeout: float) -> dict[str,
         return {}
     found: dict[str, dict[str, t.Any]] = {}
     asked = set()
-    bundles = _objects(about).get("ca_bundles") or {}
-    addresses = _objects(about).get("cluster_ips") or {}
-    apiservices = sorted(_apiservices(about), key=lambda entry: (entry["name"] != METRICS_APISERVICE, entry["name"]))
+    apiservices = sorted(about.apiservices, key=lambda entry: (entry["name"] != METRICS_APISERVICE, entry["name"]))
     for entry in apiservices:
         service = entry.get("service")
         name = str(entry["name"])
         if not entry.get("exists") or not service:
             continue
-        identity = (service["namespace"], service["name"], service["port"], bundles.get(name))
+        identity = (service["namespace"], service["name"], service["port"], about.ca_bundles.get(name))
         if identity in asked:
             continue
         asked.add(identity)
@@ -229,8 +244,8 @@ def aggregator_options(host: Mapping, about: Known, timeout: float) -> dict[str,
             "client_key": key,
             "requestheader_ca_file": flags.get("requestheader-client-ca-file"),
             "server_name": f"{service['name']}.{service['namespace']}.svc",
-            "ca_data": bundles.get(name),
-            "cluster_ip": addresses.get(f"{service['namespace']}/{service['name']}"),
+            "ca_data": about.ca_bundles.get(name),
+            "cluster_ip": about.cluster_ips.get(f"{service['namespace']}/{service['name']}"),
             "port": service["port"],
             "endpoints": [
                 {"ip": endpoint["ip"], "port": endpoint["port"]}
@@ -247,9 +262,9 @@ def aggregator_options(host: Mapping, about: Known, timeout: float) -> dict[str,
 
 def kubelet_options(host: Mapping, about: Known, token: str | None, timeout: float) -> dict[int, dict[str, t.Any]]:
     """By port, the kubelets that this control plane connects to: all of them, or its part of many."""
-    kubelets = list(about.kubelets[:MOST_HOSTS])
+    kubelets = list(about.kubelets)
     if len(kubelets) > EVERY_KUBELET and str(host["name"]) in about.control_planes:
-        at = about.control_planes.index(str(host["name"]))
+        at = list(about.control_planes).index(str(host["name"]))
         kubelets = kubelets[at :: len(about.control_planes)]
     found: dict[int, dict[str, t.Any]] = {}
     authority = authority_file(host)
@@ -270,17 +285,6 @@ def authority_file(host: Mapping) -> str | None:
     return answers.get("ca_file") or flags.get("client-ca-file") or None
 
 
-def api_cluster_ip(about: Known) -> str | None:
-    """The ClusterIP of the API's own Service, by the API or by the network of Services."""
-    address = (_objects(about).get("kubernetes") or {}).get("cluster_ip")
-    if address or not about.service_cidrs:
-        return str(address) if address else None
-    try:
-        return api_servers.cluster_ip(about.service_cidrs)
-    except ValueError:
-        return None
-
-
 def address_of(server: str) -> str | None:
     """The address in a URL, None for a name."""
     host = urlsplit(server).hostname
@@ -292,14 +296,6 @@ def address_of(server: str) -> str | None:
 
 def _flags(host: Mapping, component: str) -> Mapping:
     return ((host.get("components") or {}).get(component) or {}).get("flags") or {}
-
-
-def _objects(about: Known) -> Mapping:
-    return about.api.get("objects") or {}
-
-
-def _apiservices(about: Known) -> list[Mapping]:
-    return list((about.api.get("apiservices") or {}).get("apiservices") or ())
 
 
 # --- results --------------------------------------------------------------------------------------------------------
@@ -392,7 +388,7 @@ def assemble(
     nodes = ((api or {}).get("state") or {}).get("nodes") or []
     by_address = {address: name for name, _port, address in kubelets_of(nodes)}
     if not by_address:
-        found = [entry.get("discovered") or {} for entry in hosts.values()]
+        found = [host for entry in hosts.values() if (host := (entry.get("discovered") or {}).get("host"))]
         by_address = {address: name for name, _port, address in kubelets_of_hosts(found)}
     entries = {
         name: host_entry(entry.get("discovered"), entry.get("connected"), by_address) for name, entry in hosts.items()

@@ -33,9 +33,10 @@ class Outcome(t.NamedTuple):
     error: str = ""
 
 
-def run(calls: t.Mapping[str, Call], *, timeout: float, transport: str) -> dict[str, Outcome]:
+def run(calls: t.Mapping[str, Call], *, timeout: float, connection: t.Any) -> dict[str, Outcome]:
     """Run each call, each with its own error caught. What takes longer than the timeout is given up."""
-    if transport.rpartition(".")[2] not in INDEPENDENT or len(calls) < 2:
+    transport = str(connection.transport).rpartition(".")[2]
+    if len(calls) < 2 or not (transport in INDEPENDENT or getattr(connection, "independent", False)):
         return {name: outcome_of(call) for name, call in calls.items()}
     return _run_forked(calls, timeout)
 

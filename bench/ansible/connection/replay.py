@@ -174,6 +174,8 @@ def temporary_directory(command):
 class Connection(ConnectionBase):
     transport = "replay"
     has_pipelining = True
+    #: Several processes may run modules over it at the same time, as over ssh.
+    independent = True
 
     def _connect(self):
         self._connected = True

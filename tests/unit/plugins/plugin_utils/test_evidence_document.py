@@ -29,9 +29,9 @@ def down():
 
 
 def about(document):
-    hosts = list(document["hosts"].values())
-    planes = [entry for entry in hosts if entry["control_plane"]]
-    return documents.known(document["api"], planes, hosts, {})
+    known = documents.known(document["api"], [entry["host"] for entry in document["hosts"].values()], {})
+    # As Ansible passes it from one task to the other.
+    return documents.Known(**json.loads(json.dumps(known._asdict())))
 
 
 def assemble(hosts, api, **more):
@@ -83,17 +83,17 @@ class TestProbes:
 
     def test_while_the_api_is_down_flags_name_the_networks(self, down):
         known = about(down)
-        assert known.service_cidrs == ("10.233.0.0/18",)
-        assert known.servers == ("https://10.89.0.11:6443",)
-        assert documents.api_cluster_ip(known) == "10.233.0.1"
+        assert known.service_cidrs == ["10.233.0.0/18"]
+        assert known.servers == ["https://10.89.0.11:6443"]
+        assert known.api_cluster_ip == "10.233.0.1"
         probes = documents.probes_of(down["hosts"]["cp1"], known, token=None, timeout=5)
         assert sorted(probes) == ["api_server", "kubelets 10250", "network", "pod"]
         assert "10.89.0.31" in probes["kubelets 10250"].arguments["addresses"]
 
     def test_what_the_inventory_says_stands_in_for_flags(self):
-        known = documents.known({}, [], [], {"service": "10.96.0.0/12,fd00::/108", "pod": "10.244.0.0/16"})
-        assert known.service_cidrs == ("10.96.0.0/12", "fd00::/108")
-        assert known.pod_cidrs == ("10.244.0.0/16",)
+        known = documents.known({}, [], {"service": "10.96.0.0/12,fd00::/108", "pod": "10.244.0.0/16"})
+        assert known.service_cidrs == ["10.96.0.0/12", "fd00::/108"]
+        assert known.pod_cidrs == ["10.244.0.0/16"]
 
     def test_many_kubelets_are_shared_among_the_control_planes(self, healthy):
         node = healthy["api"]["state"]["nodes"][1]

@@ -6,9 +6,12 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import side_by_side
+
+LOCAL = SimpleNamespace(transport="local")
 
 
 def failing():
@@ -20,7 +23,7 @@ def test_each_has_its_own_error(transport):
     found = side_by_side.run(
         {"good": lambda: {"a": [1, "é"]}, "bad": failing, "large": lambda: {"text": "x" * 1_000_000}},
         timeout=10,
-        transport=transport,
+        connection=SimpleNamespace(transport=transport),
     )
     assert list(found) == ["good", "bad", "large"]
     assert found["good"] == side_by_side.Outcome({"a": [1, "é"]})
@@ -34,7 +37,7 @@ def test_they_wait_together():
         return {}
 
     started = time.monotonic()
-    side_by_side.run(dict.fromkeys("abcdef", slow), timeout=10, transport="local")
+    side_by_side.run(dict.fromkeys("abcdef", slow), timeout=10, connection=LOCAL)
     assert time.monotonic() - started < 2
 
 
@@ -45,7 +48,7 @@ def test_what_hangs_is_given_up_with_what_it_has_started(tmp_path):
             stream.write(str(child.pid))
         child.wait()
 
-    found = side_by_side.run({"hangs": hanging, "good": dict}, timeout=1, transport="local")
+    found = side_by_side.run({"hangs": hanging, "good": dict}, timeout=1, connection=LOCAL)
     assert found["good"] == side_by_side.Outcome({})
     assert found["hangs"].error == "it did not finish within 1 s"
     for _attempt in range(50):
@@ -60,5 +63,5 @@ def test_what_hangs_is_given_up_with_what_it_has_started(tmp_path):
 
 
 def test_one_that_dies_says_so():
-    found = side_by_side.run({"dies": lambda: os._exit(3), "good": dict}, timeout=5, transport="local")
+    found = side_by_side.run({"dies": lambda: os._exit(3), "good": dict}, timeout=5, connection=LOCAL)
     assert found["dies"].error == "it ended without a result"
