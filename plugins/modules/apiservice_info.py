@@ -328,13 +328,17 @@ def ask_server(api: kube.Api, server: str, paths: t.Mapping[str, str], attempts:
             entry["message"] = str(exc).rstrip(".")
         return Asked(list(entries.values()), exc if exc.final else None)
 
-    for name, path in paths.items():
+    def ask(name: str) -> None:
         entry = entries[name]
         entry["reachable"] = True
         entry["ready"] = ready.status == 200
-        entry["message"] = request_repeatedly(api, server, path, attempts, entry)
+        entry["message"] = request_repeatedly(api, server, paths[name], attempts, entry)
         if not entry["ready"]:
             entry["message"] = "is not ready (/readyz answers %d)" % ready.status
+
+    # Side by side, so that several that hang cost one timeout together.
+    with ThreadPoolExecutor(max_workers=min(MAX_PARALLEL, len(entries))) as pool:
+        list(pool.map(ask, entries))
     read_unavailability(api, server, entries)
     for entry in entries.values():
         if not entry["message"] and entry["aggregator_unavailable"]:
