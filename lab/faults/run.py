@@ -8,7 +8,7 @@
 A fault is a folder beside this file (README.md of the lab has its format). For each: the lab is healthy, the fault is
 injected, its symptom is seen as the user sees it, doctor finds exactly this root, repair mends it (or healing, where
 the catalogue has no automatic repair), `kubectl top` works again and doctor finds nothing. Each result is a line of
-`.lab/NAME/faults.jsonl`.
+`.lab/NAME/faults.jsonl`, and of `.lab/faults.jsonl`, which stays when the lab goes.
 
 Without names: every fault that fits the lab. `--pair A+B` injects two at once; in `--pair A/B` the first one hides
 the second.
@@ -335,6 +335,8 @@ def trimmed(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     kept = {key: trimmed(entry) for key, entry in value.items() if key not in BULKY}
+    if isinstance(kept.get("log"), list):
+        kept["log"] = kept["log"][-6:]
     return {
         key: entry
         for key, entry in kept.items()
@@ -555,12 +557,15 @@ class Runner:
                 for key, value in dataclasses.asdict(result).items()
             },
             "verdict": "failed" if result.wrong else "ok",
+            "lab": self.lab.state.name,
             "layout": self.lab.layout,
             "control_planes": len(self.lab.control_planes),
             "kube_version": self.lab.kube_version,
         }
-        with (self.lab.state / "faults.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        # Beside the lab's own, which goes with the lab, one of all labs.
+        for path in (self.lab.state / "faults.jsonl", self.lab.state.parent / "faults.jsonl"):
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
 
     def run(self, jobs: list[tuple[list[Fault], list[Fault]]]) -> bool:
         self.require_health()
