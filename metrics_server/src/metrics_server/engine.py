@@ -24,6 +24,7 @@ from metrics_server.kubelet.batch import Batch
 from metrics_server.kubelet.client import KubeletClient
 from metrics_server.kubelet.errors import Reason, ScrapeError
 from metrics_server.kubelet.source import KubeletSource
+from metrics_server.pace import Pace
 from metrics_server.scheduler import Outcome, Scheduler
 from metrics_server.store import Store
 from metrics_server.telemetry import EngineTelemetry, family_head, label_value
@@ -254,6 +255,10 @@ class Engine:
         # Pods and nodes are there now, what the store keeps of them two rounds later.
         for pause in (0.0, 2 * self._config.metric_resolution):
             await asyncio.sleep(pause)
+            pace = Pace()
+            for _unused in self._store.share_names():
+                if pace.over():
+                    await pace.rest()
             gc.collect()
             gc.freeze()
 

@@ -6,8 +6,8 @@ store and the cluster index through the two protocols below and never sees a kub
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
@@ -40,8 +40,10 @@ class NodeMeta:
 
     name: str
     labels: Mapping[str, str]
-    #: JSON of ObjectMeta without `creationTimestamp` and without the closing brace: `{"name":"n1","labels":{...}`.
-    metadata_json: bytes
+    #: JSON of ObjectMeta in two parts, without `creationTimestamp` and the closing brace: `{"name":"n1"`, and
+    #: `,"labels":{...}` (or nothing), which objects with equal labels share.
+    head_json: bytes
+    labels_json: bytes = field(default=b"", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,9 @@ class PodMeta:
     name: str
     node_name: str
     labels: Mapping[str, str]
-    #: JSON of ObjectMeta without `creationTimestamp` and without the closing brace:
-    #: `{"name":"p","namespace":"ns","labels":{...}`.
-    metadata_json: bytes
+    #: As for nodes: `{"name":"p","namespace":"ns"`, and `,"labels":{...}` (or nothing).
+    head_json: bytes
+    labels_json: bytes = field(default=b"", kw_only=True)
 
 
 class MetricsReader(Protocol):
@@ -76,6 +78,9 @@ class MetricsReader(Protocol):
 
     def reading_of(self, pod: Any) -> Reading | None:
         """Return what `pod_reading` does, for an entry that the ClusterReader beside this store gave out: cheaper."""
+
+    def derived_of(self, pod: Any, make: Callable[[bytes], bytes], *, alone: bool = False) -> bytes | None:
+        """Return what `make` makes of the fragment of such an entry; kept as long as that. There is one `make` only."""
 
     def fragment_of(self, pod: Any, *, alone: bool = False) -> bytes | None:
         """Return what `pod_fragment` does, for such an entry; `alone`: hardly any other pod of its node is wanted."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import operator
 import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -57,6 +57,7 @@ class _Node:
 
     __slots__ = (
         "cpu",
+        "derived",
         "fragments",
         "layout",
         "memory",
@@ -101,6 +102,8 @@ class _Node:
         #: By number of the pod, None for what is not rendered; and whether all were rendered that can be.
         self.fragments: list[bytes | None] | None = None
         self.whole = False
+        #: What was made of the fragments, likewise.
+        self.derived: list[bytes | None] | None = None
         #: Last whole readings of pods that the newest scrape did not have in full, and until when they count.
         self.retained: dict[PodKey, tuple[float, Reading]] = {}
 
@@ -154,6 +157,18 @@ class Store:
             self._make_unusable(known, range(batch.layout.size))
         return known.previous_point is not None or (batch.node is None and known.rates > 0)
 
+    def share_names(self) -> Iterator[None]:
+        """Let names of pods be the same objects here and in the index, node by node: for what came before its pods."""
+        for known in list(self._nodes.values()):
+            self._share_names(known.layout)
+            yield
+
+    def _share_names(self, layout: Layout) -> None:
+        entries = [(self._locate(*key), key, number) for key, number in layout.pods.items()]
+        layout.pods.clear()
+        for entry, key, number in entries:
+            layout.pods[key if entry is None else (entry.namespace, entry.name)] = number
+
     def drop_pod(self, pod: PodEntry) -> None:
         """Forget a pod that is gone: another one of its name may be on the same node a moment later."""
         known = self._nodes.get(pod.node_name)
@@ -170,7 +185,7 @@ class Store:
             known.rates -= known.previous_times[slot] > 0
             known.previous_times[slot] = _UNUSABLE
             known.unusable = True
-        known.fragments = None
+        known.fragments = known.derived = None
 
     def drop_node(self, node: str) -> None:
         """Forget a node and everything on it."""
@@ -202,7 +217,8 @@ class Store:
         if batch.layout is known.layout and (batch.starts is known.starts or batch.starts == known.starts):
             if batch.times == known.times:
                 if batch.memory != known.memory:
-                    known.memory, known.fragments = batch.memory, None
+                    known.memory = batch.memory
+                    known.fragments = known.derived = None
                 return False
             all_newer = batch.oldest - known.newest_sample >= self._min_window_ms or all(
                 map(self._min_window_ms.__le__, map(operator.sub, batch.times, known.times))
@@ -269,6 +285,8 @@ class Store:
                         known.retained.pop(key, None)
                 else:
                     previous_times[slot], previous_cpu[slot] = known.times[old], known.cpu[old]
+        if batch.layout.pods is not old_layout.pods:
+            self._share_names(batch.layout)
         known.layout = batch.layout
         known.times, known.cpu, known.memory, known.starts = times, cpu, memory, starts
         known.previous_times, known.previous_cpu = previous_times, previous_cpu
@@ -284,7 +302,7 @@ class Store:
     def _sampled(self, known: _Node, oldest: int, newest: int) -> None:
         known.oldest_sample, known.newest_sample = oldest, newest
         known.newest = newest if known.point is None or not known.point_usable else max(newest, known.point.time)
-        known.fragments = None
+        known.fragments = known.derived = None
 
     def _first_point(self, slot: int, times: array[int], starts: array[float], previous_times: array[int]) -> None:
         """Let the start of a young container stand in for the earlier point; its counter was 0 then."""
@@ -417,6 +435,30 @@ class Store:
                 return fragment
         retained = self._from_retained(known, key, pod)
         return None if retained is None else _pod_fragment(retained)
+
+    def derived_of(self, pod: PodEntry, make: Callable[[bytes], bytes], *, alone: bool = False) -> bytes | None:
+        """Return what `make` makes of the fragment of a pod of the index, made once for each fragment.
+
+        It is not asked which `make` that is: there is only one.
+        """
+        known = self._live(pod.node_name)
+        if known is None or pod.stopped:
+            return None
+        number = known.layout.pods.get((pod.namespace, pod.name))
+        if number is not None and known.derived is not None:
+            derived = known.derived[number]
+            if derived is not None and _covers(known.layout.names[number], pod.running):
+                return derived
+        fragment = self.fragment_of(pod, alone=alone)
+        if fragment is None:
+            return None
+        derived = make(fragment)
+        # What is not kept itself (a reading that bridges a gap) is not kept in another form either.
+        if number is not None and known.fragments is not None and known.fragments[number] is fragment:
+            if known.derived is None:
+                known.derived = [None] * len(known.fragments)
+            known.derived[number] = derived
+        return derived
 
     def counts(self) -> PointCounts:
         """Count what has a reading."""

@@ -129,13 +129,21 @@ class FakeCluster:
     synced: bool = True
 
     def add_node(self, name: str, labels: Mapping[str, str]) -> None:
-        meta = json.dumps({"name": name, "labels": dict(labels)}, separators=(",", ":"))
-        self.node_list[name] = NodeMeta(name=name, labels=dict(labels), metadata_json=meta[:-1].encode())
+        self.node_list[name] = NodeMeta(
+            name=name,
+            labels=dict(labels),
+            head_json=b'{"name":%b' % json.dumps(name).encode(),
+            labels_json=b',"labels":%b' % json.dumps(dict(labels), separators=(",", ":")).encode(),
+        )
 
     def add_pod(self, namespace: str, name: str, node: str, labels: Mapping[str, str]) -> None:
-        meta = json.dumps({"name": name, "namespace": namespace, "labels": dict(labels)}, separators=(",", ":"))
         self.pod_list[namespace, name] = PodMeta(
-            namespace=namespace, name=name, node_name=node, labels=dict(labels), metadata_json=meta[:-1].encode()
+            namespace=namespace,
+            name=name,
+            node_name=node,
+            labels=dict(labels),
+            head_json=b'{"name":%b,"namespace":%b' % (json.dumps(name).encode(), json.dumps(namespace).encode()),
+            labels_json=b',"labels":%b' % json.dumps(dict(labels), separators=(",", ":")).encode(),
         )
 
     @property
@@ -176,6 +184,10 @@ class FakeStore:
 
     def reading_of(self, pod: PodMeta) -> Reading | None:
         return self.pod_reading(pod.namespace, pod.name)
+
+    def derived_of(self, pod: PodMeta, make: Callable[[bytes], bytes], *, alone: bool = False) -> bytes | None:
+        fragment = self.fragment_of(pod)
+        return None if fragment is None else make(fragment)
 
     def fragment_of(self, pod: PodMeta, *, alone: bool = False) -> bytes | None:
         return self.pod_fragment(pod.namespace, pod.name)

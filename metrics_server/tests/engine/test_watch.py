@@ -72,12 +72,14 @@ async def test_what_is_kept(tmp_path: Path) -> None:
             assert entry is not None
             assert entry.addresses == (("InternalIP", "10.0.0.1"), ("Hostname", "n1"))
             assert (entry.port, entry.metrics_path, entry.ready) == (10255, "/other", True)
-            assert entry.metadata_json == b'{"name":"n1","labels":{"kubernetes.io/hostname":"n1"}'
+            assert entry.head_json + entry.labels_json == b'{"name":"n1","labels":{"kubernetes.io/hostname":"n1"}'
             found = setup.index.pod("ns", "p1")
             assert found is not None
             assert not found.stopped
             assert (found.node_name, found.labels, found.created) == ("n1", {"a": '"q"', "b": "2"}, 1_699_999_980)
-            assert found.metadata_json == b'{"name":"p1","namespace":"ns","labels":{"a":"\\"q\\"","b":"2"}'
+            assert (
+                found.head_json + found.labels_json == b'{"name":"p1","namespace":"ns","labels":{"a":"\\"q\\"","b":"2"}'
+            )
             assert found.running == ("app", "proxy")
         assert ("list pods", {"fieldSelector": "status.phase=Running", "limit": "500"}) in api.requests
 

@@ -44,7 +44,7 @@ class World:
             namespace=namespace,
             name=name,
             labels={},
-            metadata_json=b"",
+            head_json=b"",
             node_name="n1",
             running=tuple(sorted(running)),
             created=0,

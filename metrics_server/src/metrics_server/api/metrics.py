@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from metrics_server.api import protobuf, status, table
@@ -101,7 +102,6 @@ class MetricsApi:
         self._cluster = cluster
         self._observe_age = observe_age
         self._clock = clock
-        self._protobuf_items = protobuf.ItemCache()
 
     # One object.
 
@@ -126,16 +126,17 @@ class MetricsApi:
         self._observe_age(self._clock() - reading.timestamp_ns / 1e9)
         stamp = int(self._clock())
         if choice.kind == "Table":
-            row = table.Rows(resource, version, stamp, include)(meta, fragment, self._reading)
+            row = table.Rows(resource, version, stamp, include)(meta, fragment)
             return _text(choice, [table.document_head(choice.version), *row, b"]}"])
         if choice.kind == "PartialObjectMetadata":
             if choice.media_type == PROTOBUF:
                 return Answer(PROTOBUF, [protobuf.partial_object(meta, stamp, choice.version)])
             return _text(choice, [table.partial_object(meta, stamp, choice.version)])
         if choice.media_type == PROTOBUF:
-            return Answer(PROTOBUF, [protobuf.envelope(resource.kind, version, protobuf.metrics(meta, reading, stamp))])
+            message = protobuf.metrics(meta, fragment, stamp)
+            return Answer(PROTOBUF, [protobuf.envelope(resource.kind, version, message)])
         head = f'{{"kind":"{resource.kind}","apiVersion":"{status.GROUP}/{version}","metadata":'.encode()
-        return _text(choice, [head, meta.metadata_json, table.stamp_json(stamp), b"},", fragment, b"}"])
+        return _text(choice, [head, meta.head_json, meta.labels_json, table.stamp_json(stamp), b"},", fragment, b"}"])
 
     # Many.
 
@@ -167,7 +168,7 @@ class MetricsApi:
             for meta in batch:
                 fragment = fragment_of(meta, alone=alone)
                 if fragment is not None:
-                    add((opening, meta.metadata_json, created, fragment))
+                    add((opening, meta.head_json, meta.labels_json, created, fragment))
                     opening = b'},{"metadata":'
             body.count()
         body.end(b"]}\n" if len(body.parts) == 1 else b"}]}\n")
@@ -176,28 +177,13 @@ class MetricsApi:
     async def _protobuf(self, request: ListRequest, stamp: int) -> _Body:
         # The head tells the length of all that follows, and takes this place when that is known.
         body = _Body(b"")
-        parts = body.parts
-        created = protobuf.stamp_field(stamp)
-        alone = self._few(request)
-        cache = self._protobuf_items if len(self._candidates(request)) <= protobuf.ItemCache.MAX_ITEMS else None
+        item = protobuf.ListItems(stamp)
+        measured_of = partial(self._measured, alone=self._few(request))
         async for batch in self._batches(request):
             for meta in batch:
-                if cache is None:
-                    # None would be found again before it was evicted for others.
-                    reading = self._reading(meta)
-                    if reading is not None:
-                        parts.append(protobuf.list_item(meta, reading, stamp))
-                    continue
-                fragment = self._fragment(meta, alone=alone)
-                if fragment is None:
-                    continue
-                item = cache.find(meta, fragment)
-                if item is None:
-                    reading = self._reading(meta)
-                    if reading is None:
-                        continue
-                    item = cache.add(meta, fragment, reading, created)
-                parts += (item[0], created, item[1])
+                measured = measured_of(meta)
+                if measured is not None:
+                    body.parts.append(item(meta, measured))
             body.count()
         return _in_envelope(body, f"{request.resource.kind}List", f"{status.GROUP}/{request.version}")
 
@@ -210,7 +196,7 @@ class MetricsApi:
             for meta in batch:
                 fragment = self._fragment(meta, alone=alone)
                 if fragment is not None:
-                    body.parts += (separator, *render(meta, fragment, self._reading))
+                    body.parts += (separator, *render(meta, fragment))
                     separator = b","
             body.count()
         body.end(b"]}\n")
@@ -269,6 +255,13 @@ class MetricsApi:
             pod = self._cluster.pod(namespace, name)
             return () if pod is None else (pod,)
         return self._cluster.pods(namespace)
+
+    def _measured(self, meta: Meta, *, alone: bool) -> bytes | None:
+        """Return what is measured of an object as protobuf; of pods it is kept with the fragment that it is made of."""
+        if isinstance(meta, PodMeta):
+            return self._store.derived_of(meta, protobuf.measured, alone=alone)
+        fragment = self._store.node_fragment(meta.name)
+        return None if fragment is None else protobuf.measured(fragment)
 
     def _few(self, request: ListRequest) -> bool:
         """Whether a list is likely to have only some pods of each node."""

@@ -8,12 +8,16 @@ half of the Kubernetes API would be a hundred times the code. Field numbers are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 from functools import lru_cache
 
+import msgspec
+
+from metrics_server.api.fragment import read
 from metrics_server.api.status import GROUP, ApiError
-from metrics_server.model import ContainerUsage, NodeMeta, PodMeta, Reading
-from metrics_server.quantity import cpu_quantity, memory_quantity
+from metrics_server.flagset import parse_duration
+from metrics_server.model import NodeMeta, PodMeta
 
 _MAGIC = b"k8s\x00"
 
@@ -98,50 +102,53 @@ def list_head(kind: str, api_version: str, size: int) -> bytes:
 LIST_TAIL = _text(3, "") + _text(4, "")
 
 
-def metrics(meta: NodeMeta | PodMeta, reading: Reading, stamp: int) -> bytes:
-    """Return a NodeMetrics or PodMetrics message."""
-    return b"".join((_bytes(1, object_meta(meta, stamp)), _measured(meta, reading)))
+def metrics(meta: NodeMeta | PodMeta, fragment: bytes, stamp: int) -> bytes:
+    """Return a NodeMetrics or PodMetrics message of what the store rendered."""
+    return _bytes(1, object_meta(meta, stamp)) + measured(fragment)
 
 
-def _measured(meta: NodeMeta | PodMeta, reading: Reading) -> bytes:
-    """Return all fields of a NodeMetrics or PodMetrics but the metadata."""
-    if isinstance(meta, PodMeta):
-        parts = [_moment(reading.timestamp_ns // 1_000_000_000), _window(reading.window_ns)]
-        for container in reading.containers:
-            name, usage = _container_name(container.name), _usage(2, container)
-            parts += (b'"', _length(len(name) + len(usage)), name, usage)
-        return b"".join(parts)
-    usage = _usage(4, reading.containers[0])
-    return _moment(reading.timestamp_ns // 1_000_000_000) + _window(reading.window_ns) + usage
+def measured(fragment: bytes) -> bytes:
+    """Return all fields of a NodeMetrics or PodMetrics but the metadata, of what the store rendered."""
+    moment, window, usages = read(fragment)
+    parts = [_moment(moment), _window(window)]
+    for name, cpu, memory in usages:
+        if not name:
+            # A node.
+            parts.append(_usage(4, cpu, memory))
+            continue
+        container, usage = _container_name(name), _usage(2, cpu, memory)
+        parts += (b'"', _length(len(container) + len(usage)), container, usage)
+    return b"".join(parts)
 
 
 # What many objects of a list have in common is made once.
 
 
 @lru_cache(maxsize=256)
-def _moment(seconds: int) -> bytes:
-    return _bytes(2, _time(seconds))
-
-
-@lru_cache(maxsize=4096)
-def _window(nanoseconds: int) -> bytes:
-    return _bytes(3, _number(1, nanoseconds))
-
-
-@lru_cache(maxsize=4096)
-def _container_name(name: str) -> bytes:
-    return _text(1, name)
+def _moment(text: bytes) -> bytes:
+    return _bytes(2, _time(int(datetime.fromisoformat(text.decode()).timestamp())))
 
 
 @lru_cache(maxsize=8192)
-def _label(key: str, value: str) -> bytes:
-    return _bytes(11, _text(1, key) + _text(2, value))
+def _window(text: bytes) -> bytes:
+    return _bytes(3, _number(1, round(parse_duration(text.decode()) * 1_000_000_000)))
 
 
-def _usage(field: int, usage: ContainerUsage) -> bytes:
+@lru_cache(maxsize=4096)
+def _container_name(name: bytes) -> bytes:
+    return _text(1, msgspec.json.decode(name, type=str))
+
+
+@lru_cache(maxsize=8192)
+def _labels(labels_json: bytes) -> bytes:
+    if not labels_json:
+        return b""
+    labels = msgspec.json.decode(labels_json.removeprefix(b',"labels":'), type=dict[str, str])
+    return b"".join([_bytes(11, _text(1, key) + _text(2, labels[key])) for key in sorted(labels)])
+
+
+def _usage(field: int, cpu: bytes, memory: bytes) -> bytes:
     """Return the map of quantities: two entries (key, Quantity), each of which fits into 127 bytes."""
-    cpu = cpu_quantity(usage.cpu_nanocores).encode()
-    memory = memory_quantity(usage.memory_bytes).encode()
     tag, cpu_size, memory_size = field << 3 | 2, len(cpu), len(memory)
     return b"%c%c\n\x03cpu\x12%c\n%c%b%c%c\n\x06memory\x12%c\n%c%b" % (
         *(tag, cpu_size + 9, cpu_size + 2, cpu_size, cpu),
@@ -151,77 +158,42 @@ def _usage(field: int, usage: ContainerUsage) -> bytes:
 
 def object_meta(meta: NodeMeta | PodMeta, stamp: int) -> bytes:
     """Return an ObjectMeta message."""
-    before, after = _object_meta_around(meta)
-    return b"".join((before, stamp_field(stamp), after))
+    namespace = meta.namespace if isinstance(meta, PodMeta) else ""
+    return b"".join((_text(1, meta.name), _after_name(namespace, stamp), _labels(meta.labels_json)))
 
 
-def _object_meta_around(meta: NodeMeta | PodMeta) -> tuple[bytes, bytes]:
-    """Return what stands before and after the creation time in an ObjectMeta message."""
-    name = meta.name.encode()
-    namespace = meta.namespace.encode() if isinstance(meta, PodMeta) else b""
+def _after_name(namespace: str, stamp: int) -> bytes:
+    """Return what stands between the name and the labels in an ObjectMeta message."""
     # generateName, selfLink, uid, resourceVersion and generation are empty.
-    before = b'\n%b%b\x12\0\x1a%b%b"\0*\0002\0008\0' % (_length(len(name)), name, _length(len(namespace)), namespace)
-    return before, _labels(meta.labels)
-
-
-def _labels(labels: Mapping[str, str]) -> bytes:
-    return b"".join([_label(key, labels[key]) for key in sorted(labels)])
+    return b'\x12\0%b"\0*\0002\0008\0%b' % (_text(3, namespace), stamp_field(stamp))
 
 
 def _time(seconds: int) -> bytes:
     return _number(1, seconds) + _number(2, 0)
 
 
-class ItemCache:
-    """The objects of a list as protobuf, kept until their sample or their metadata change.
+class ListItems:
+    """Makes the objects of one list, each with its tag and length. What they have in common is made once."""
 
-    The time of the answer, which is in every object, is the one thing that differs each time: an item is kept as what
-    stands before and after it.
-    """
+    def __init__(self, stamp: int) -> None:
+        self._stamp = stamp
+        self._after_name: dict[str, bytes] = {}
 
-    #: More objects than this are encoded each time: the memory is worth more than the time then.
-    MAX_ITEMS = 50_000
-
-    def __init__(self) -> None:
-        self._items: dict[tuple[str, str], tuple[NodeMeta | PodMeta, bytes, bytes, bytes]] = {}
-        self._metas: dict[tuple[str, str], tuple[NodeMeta | PodMeta, bytes, bytes]] = {}
-
-    def find(self, meta: NodeMeta | PodMeta, fragment: bytes) -> tuple[bytes, bytes] | None:
-        """Return what `add` made of the same object, or None.
-
-        The rendered fragment of the store stands for the sample: it is replaced when a new one comes.
-        """
-        known = self._items.get(_key(meta))
-        if known is not None and known[0] is meta and known[1] is fragment:
-            return known[2], known[3]
-        return None
-
-    def add(self, meta: NodeMeta | PodMeta, fragment: bytes, reading: Reading, stamp: bytes) -> tuple[bytes, bytes]:
-        """Return one object as it stands in a list, around the time of the answer (`stamp_field`)."""
-        key = _key(meta)
-        if len(self._items) >= self.MAX_ITEMS:
-            self._items.clear()
-            self._metas.clear()
-        known = self._metas.get(key)
-        if known is None or known[0] is not meta:
-            known = self._metas[key] = (meta, *_object_meta_around(meta))
-        before, after = known[1], known[2]
-        size = len(before) + len(stamp) + len(after)
-        measured = _measured(meta, reading)
-        head = b"\n" + _length(size)
-        opening = b"\x12" + _length(len(head) + size + len(measured))
-        item = (opening + head + before, after + measured)
-        self._items[key] = (meta, fragment, *item)
-        return item
-
-
-def _key(meta: NodeMeta | PodMeta) -> tuple[str, str]:
-    return (meta.namespace if isinstance(meta, PodMeta) else "", meta.name)
-
-
-def list_item(meta: NodeMeta | PodMeta, reading: Reading, stamp: int) -> bytes:
-    """Return one object as it stands in a list, with its tag and length."""
-    return _bytes(2, metrics(meta, reading, stamp))
+    def __call__(self, meta: NodeMeta | PodMeta, measured: bytes) -> bytes:
+        """Return one object, of what `measured` returned."""
+        namespace = meta.namespace if isinstance(meta, PodMeta) else ""
+        after_name = self._after_name.get(namespace)
+        if after_name is None:
+            after_name = self._after_name[namespace] = _after_name(namespace, self._stamp)
+        name, labels = meta.name.encode(), _labels(meta.labels_json)
+        name_size = _length(len(name))
+        size = 1 + len(name_size) + len(name) + len(after_name) + len(labels)
+        metadata_size = _length(size)
+        whole_size = _length(1 + len(metadata_size) + size + len(measured))
+        return b"\x12%b\n%b\n%b%b%b%b%b" % (
+            *(whole_size, metadata_size, name_size, name),
+            *(after_name, labels, measured),
+        )
 
 
 @lru_cache(maxsize=4)

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 
 from metrics_server.api.discovery import Resource
+from metrics_server.api.fragment import Usage, read
 from metrics_server.api.status import GROUP
-from metrics_server.model import NodeMeta, PodMeta, Reading
-from metrics_server.quantity import cpu_quantity, go_duration, memory_quantity, rfc3339
+from metrics_server.model import NodeMeta, PodMeta
+from metrics_server.quantity import cpu_quantity, memory_quantity, parse_quantity, rfc3339
 
 #: The columns stand even when no row does: a client that scripts on them must not see them come and go.
 _COLUMNS = msgspec.json.encode(
@@ -23,11 +22,6 @@ _COLUMNS = msgspec.json.encode(
         {"name": "memory", "type": "string", "format": "quantity", "description": "", "priority": 0},
         {"name": "Window", "type": "string", "format": "duration", "description": "", "priority": 0},
     ]
-)
-#: A fragment of the store with one usage in it, of a node or of the only container of a pod: what a row needs is there.
-_ONE_USAGE = re.compile(
-    rb'"timestamp":"[^"]*","window":"([^"]*)",(?:"containers":\[\{"name":"(?:[^"\\]|\\.)*",)?'
-    rb'"usage":\{"cpu":"([^"]*)","memory":"([^"]*)"\}(?:\}\])?'
 )
 #: What `includeObject` may be.
 INCLUDE = ("None", "Metadata", "Object")
@@ -56,25 +50,22 @@ class Rows:
         else:
             self._head = f'{{"kind":"{resource.kind}","apiVersion":"{GROUP}/{api_version}","metadata":'.encode()
 
-    def __call__(
-        self, meta: NodeMeta | PodMeta, fragment: bytes, reading_of: Callable[[Any], Reading | None]
-    ) -> Sequence[bytes]:
-        """Return one row in parts; `reading_of` is asked only when there is something to sum up."""
-        found = _ONE_USAGE.fullmatch(fragment)
-        if found is not None:
-            window, cpu, memory = found.groups()
-        else:
-            reading = reading_of(meta)
-            assert reading is not None
-            cpu = cpu_quantity(sum(usage.cpu_nanocores for usage in reading.containers)).encode()
-            memory = memory_quantity(sum(usage.memory_bytes for usage in reading.containers)).encode()
-            window = go_duration(reading.window_ns).encode()
+    def __call__(self, meta: NodeMeta | PodMeta, fragment: bytes) -> Sequence[bytes]:
+        """Return one row in parts, of what the store rendered."""
+        _unused, window, usages = read(fragment)
+        cpu, memory = usages[0][1:] if len(usages) == 1 else _sums(usages)
         cells = b'{"cells":[%b,"%b","%b","%b"],"object":' % (msgspec.json.encode(meta.name), cpu, memory, window)
         if self._include == "None":
             return cells, b"null}"
         if self._include == "Metadata":
-            return cells, self._head, meta.metadata_json, self._created, b"}}}"
-        return cells, self._head, meta.metadata_json, self._created, b"},", fragment, b"}}"
+            return cells, self._head, meta.head_json, meta.labels_json, self._created, b"}}}"
+        return cells, self._head, meta.head_json, meta.labels_json, self._created, b"},", fragment, b"}}"
+
+
+def _sums(usages: Sequence[Usage]) -> tuple[bytes, bytes]:
+    nanocores = sum(parse_quantity(cpu.decode()) for _unused, cpu, _unused in usages) * 10**9
+    memory = sum(parse_quantity(memory.decode()) for _unused, _unused, memory in usages)
+    return cpu_quantity(int(nanocores)).encode(), memory_quantity(int(memory)).encode()
 
 
 @lru_cache(maxsize=4)
@@ -84,7 +75,7 @@ def _partial_object_head(version: str) -> bytes:
 
 def partial_object(meta: NodeMeta | PodMeta, stamp: int, version: str) -> bytes:
     """Return the metadata of one object."""
-    return b"".join((_partial_object_head(version), meta.metadata_json, stamp_json(stamp), b"}}"))
+    return b"".join((_partial_object_head(version), meta.head_json, meta.labels_json, stamp_json(stamp), b"}}"))
 
 
 def partial_object_list_head(version: str) -> bytes:

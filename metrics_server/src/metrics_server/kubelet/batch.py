@@ -45,7 +45,7 @@ class Layout:
     """
 
     #: Number of each pod.
-    pods: Mapping[PodKey, int]
+    pods: dict[PodKey, int]
     #: By number of the pod: the names of its containers, sorted, and the slots of their points.
     names: Sequence[tuple[str, ...]]
     slots: Sequence[tuple[int, ...]]
