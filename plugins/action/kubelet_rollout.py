@@ -11,7 +11,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import rollout
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubelet_settings, rollout
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
 
 ARGUMENTS: dict[str, t.Any] = {
@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
             return result
         try:
             result.update(changed=False, **planned(native(arguments), (task_vars or {})["hostvars"]))
-        except rollout.RolloutError as exc:
+        except kubelet_settings.RolloutError as exc:
             result.update(failed=True, msg=str(exc))
         return result
 
@@ -64,7 +64,7 @@ def planned(arguments: dict[str, t.Any], hostvars: t.Mapping[str, t.Any]) -> dic
         serial=arguments["serial"],
         limit=arguments["serial_limit"],
     )
-    common = hosts[0].settings if hosts else rollout.Settings()
+    common = hosts[0].settings if hosts else kubelet_settings.Settings()
     api_servers = [host for host in hosts if api_server_flags(host.facts) is not None]
     lasting = rollout.lasting(common)
     if common.serving_certificates:
@@ -101,7 +101,7 @@ def host_of(name: str, variables: t.Mapping[str, t.Any], settings: str) -> rollo
     return rollout.Host(
         name=name,
         facts=facts,
-        settings=rollout.Settings.of(asked),
+        settings=kubelet_settings.Settings.of(asked),
         addresses=rollout.own_addresses(
             [asked.get(variable) or "" for variable in rollout.ADDRESS_VARIABLES] + [name],
             further if isinstance(further, list) else [further],

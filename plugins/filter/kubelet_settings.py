@@ -32,7 +32,7 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import rollout
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubelet_health as health
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.kubelet_effective import (
     SettingsError,
     effective_settings,
@@ -54,11 +54,11 @@ def kubelet_health(answer, expected):
         raise AnsibleFilterError(
             "kubelet_health wants one of the kubelets of kubelet_info, and what is expected of it."
         )
-    return rollout.health_problems(native(answer), native(expected))
+    return health.health_problems(native(answer), native(expected))
 
 
 def kubelet_last_error(lines):
-    return rollout.last_error(native(lines))
+    return health.last_error(native(lines))
 
 
 class FilterModule:

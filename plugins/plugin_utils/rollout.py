@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import re
 import typing as t
 from urllib.parse import urlsplit
@@ -26,6 +25,8 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definition
     effective_settings,
     planned_changes,
 )
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import Settings, truth, whole
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_waves import waves
 
 Facts = t.Mapping[str, t.Any]
 
@@ -45,41 +46,6 @@ KUBESPRAY = (
     ("kubelet_rotate_certificates", True, "rotate_certificates"),
     ("kubelet_rotate_server_certificates", False, "serving_certificates"),
 )
-
-
-class RolloutError(ValueError):
-    """One sentence for the user: what was asked for cannot be done."""
-
-
-class Settings(t.NamedTuple):
-    """What the user asks of one kubelet, in real types."""
-
-    webhook: bool = True
-    token_cache_ttl: str = ""
-    authorized_cache_ttl: str = ""
-    unauthorized_cache_ttl: str = ""
-    client_ca_file: str = ""
-    serving_ca_file: str = ""
-    read_only_port: int = 0
-    serving_certificates: bool = True
-    tls_cert_file: str = ""
-    tls_private_key_file: str = ""
-    rotate_certificates: bool = False
-    restart_stale: bool = False
-
-    @classmethod
-    def of(cls, values: Facts) -> Settings:
-        """From variables, which older versions of Ansible hand on as text. Raises RolloutError."""
-        found = {}
-        for name, default in cls._field_defaults.items():
-            value = values.get(name, default)
-            if isinstance(default, bool):
-                found[name] = truth(value, "kubelet_access_" + name)
-            elif isinstance(default, int):
-                found[name] = whole(value, "kubelet_access_" + name)
-            else:
-                found[name] = "" if value is None else str(value)
-        return cls(**found)
 
 
 class Host(t.NamedTuple):
@@ -118,26 +84,6 @@ class Cluster(t.NamedTuple):
 # --- values ---------------------------------------------------------------------------------------------------------
 
 
-def truth(value: t.Any, name: str) -> bool:
-    """A boolean that may be text. Raises RolloutError."""
-    if isinstance(value, bool):
-        return value
-    text = str(value).strip().lower()
-    if text in ("true", "yes", "on", "1", "y", "t"):
-        return True
-    if text in ("false", "no", "off", "0", "n", "f", "", "none"):
-        return False
-    raise RolloutError(f"{name} is {value!r}, and has to be true or false.")
-
-
-def whole(value: t.Any, name: str) -> int:
-    """A number that may be text. Raises RolloutError."""
-    text = str(value).strip()
-    if isinstance(value, bool) or not re.fullmatch(r"\d+", text):
-        raise RolloutError(f"{name} is {value!r}, and has to be a whole number.")
-    return int(text)
-
-
 def own_addresses(values: t.Iterable[t.Any], further: t.Iterable[t.Any] = ()) -> list[str]:
     """The addresses that an inventory gives to a host.
 
@@ -152,49 +98,6 @@ def own_addresses(values: t.Iterable[t.Any], further: t.Iterable[t.Any] = ()) ->
 def url(address: str, port: int) -> str:
     shown = f"[{address}]" if ":" in address else address
     return f"https://{shown}:{port}/metrics/resource"
-
-
-# --- waves ----------------------------------------------------------------------------------------------------------
-
-
-def sizes(serial: t.Any, total: int, limit: int) -> t.Iterator[int]:
-    """The sizes of the waves, without an end: the last one repeats. Raises RolloutError.
-
-    A list says all of them. A single value comes after one kubelet alone and at most five together. ``limit`` is for
-    shares: a number is what somebody wrote down.
-    """
-    given = list(serial) if isinstance(serial, (list, tuple)) else [serial]
-    steps = []
-    for entry in given:
-        text = str(entry).strip()
-        match = re.fullmatch(r"(\d+)(%?)", text)
-        if isinstance(entry, bool) or not match or not int(match.group(1)) or (match.group(2) and int(match[1]) > 100):
-            raise RolloutError(
-                f"kubelet_access_serial has {entry!r}, and takes numbers and shares, for example [1, 5, 25%]."
-            )
-        number = int(match.group(1))
-        steps.append(min(math.ceil(total * number / 100), limit) if match.group(2) else number)
-    if not steps:
-        raise RolloutError(
-            "kubelet_access_serial is an empty list; give it numbers and shares, for example [1, 5, 25%]."
-        )
-    if not isinstance(serial, (list, tuple)):
-        steps = [1, min(5, steps[0]), steps[0]]
-    yield from steps
-    while True:
-        yield steps[-1]
-
-
-def waves(names: t.Sequence[str], serial: t.Any, total: int, limit: int) -> list[list[str]]:
-    """The names in their order, one list for each wave. Raises RolloutError."""
-    result: list[list[str]] = []
-    start = 0
-    for size in sizes(serial, total, max(1, limit)):
-        if start >= len(names):
-            break
-        result.append(list(names[start : start + size]))
-        start += size
-    return result
 
 
 # --- one kubelet ----------------------------------------------------------------------------------------------------
@@ -596,47 +499,3 @@ def inventory_lines(settings: Settings, said: Facts) -> dict[str, t.Any]:
         if getattr(settings, wanted) and not truth(default if value in (None, "") else value, name):
             lines[name] = True
     return lines
-
-
-# --- the health check behind a restart ------------------------------------------------------------------------------
-
-
-def health_problems(answer: Facts, expected: Facts) -> list[str]:
-    """What is wrong with the answers of a restarted kubelet (one of kubelet_info), as clauses; empty when healthy."""
-    problems = []
-    if not answer["connect"]["ok"]:
-        problems.append(f"nothing listens on port {expected['port']}")
-    elif not answer["tls"]["verified"]:
-        error = (answer["tls"].get("error") or {}).get("message") or "no certificate"
-        problems.append(f"its certificate does not verify ({error})")
-    elif expected["webhook"]:
-        anonymous, account = answer["anonymous"], answer.get("authenticated")
-        if anonymous["status"] is None:
-            problems.append(f"it does not answer unauthenticated clients ({why_silent(anonymous)})")
-        elif anonymous["status"] != 401:
-            problems.append(f"it answers {anonymous['status']} to unauthenticated clients instead of 401")
-        if account and account["status"] is None:
-            # It has to ask an API server, and waits for it.
-            problems.append(f"it does not answer a service account that may get nodes/metrics ({why_silent(account)})")
-        elif account and account["status"] != 200:
-            said = str(account.get("message") or "").strip()
-            problems.append(f"it answers {account['status']} to a service account that may get nodes/metrics ({said})")
-    opened = bool((answer.get("read_only") or {}).get("open"))
-    if opened != bool(expected["read_only"]):
-        problems.append(f"port {expected['read_only_port']} without TLS is {'open' if opened else 'closed'}")
-    return problems
-
-
-def why_silent(answer: Facts) -> str:
-    return str((answer.get("error") or {}).get("message") or "no answer").rstrip(".")
-
-
-def last_error(lines: t.Iterable[t.Any]) -> str:
-    """The error with which a kubelet exited, from its log; earlier starts may have left others before it."""
-    found = ""
-    for line in lines:
-        text = str(line)
-        if re.search(r'command failed|failed to run|err="', text):
-            match = re.search(r'err="((?:[^"\\]|\\.)*)"', text)
-            found = match.group(1) if match else ""
-    return found.rstrip(".")[:300]

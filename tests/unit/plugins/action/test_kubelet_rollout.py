@@ -7,7 +7,7 @@ import json
 
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.action import kubelet_rollout
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.rollout import RolloutError
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import RolloutError
 
 ARGUMENTS = {"settings": "asked", "serial": [1, 5, "25%"], "serial_limit": 50, "use_node_addresses": True}
 TEXT = "kind: KubeletConfiguration\nserverTLSBootstrap: true\nauthorization: {mode: AlwaysAllow}\n"

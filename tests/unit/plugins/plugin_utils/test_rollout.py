@@ -7,8 +7,9 @@ import base64
 import copy
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import rollout
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.rollout import Cluster, Host, Settings
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubelet_health, kubelet_waves, rollout
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import RolloutError, Settings
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.rollout import Cluster, Host
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
@@ -116,7 +117,7 @@ def test_settings_are_read_as_text_too():
 
 @pytest.mark.parametrize("given", [{"webhook": "perhaps"}, {"read_only_port": "many"}, {"read_only_port": True}])
 def test_settings_that_mean_nothing(given):
-    with pytest.raises(rollout.RolloutError, match=f"kubelet_access_{next(iter(given))} is"):
+    with pytest.raises(RolloutError, match=f"kubelet_access_{next(iter(given))} is"):
         Settings.of(given)
 
 
@@ -372,15 +373,15 @@ def test_half_a_pair(facts):
 )
 def test_sizes_of_waves(serial, count, limit, expected):
     names = [f"w{number}" for number in range(count)]
-    steps = rollout.waves(names, serial, count, limit)
+    steps = kubelet_waves.waves(names, serial, count, limit)
     assert [len(step) for step in steps] == expected
     assert [name for step in steps for name in step] == names
 
 
 @pytest.mark.parametrize("serial", [[], "many", [0], "0%", "120%", True, [1, None]])
 def test_waves_that_mean_nothing(serial):
-    with pytest.raises(rollout.RolloutError, match=r"\[1, 5, 25%\]"):
-        rollout.waves(["w1"], serial, 1, 50)
+    with pytest.raises(RolloutError, match=r"\[1, 5, 25%\]"):
+        kubelet_waves.waves(["w1"], serial, 1, 50)
 
 
 def test_workers_go_before_control_planes(facts):
@@ -456,12 +457,14 @@ def answer(**more):
     ],
 )
 def test_health(given, problem):
-    assert rollout.health_problems(answer(**given), EXPECTED) == ([problem] if problem else [])
+    assert kubelet_health.health_problems(answer(**given), EXPECTED) == ([problem] if problem else [])
 
 
 def test_health_without_webhook_and_with_the_old_port():
     expected = {**EXPECTED, "webhook": False, "read_only": True}
-    assert rollout.health_problems(answer(anonymous={"status": 200}), expected) == ["port 10255 without TLS is closed"]
+    assert kubelet_health.health_problems(answer(anonymous={"status": 200}), expected) == [
+        "port 10255 without TLS is closed"
+    ]
 
 
 def test_the_last_error_of_a_kubelet():
@@ -470,8 +473,8 @@ def test_the_last_error_of_a_kubelet():
         'E0301 10:00:01 run.go:72] "command failed" err="failed to load config file, path: \\"/x\\", error: no."',
         "kubelet.service: Main process exited",
     ]
-    assert rollout.last_error(lines) == 'failed to load config file, path: \\"/x\\", error: no'
-    assert rollout.last_error(["nothing of it"]) == ""
+    assert kubelet_health.last_error(lines) == 'failed to load config file, path: \\"/x\\", error: no'
+    assert kubelet_health.last_error(["nothing of it"]) == ""
 
 
 def test_ports_without_tls_are_named_by_the_hosts_that_ask_for_them(facts):
