@@ -70,6 +70,7 @@ class Repair:
     kind: automatic (the playbook repair does it with C(repair=safe) or by its id), consent (only by its id), advice (no
     playbook does it; the commands say how).
     steps: parts of the sequence of site.yml, in its order, by the names of the roles.
+    variables: what the playbook repair has to be given besides the id, such as metrics_server_takeover=true.
     downtime: in words, such as "none" or "each API server 45 s, one after the other".
     """
 
@@ -79,6 +80,7 @@ class Repair:
     downtime: str = "none"
     steps: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +191,7 @@ class Finding:
             "symptom": self.row.symptom,
             "cause": " ".join(dict.fromkeys(seen.cause for seen in self.observations if seen.cause)) or self.row.cause,
             "evidence": list(dict.fromkeys(line for seen in self.observations for line in seen.evidence)),
-            "repair": {**repair, "steps": list(repair["steps"]), "commands": list(repair["commands"])},
+            "repair": {key: list(value) if isinstance(value, tuple) else value for key, value in repair.items()},
             "avoid": self.row.avoid,
             "documentation": self.row.documentation,
         }

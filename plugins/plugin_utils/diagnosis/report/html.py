@@ -291,7 +291,7 @@ def _finding(finding: Mapping, consequences: t.Sequence[Mapping]) -> dict[str, t
         "repair": outline.clean(repair.get("text")),
         "cost": outline.cost(finding),
         "consent": kind == "consent",
-        "commands": commands if kind == "advice" else [outline.command([outline.clean(finding["id"])])],
+        "commands": commands if kind == "advice" else [outline.command([finding])],
         "avoid": outline.clean(finding.get("avoid")),
         "consequences": [
             {

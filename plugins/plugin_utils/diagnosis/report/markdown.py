@@ -56,7 +56,7 @@ def _finding(finding: Mapping, consequences: t.Sequence[Mapping]) -> list[str]:
     kind = outline.kind_of_repair(finding)
     commands = [outline.clean(command) for command in repair.get("commands") or ()]
     if kind != "advice":
-        commands = [outline.command([identifier])]
+        commands = [outline.command([finding])]
     said = " ".join(filter(None, [text(repair.get("text")), text(outline.cost(finding))]))
     parts = [
         f"### {text(f'{identifier}{outline.where(finding)}')}: {text(finding.get('title'))}",

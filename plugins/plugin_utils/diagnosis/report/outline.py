@@ -174,15 +174,19 @@ def where(finding: Mapping) -> str:
     return f" on {listed(hosts)}" if hosts else ""
 
 
-def command(identifiers: t.Sequence[str], inventory: t.Sequence[str] = ()) -> str:
+def command(findings: t.Sequence[Mapping], inventory: t.Sequence[str] = ()) -> str:
     """The command line that repairs these findings; inventory: what the user gave to -i."""
     options = "".join(f"-i {shlex.quote(clean(source))} " for source in inventory)
-    return f"ansible-playbook {options}kubemetrics.aggregation.repair -e repair={','.join(identifiers)}"
+    variables = [
+        clean(variable) for entry in findings for variable in (entry.get("repair") or {}).get("variables") or ()
+    ]
+    values = [f"repair={','.join(clean(entry['id']) for entry in findings)}", *dict.fromkeys(variables)]
+    return f"ansible-playbook {options}kubemetrics.aggregation.repair {' '.join(f'-e {value}' for value in values)}"
 
 
-def repairable(diagnosis: Mapping) -> list[str]:
+def repairable(diagnosis: Mapping) -> list[Mapping]:
     """The roots that the playbook repair mends, in order."""
-    return [clean(finding["id"]) for finding, _others in roots(diagnosis) if kind_of_repair(finding) != "advice"]
+    return [finding for finding, _others in roots(diagnosis) if kind_of_repair(finding) != "advice"]
 
 
 def kind_of_repair(finding: Mapping) -> str:

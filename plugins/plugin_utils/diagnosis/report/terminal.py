@@ -111,7 +111,7 @@ def _finding(
     if outline.kind_of_repair(finding) == "advice":
         commands = [outline.clean(command) for command in repair.get("commands") or ()]
     else:
-        commands = [outline.command([outline.clean(finding["id"])], inventory)]
+        commands = [outline.command([finding], inventory)]
         if outline.kind_of_repair(finding) == "consent":
             lines += _field("", "Done only when it is asked for by its id:", paint)
     lines += [" " * (_LABEL + 2) + paint(command, "cyan") for command in commands]

@@ -476,11 +476,11 @@ ROWS: tuple[Row, ...] = (
         repair=Repair(
             "consent",
             "Make a CA for the front proxy alone, certificates by it in new files, restart API servers with them one "
-            "after the other, and take the shared CA out of what they publish (-e "
-            "front_proxy_pki_replace_shared_ca=true).",
+            "after the other, and take the shared CA out of what they publish.",
             risk="a restart of API servers, and every aggregated API trusts another CA afterwards",
             downtime=ROLL,
             steps=("front_proxy_pki", "apiserver_aggregation"),
+            variables=("front_proxy_pki_replace_shared_ca=true",),
         ),
         avoid="Do not grant the user of the certificate any right (a ClusterRoleBinding for kube-apiserver or "
         "aggregator): every caller of the metrics API would act with it.",

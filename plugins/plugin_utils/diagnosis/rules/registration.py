@@ -374,11 +374,12 @@ ROWS: tuple[Row, ...] = (
         "server that runs. Removing one provider removes the registration of the other.",
         repair=Repair(
             "consent",
-            "Decide for one provider. If it is this collection's, the repair takes the registration over "
-            "(-e metrics_server_takeover=true); otherwise remove the other metrics server.",
+            "Decide for one provider. If it is this collection's, the repair takes the registration over; "
+            "otherwise remove the other metrics server.",
             risk="the other provider's registration is replaced, and whoever relies on it gets this one's answers; "
             "an add-on manager may write its own back",
             steps=DEPLOY,
+            variables=("metrics_server_takeover=true",),
             commands=(
                 "kubectl get apiservice v1beta1.metrics.k8s.io --output=yaml",
                 "helm uninstall RELEASE --namespace NAMESPACE",

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import diagnosis_samples as samples
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Observation
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Observation, Repair
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.report import forms, html, outline
 
 DOCUMENTATION = "https://github.com/kubemetrics/kubemetrics.aggregation/"
@@ -106,6 +106,14 @@ class TestTerminal:
             "ansible-playbook -i inventory/mine/hosts.yml -i 'a b' kubemetrics.aggregation.repair -e repair=AGG-05"
             in text
         )
+
+    def test_the_command_gives_the_variables_that_the_repair_needs(self):
+        repair = Repair(
+            "consent", "Take it over.", steps=("metrics_server",), variables=("metrics_server_takeover=true",)
+        )
+        row = samples.row("AGG-08", "Two providers", "registration", Observation(("two",)), repair=repair)
+        text = forms.render(samples.diagnose(samples.cluster(3, 1), row))
+        assert "kubemetrics.aggregation.repair -e repair=AGG-08 -e metrics_server_takeover=true" in text
 
     def test_consequences_are_a_line_each_below_their_root(self):
         shown = lines(chain())
