@@ -103,4 +103,5 @@ class ActionModule(ActionBase):
             entry = known.raw_get(name).get(self.given["discovery_variable"]) if name in known else None
             if isinstance(entry, dict) and entry.get("host"):
                 found.append(native(entry["host"]))
-        return found
+        # Groups have no order that lasts.
+        return sorted(found, key=lambda host: str(host["name"]))
