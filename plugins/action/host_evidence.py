@@ -71,6 +71,7 @@ class ActionModule(HostDiscovery):
             "reachable": True,
             "message": "",
             "host": None,
+            "api_server": None,
             "kubeconfig": None,
             "errors": {},
         }
@@ -83,8 +84,17 @@ class ActionModule(HostDiscovery):
             # Also where it answers, and yet nothing can be known of it.
             found.update(reachable=False, message=str(exc))
             return found
-        if found["control_plane"] and cluster.runs_api_server(found["host"]):
-            found["kubeconfig"] = found["host"]["kubernetes_dir"]["admin_kubeconfig"]
+        if found["control_plane"]:
+            # Before the API is asked, so that a server which answers is chosen.
+            probe = evidence_document.Probe(
+                "api_server_info", evidence_document.api_server_options(found["host"], arguments["timeout"])
+            )
+            outcome = side_by_side.outcome_of(functools.partial(self.execute, probe))
+            found["api_server"] = outcome.result
+            if outcome.error:
+                found["errors"]["api_server"] = outcome.error
+            if cluster.runs_api_server(found["host"]):
+                found["kubeconfig"] = found["host"]["kubernetes_dir"]["admin_kubeconfig"]
         return found
 
     def connect(self, arguments: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -12,11 +12,12 @@ version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - In the step V(discovery), does what M(kubemetrics.aggregation.cluster_host_info) does. A host that cannot be reached
+  - In the step V(discovery), does what M(kubemetrics.aggregation.cluster_host_info) does, and on control planes what
+    M(kubemetrics.aggregation.api_server_info) does. A host that cannot be reached
     is a result, not a failure.
   - In the step V(connections), runs M(kubemetrics.aggregation.host_network_info) and
     M(kubemetrics.aggregation.pod_network_info) on the host, and on control planes also
-    M(kubemetrics.aggregation.api_server_info), M(kubemetrics.aggregation.aggregator_info) and
+    M(kubemetrics.aggregation.aggregator_info) and
     M(kubemetrics.aggregation.kubelet_info), with what M(kubemetrics.aggregation.api_evidence) has found. They run at
     the same time, each with its own error.
 extends_documentation_fragment:
@@ -124,6 +125,10 @@ message:
   type: str
 host:
   description: In the step V(discovery), what M(kubemetrics.aggregation.cluster_host_info) returns, or null.
+  returned: success
+  type: dict
+api_server:
+  description: In the step V(discovery), what M(kubemetrics.aggregation.api_server_info) returns, or null.
   returned: success
   type: dict
 kubeconfig:

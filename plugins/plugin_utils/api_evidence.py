@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import cluster
@@ -20,6 +21,8 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.side_by_si
 PARTS = ("state", "apiservices", "metrics", "provider", "authentication", "serving_requests", "objects")
 #: A sample of the metrics server is due every 15 s, or as slowly as every minute; older than twice that is stale.
 MAX_AGE = 150
+#: What modules advise who wants to change a cluster; the report has its own.
+_ADVICE = re.compile(r"\.? (Check that|The user of|The credentials of|The kubeconfig belongs) .*$", re.DOTALL)
 #: Seconds that nodes and pods have to run before metrics are expected of them.
 GRACE = 60
 
@@ -114,7 +117,7 @@ def document(found: t.Mapping[str, Outcome], hosts: t.Sequence[Mapping], given: 
     for name, outcome in found.items():
         why = outcome.error or ((outcome.result or {}).get("message") if (outcome.result or {}).get("failed") else "")
         if why:
-            errors[name] = str(why)
+            errors[name] = _ADVICE.sub("", str(why))
     result = unavailable("" if answers(found) else errors.get("state") or "The API did not answer.")
     result["url"] = given["shown_as"] or given["kubeconfig"]
     for name in PARTS:

@@ -140,7 +140,6 @@ def probes_of(entry: Mapping, about: Known, *, token: str | None, timeout: float
     found["pod"] = Probe("pod_network_info", pod_options(host, about, timeout))
     if not entry.get("control_plane"):
         return found
-    found["api_server"] = Probe("api_server_info", api_server_options(host, timeout))
     for name, options in aggregator_options(host, about, timeout).items():
         found[f"aggregator {name}"] = Probe("aggregator_info", options)
     for port, options in kubelet_options(host, about, token, timeout).items():
@@ -355,7 +354,7 @@ def host_entry(discovered: Mapping | None, connected: Mapping | None, kubelets: 
         "message": str(discovered.get("message") or ""),
         "host": host,
         "network": None,
-        "api_server": None,
+        "api_server": discovered.get("api_server"),
         "aggregator": {},
         "pod": None,
         "kubelets": [],

@@ -60,7 +60,7 @@ class TestProbes:
 
     def test_a_control_plane_also_asks_the_server_and_the_kubelets(self, healthy):
         probes = documents.probes_of(healthy["hosts"]["cp1"], about(healthy), token="secret", timeout=5)
-        assert sorted(probes) == ["aggregator v1beta1.metrics.k8s.io", "api_server", "kubelets 10250", "network", "pod"]
+        assert sorted(probes) == ["aggregator v1beta1.metrics.k8s.io", "kubelets 10250", "network", "pod"]
         # Its own clock would agree with itself.
         assert "time_server" not in probes["network"].arguments
         aggregator = probes["aggregator v1beta1.metrics.k8s.io"].arguments
@@ -87,7 +87,7 @@ class TestProbes:
         assert known.servers == ["https://10.89.0.11:6443"]
         assert known.api_cluster_ip == "10.233.0.1"
         probes = documents.probes_of(down["hosts"]["cp1"], known, token=None, timeout=5)
-        assert sorted(probes) == ["api_server", "kubelets 10250", "network", "pod"]
+        assert sorted(probes) == ["kubelets 10250", "network", "pod"]
         assert "10.89.0.31" in probes["kubelets 10250"].arguments["addresses"]
 
     def test_what_the_inventory_says_stands_in_for_flags(self):
@@ -145,6 +145,7 @@ class TestDocument:
                     "message": "",
                     "control_plane": entry["control_plane"],
                     "host": entry["host"],
+                    "api_server": entry["api_server"],
                     "errors": {},
                 },
                 "connected": {
@@ -152,7 +153,6 @@ class TestDocument:
                     "results": {
                         "network": entry["network"],
                         "pod": entry["pod"],
-                        "api_server": entry["api_server"],
                         **{f"aggregator {key}": value for key, value in entry["aggregator"].items()},
                         "kubelets 10250": {
                             "kubelets": [
