@@ -296,10 +296,16 @@ def judge(
     also: Iterable[str] = (),
     hosts: Iterable[str] = (),
     layer: str = "",
+    hidden: Iterable[str] = (),
 ) -> list[str]:
-    """What is wrong with a diagnosis: exactly these roots, no consequence but those, and nothing unexplained."""
+    """What is wrong with a diagnosis: exactly these roots, no consequence but those, and nothing unexplained.
+
+    What is hidden may be found with them; where it is not, something has to be said to be unknown.
+    """
     wrong = []
-    if roots(diagnosis) != sorted(set(expected)):
+    if not set(hidden) <= set(roots(diagnosis)) and not diagnosis["unknown"]:
+        wrong.append("what is hidden is not said to be unknown")
+    if sorted(set(roots(diagnosis)) - set(hidden)) != sorted(set(expected)):
         wrong.append(f"roots {roots(diagnosis) or 'none'} instead of {sorted(set(expected)) or 'none'}")
     if odd := sorted(set(consequences(diagnosis)) - set(also)):
         wrong.append(f"consequences {odd} that the fault does not name")
@@ -492,7 +498,8 @@ class Runner:
         """By repair.yml what it can repair, the rest by healing; returns how."""
         repaired = [fault for fault in faults if fault.repair and self.options.repair and self.options.doctor]
         healed = [fault for fault in faults if fault not in repaired]
-        for fault in healed:
+        # The last one first: what two faults have changed is restored to what was there before both.
+        for fault in reversed(healed):
             self.change(fault, "heal")
         if repaired:
             ids = ",".join(fault.id for fault in repaired)
@@ -519,9 +526,7 @@ class Runner:
         if self.options.doctor:
             diagnosis, result.doctor = self.doctor(label)
             result.roots, result.consequences = roots(diagnosis), consequences(diagnosis)
-            result.wrong += self.judge(diagnosis, faults, also)
-            if hidden and not diagnosis["unknown"]:
-                result.wrong.append("what is hidden is not said to be unknown")
+            result.wrong += self.judge(diagnosis, faults, also, hidden)
         start = time.monotonic()
         result.how = self.mend(faults)
         if hidden:
@@ -539,11 +544,13 @@ class Runner:
                     self.change(fault, "repaired")
         return result
 
-    def judge(self, diagnosis: dict[str, Any], faults: list[Fault], also: Iterable[str]) -> list[str]:
+    def judge(
+        self, diagnosis: dict[str, Any], faults: list[Fault], also: Iterable[str], hidden: Sequence[Fault] = ()
+    ) -> list[str]:
         listed = [fault.id for fault in faults if fault.kind == "listed"]
         layer = next((fault.layer for fault in faults if fault.layer), "")
         hosts = [self.options.on] if self.options.on else []
-        wrong = judge(diagnosis, listed, also, hosts, layer)
+        wrong = judge(diagnosis, listed, also, hosts, layer, [fault.id for fault in hidden])
         for fault in faults:
             if fault.notice and not any(re.search(fault.notice, notice) for notice in diagnosis["notices"]):
                 wrong.append(f"no notice like {fault.notice!r}")
@@ -582,7 +589,7 @@ class Runner:
                     self.say(f"still injected: {', '.join(self.lab.injected)} (make fault-heal ID=...)")
                 break
             # With --keep-going the next fault starts from a healthy lab, or nothing that follows means anything.
-            for fault in [*faults, *hidden]:
+            for fault in reversed([*faults, *hidden]):
                 if self.lab.marker(fault).exists():
                     self.change(fault, "heal")
             if result.wrong and (why := self.wait_for_top(RECOVERY)):
@@ -592,9 +599,12 @@ class Runner:
 
 def jobs_of(options: argparse.Namespace, lab: Lab) -> tuple[list[tuple[list[Fault], list[Fault]]], list[str]]:
     """What to inject, and what this lab is not made for."""
-    if options.pair:
+    pairs = [*options.pair]
+    if options.pairs:
+        pairs += yaml.safe_load((FOLDER / "pairs.yml").read_text(encoding="utf-8"))
+    if pairs:
         jobs = []
-        for pair in options.pair:
+        for pair in pairs:
             shown, _, hidden = pair.partition("/")
             jobs.append(([load(name) for name in shown.split("+")], [load(name) for name in hidden.split("+") if name]))
     else:
@@ -615,6 +625,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("faults", nargs="*", metavar="FAULT", help="such as KUB-04, healthy/cordoned")
     parser.add_argument("--inventory", default=str(default), help="of the lab")
     parser.add_argument("--pair", action="append", default=[], help="A+B at once, or A/B where A hides B")
+    parser.add_argument("--pairs", action="store_true", help="all of lab/faults/pairs.yml")
     parser.add_argument("--healthy", action="append", default=[], metavar="NAME", help="a variant without a finding")
     parser.add_argument("--on", default="", metavar="HOST", help="inject on this host only, and require it to be named")
     parser.add_argument("--no-repair", dest="repair", action="store_false", help="heal instead of repairing")

@@ -145,6 +145,7 @@ def diagnosis(*findings, unexplained=()):
     return {
         "findings": [{"id": name, "root": root, "hosts": hosts or ["w1"]} for name, root, *hosts in findings],
         "unexplained": [{"layer": layer} for layer in unexplained],
+        "unknown": [],
     }
 
 
@@ -171,11 +172,27 @@ class TestJudge:
         assert runner.judge(found, ["AGG-05"], hosts=["cp1"]) == []
         assert runner.judge(found, ["AGG-05"], hosts=["cp2"]) == ["AGG-05 on ['cp1'] instead of ['cp2']"]
 
+    def test_what_is_hidden_is_found_or_said_to_be_unknown(self):
+        found = diagnosis(("POD-01", True))
+        assert runner.judge(found, ["POD-01"], hidden=["KUB-07"]) == ["what is hidden is not said to be unknown"]
+        found["unknown"] = ["Whether nodes have metrics cannot be seen."]
+        assert runner.judge(found, ["POD-01"], hidden=["KUB-07"]) == []
+        both = diagnosis(("POD-01", True), ("KUB-07", True))
+        assert runner.judge(both, ["POD-01"], hidden=["KUB-07"]) == []
+        assert runner.judge(both, ["POD-01"]) == ["roots ['KUB-07', 'POD-01'] instead of ['POD-01']"]
+
     def test_unexplained_symptoms_only_where_they_are_expected(self):
         found = diagnosis(unexplained=["kubelet"])
         assert runner.judge(found, [], layer="kubelet") == []
         assert runner.judge(found, []) == ["unexplained layers ['kubelet'] instead of none"]
         assert runner.judge(diagnosis(), [], layer="kubelet") == ["unexplained layers none instead of ['kubelet']"]
+
+
+def test_there_are_twenty_pairs_of_faults_that_exist():
+    pairs = yaml.safe_load((runner.FOLDER / "pairs.yml").read_text(encoding="utf-8"))
+    assert len(set(pairs)) == 20
+    assert len([pair for pair in pairs if "/" in pair]) == 5
+    assert {name for pair in pairs for name in re.split("[+/]", pair)} <= set(runner.names())
 
 
 def test_table_and_verdict():
