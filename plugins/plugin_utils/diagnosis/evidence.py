@@ -283,9 +283,14 @@ class Evidence:
     def server_arguments(self) -> list[str]:
         """The arguments of the metrics server's container, of its first pod."""
         for pod in self.server_pods:
-            for container in get(pod, "containers", default=[]):
-                if any(str(argument).startswith("--secure-port") for argument in container.get("args") or ()):
-                    return [str(argument) for argument in container["args"]]
+            containers = [entry for entry in get(pod, "containers", default=[]) if not entry.get("init")]
+            # Beside it may be a nanny, or the proxy of a mesh.
+            named = [entry for entry in containers if entry.get("name") == "metrics-server"]
+            listening = [
+                entry for entry in containers if "--secure-port" in " ".join(map(str, entry.get("args") or ()))
+            ]
+            for container in (listening or named or containers)[:1]:
+                return [str(argument) for argument in container.get("args") or ()]
         return []
 
     def nodes_without_metrics(self) -> tuple[str, ...]:

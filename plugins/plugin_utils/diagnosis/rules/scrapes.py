@@ -81,7 +81,7 @@ _FORBIDDEN = re.compile(r"answered 403|403 Forbidden|\bForbidden \(user=")
 
 def _logged(evidence: Evidence, pattern: re.Pattern[str]) -> tuple[str, ...]:
     """The newest lines of the server's log that match."""
-    lines = dict.fromkeys(line for line in evidence.server_log() if pattern.search(line))
+    lines = dict.fromkeys(server_pods.excerpt(line, pattern) for line in evidence.server_log() if pattern.search(line))
     return tuple(f"log of the metrics server: {line}" for line in list(lines)[-3:])
 
 

@@ -40,11 +40,13 @@ _NOT_LISTENING = re.compile(
 )
 _NO_AUTHENTICATION_CONFIG = re.compile(r"extension-apiserver-authentication\W.*is forbidden", re.I)
 _NO_REVIEWS = re.compile(r"(?:subjectaccessreviews|tokenreviews)\.\S+ is forbidden")
-#: What upstream's server and ours say of flags that cannot be meant, each before it ends.
+#: What upstream's server and ours end with when flags cannot be meant. Upstream's prints all its flags between the two
+#: lines that say so, and words of all kinds are among these.
 _FLAGS = re.compile(
-    r"metric-resolution should|kubelet-request-timeout should|cannot use both|need both --|unknown (?:shorthand )?flag"
-    r"|flag needs an argument|invalid argument .* for .* flag|bad flag syntax|--\S+ cannot be used|must (?:not )?be "
-    r"|cannot be negative|can not be negative|is not a label selector"
+    r"^(?:Error|panic|metrics-server): (?!failed to ).*(?:should be|cannot use both|need both"
+    r"|unknown (?:shorthand )?flag"
+    r"|flag needs an argument|invalid argument .* for .* flag|bad flag syntax|cannot be used|must (?:not )?be "
+    r"|must name|can ?not be negative|is not a label selector)"
 )
 _OUT_OF_MEMORY = re.compile(r"OOM", re.I)
 
@@ -83,8 +85,17 @@ def logged(evidence: Evidence, pattern: re.Pattern[str]) -> list[str]:
     found: list[str] = []
     for pod in evidence.unready_pods:
         lines = [*get(pod, "previous_log", default=[]), *get(pod, "log", default=[])]
-        found += [quoted(pod, line) for line in lines if pattern.search(line)]
+        found += [quoted(pod, excerpt(line, pattern)) for line in lines if pattern.search(line)]
     return list(dict.fromkeys(found))[-_MOST:]
+
+
+def excerpt(line: str, pattern: re.Pattern[str], most: int = 300) -> str:
+    """Of a long line what is around the match."""
+    match = pattern.search(line)
+    if match is None or len(line) <= most:
+        return line
+    start = max(0, min(match.start() - most // 3, len(line) - most))
+    return ("..." if start else "") + line[start : start + most] + ("..." if start + most < len(line) else "")
 
 
 def hosts_of(evidence: Evidence, pods: t.Iterable[Mapping]) -> tuple[str, ...]:
@@ -330,7 +341,7 @@ _NO_READER = (
 def reviews_denied(evidence: Evidence) -> t.Iterator[Observation]:
     reviews = {what: evidence.review(what) for what in ("server_tokenreviews", "server_subjectaccessreviews")}
     denied = tuple(filter(None, (_denied(evidence, what) for what in reviews)))
-    lines = [line for line in evidence.server_log() if _NO_REVIEWS.search(line)][-_MOST:]
+    lines = [excerpt(line, _NO_REVIEWS) for line in evidence.server_log() if _NO_REVIEWS.search(line)][-1:]
     if denied or (lines and not any(reviews.values())):
         yield Observation(
             evidence=(*denied, *(f"log of the metrics server: {line}" for line in lines)),
@@ -478,7 +489,8 @@ ROWS: tuple[Row, ...] = (
         ),
         avoid="Do not run the metrics server as root for the sake of a port, and do not move the kubelet.",
         rule=port_in_use,
-        explains=("AGG-12",),
+        # What answers on the port is the kubelet, with its own certificate.
+        explains=("AGG-12", "AGG-07"),
         covers=("server_pod",),
         covers_everywhere=("server_pod", "request"),
     ),
