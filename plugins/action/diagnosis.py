@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import typing as t
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.private_fi
 
 COLLECTION = Path(__file__).resolve().parents[2]
 
+#: How Ansible talks to hosts that it does not examine here.
+WINDOWS = re.compile(r"(winrm|psrp)$")
+WINDOWS_LEAVES_OPEN = "All but what its kubelet answers stays unknown."
+
 
 class ActionModule(ActionBase):
     _supports_check_mode = True
@@ -32,7 +37,6 @@ class ActionModule(ActionBase):
     ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {
         "evidence": {"type": "path", "default": ""},
         "hosts": {"type": "list", "elements": "str", "default": []},
-        "left_out": {"type": "list", "elements": "str", "default": []},
         "discovery_variable": {"type": "str", "default": ""},
         "connections_variable": {"type": "str", "default": ""},
         "api_variable": {"type": "str", "default": ""},
@@ -72,8 +76,12 @@ class ActionModule(ActionBase):
         """The document of what the steps before have found."""
         known = self.task_vars["hostvars"]
         hosts: dict[str, dict[str, t.Any]] = {}
+        left_out = []
         for name in arguments["hosts"]:
             variables = known.raw_get(name)
+            if WINDOWS.search(str(variables.get("ansible_connection") or "")):
+                left_out.append({"what": name, "why": "it runs Windows", "leaves_open": WINDOWS_LEAVES_OPEN})
+                continue
             hosts[name] = {
                 "discovered": step_of(variables.get(arguments["discovery_variable"])),
                 "connected": step_of(variables.get(arguments["connections_variable"])),
@@ -88,14 +96,7 @@ class ActionModule(ActionBase):
             started=min((datetime.datetime.fromisoformat(moment) for moment in moments), default=now),
             now=now,
             versions={"collection": collection_version(), "ansible": ansible_version},
-            left_out=[
-                {
-                    "what": name,
-                    "why": "it runs Windows",
-                    "leaves_open": "what its kubelet answers to control planes is known",
-                }
-                for name in arguments["left_out"]
-            ],
+            left_out=left_out,
         )
 
 

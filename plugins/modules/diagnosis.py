@@ -34,13 +34,7 @@ options:
     default: ""
   hosts:
     description:
-      - The hosts that M(kubemetrics.aggregation.host_evidence) was run on.
-    type: list
-    elements: str
-    default: []
-  left_out:
-    description:
-      - Hosts that were left out, because they run Windows.
+      - The hosts of the cluster. Those that run Windows are named, and no more.
     type: list
     elements: str
     default: []
