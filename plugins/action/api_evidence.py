@@ -52,9 +52,11 @@ class ActionModule(ActionBase):
         self._task.check_mode = True
         started = datetime.datetime.now(datetime.timezone.utc).isoformat()
         hosts = self.discovered()
-        api = self.collect(hosts)
+        asked = self.given["kubeconfig"] or any(host.get("control_plane") for host in hosts)
+        # Without a kubeconfig and a control plane nobody knows anything of the API, not even that it is down.
+        api = self.collect(hosts) if asked else None
         cidrs = {"service": self.given["service_cidrs"], "pod": self.given["pod_cidrs"]}
-        known = evidence_document.known(api, hosts, cidrs)._asdict()
+        known = evidence_document.known(api or {}, hosts, cidrs)._asdict()
         result.update(changed=False, started=started, api=api, known=known)
         return result
 

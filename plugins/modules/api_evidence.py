@@ -107,7 +107,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 api:
-  description: The part C(api) of the evidence, which docs/evidence.md describes.
+  description:
+    - The part C(api) of the evidence, which docs/evidence.md describes. Null where there is neither a kubeconfig nor a
+      control plane that was examined.
   returned: success
   type: dict
 known:
