@@ -638,9 +638,14 @@ class Reader:
 
 def examine(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
     reader = Reader(api, params)
-    apiservice = reader.part(
-        "apiservice", lambda: reader.get("%s/%s" % (APISERVICES, quote(params["apiservice"], safe=""))), None
-    )
+    apiservice = None
+    try:
+        apiservice = reader.get("%s/%s" % (APISERVICES, quote(params["apiservice"], safe="")))
+    except kube.KubeError as exc:
+        # Where the API server itself does not answer, every other part would wait for its timeout, too.
+        if exc.status is None:
+            raise
+        reader.errors["apiservice"] = exc.message
     namespace = str(dig(apiservice, "spec", "service", "namespace") or params["namespace"])
     name = str(dig(apiservice, "spec", "service", "name") or params["name"])
     result: t.Dict[str, t.Any] = {}

@@ -220,7 +220,7 @@ class PlainConfiguration:
         return urlsplit(self.host).hostname
 
     def pool_for(self, unused_server: str) -> t.Any:
-        return urllib3.PoolManager(ssl_context=self.ssl_context(), maxsize=4)
+        return urllib3.PoolManager(ssl_context=self.ssl_context(), maxsize=16)
 
 
 class OfficialConfiguration:

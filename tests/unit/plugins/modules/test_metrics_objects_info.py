@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.modules import metrics_objects_info as module
@@ -302,3 +303,13 @@ def test_a_condition_that_flips_is_counted(cluster, kubeconfig, run_module):
     flips = run_module(module, kubeconfig=kubeconfig, watch_seconds=0.35)["flips"]
     assert flips["changes"] >= 2
     assert flips["statuses"] == ["False", "True"]
+
+
+def test_an_api_server_that_does_not_answer_is_waited_for_once(cluster, kubeconfig, run_module):
+    for key in list(cluster.routes):
+        cluster.routes[key] = lambda request: time.sleep(2)
+    started = time.monotonic()
+    result = run_module(module, kubeconfig=kubeconfig, watch_seconds=0, request_timeout=0.5)
+    assert result["failed"]
+    assert "did not answer within 0.5 s" in result["msg"]
+    assert time.monotonic() - started < 1.8
