@@ -81,6 +81,16 @@ def _instant(text: t.Any) -> datetime.datetime | None:
         return None
 
 
+def _connects(kubelet: Kubelet, probe: kubelet_view.Probe, said: t.Any) -> str:
+    return f"{probe.source} connects to the kubelet of {kubelet.name} at {probe.address}: {said}"
+
+
+def _pod_connects(kubelet: Kubelet, probe: kubelet_view.PodProbe) -> str:
+    address = f"{probe.target.get('host')}:{probe.target.get('port')}"
+    said = get(probe.target, "connect", "error", "message")
+    return f"a pod of {probe.source.name} connects to the kubelet of {kubelet.name} at {address}: {said}"
+
+
 def _quoted(lines: t.Sequence[str]) -> list[str]:
     """The newest line of a log."""
     return [f"metrics server's log: {line}" for line in lines[-1:]]
@@ -93,7 +103,7 @@ def _unverified(kubelet: Kubelet) -> str:
     """Why its certificate does not verify, by a control plane or else by its own host."""
     for probe in kubelet.probes:
         if probe.error("tls") == "untrusted":
-            return f"{probe.source} connects to the kubelet at {probe.address}: {probe.get('tls', 'error', 'message')}"
+            return _connects(kubelet, probe, probe.get("tls", "error", "message"))
     answers = kubelet.answers
     if not kubelet.probes and answers.get("reachable") and not answers.get("verified") and answers.get("certificate"):
         return f"{kubelet.name} connects to {answers.get('url')}: {answers.get('error')}"
@@ -202,7 +212,7 @@ def waiting_certificate(evidence: Evidence) -> Observations:
         alerts = [probe for probe in kubelet.probes if probe.error("tls") == "no_certificate"]
         if alerts:
             first = alerts[0]
-            line = f"{first.source} connects to the kubelet at {first.address}: {first.get('tls', 'error', 'message')}"
+            line = _connects(kubelet, first, first.get("tls", "error", "message"))
             repair = _own_file(kubelet) if kubelet.managed_elsewhere else None
             yield observe(kubelet, line, *requests, repair=repair)
             continue
@@ -238,7 +248,7 @@ def no_webhook(evidence: Evidence) -> Observations:
             continue
         first = refused[0]
         line = (
-            f"{first.source} asks the kubelet at {first.address} with the metrics server's token: "
+            f"{first.source} asks the kubelet of {kubelet.name} at {first.address} with the metrics server's token: "
             f"401 {first.get('authenticated', 'message')}".rstrip()
         )
         enabled = get(kubelet.settings, "authentication", "webhook", "enabled")
@@ -299,7 +309,7 @@ def addresses(evidence: Evidence) -> Observations:
             probe = next(probe for probe in kubelet.pod_probes if probe.kind == "network_unreachable")
             yield observe(
                 kubelet,
-                f"a pod of {probe.source.name} connects to {probe.target.get('host')}: network is unreachable",
+                _pod_connects(kubelet, probe),
                 f"addresses of node {kubelet.node}: {shown}",
                 cause="The address that the node registers first is of a family, or in a network, that pods have no "
                 "route to.",
@@ -344,21 +354,12 @@ def firewall(evidence: Evidence) -> Observations:
             and probe.kind != "network_unreachable"
             and _pods_get_out(probe.source, kubelet)
         ]
-        lines = [
-            f"a pod of {probe.source.name} connects to {probe.target.get('host')}:{probe.target.get('port')}: "
-            f"{get(probe.target, 'connect', 'error', 'message')}"
-            for probe in blocked
-        ]
+        lines = [_pod_connects(kubelet, probe) for probe in blocked]
         closed = [probe for probe in kubelet.probes if not probe.get("connect", "ok")]
         # Where control planes do not get there either, it is no matter of pods.
         unreached = closed and len(closed) == len(kubelet.probes) and (blocked or not kubelet.pod_probes)
-        lines += [
-            f"{probe.source} connects to {probe.address}: {probe.get('connect', 'error', 'message')}"
-            for probe in closed
-        ]
-        lines += [
-            f"{probe.source} connects to {probe.address}: it answers" for probe in kubelet.probes if probe not in closed
-        ]
+        lines += [_connects(kubelet, probe, probe.get("connect", "error", "message")) for probe in closed]
+        lines += [_connects(kubelet, probe, "it answers") for probe in kubelet.probes if probe not in closed]
         if blocked or unreached:
             yield observe(kubelet, *lines, repair=_open_port(evidence, kubelet))
         elif not kubelet.probes and not kubelet.pod_probes and kubelet.suffers:
@@ -417,8 +418,9 @@ def slow(evidence: Evidence) -> Observations:
         late = [probe for probe in kubelet.probes if probe.get("connect", "ok") and _late(probe)]
         if late and len(late) == len([probe for probe in kubelet.probes if probe.get("connect", "ok")]):
             lines = [
-                f"{probe.source} connects to the kubelet at {probe.address} in {probe.get('connect', 'seconds')} s, "
-                f"and has no answer in time ({_late(probe)})"
+                _connects(
+                    kubelet, probe, f"connected in {probe.get('connect', 'seconds')} s, no answer ({_late(probe)})"
+                )
                 for probe in late
             ]
             yield observe(kubelet, *lines, *_quoted(logged))
@@ -443,7 +445,7 @@ def no_samples(evidence: Evidence) -> Observations:
     for kubelet in kubelet_view.kubelets(evidence):
         if not kubelet.ready:
             continue
-        lines = [line for probe in kubelet.probes for line in _lacking(probe, kubelet.node in running)]
+        lines = [line for probe in kubelet.probes for line in _lacking(probe, kubelet.name, kubelet.node in running)]
         if lines:
             yield observe(kubelet, *lines, *_runtime(kubelet))
         elif not kubelet.probes and kubelet.suffers:
@@ -452,15 +454,15 @@ def no_samples(evidence: Evidence) -> Observations:
                 yield observe(kubelet, *_quoted(logged))
 
 
-def _lacking(probe: kubelet_view.Probe, runs_pods: bool) -> t.Iterator[str]:
+def _lacking(probe: kubelet_view.Probe, name: str, runs_pods: bool) -> t.Iterator[str]:
     series = probe.get("authenticated", "series", default={})
-    for name, found in series.items():
-        if name.startswith("container_") and not runs_pods:
+    for metric, found in series.items():
+        if metric.startswith("container_") and not runs_pods:
             continue
         if not found["samples"]:
-            yield f"{probe.source} asks the kubelet at {probe.address}: {name} is missing"
+            yield f"{probe.source} asks the kubelet of {name} at {probe.address}: {metric} is missing"
         elif found["zero"] == found["samples"]:
-            yield f"{probe.source} asks the kubelet at {probe.address}: {name} is 0"
+            yield f"{probe.source} asks the kubelet of {name} at {probe.address}: {metric} is 0"
 
 
 def _runtime(kubelet: Kubelet) -> list[str]:

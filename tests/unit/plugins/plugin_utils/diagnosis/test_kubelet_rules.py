@@ -17,6 +17,9 @@ CAPTURED = {
     "KUB-01": ["w1"],
     "KUB-02": ["w1"],
     "KUB-04": ["w1"],
+    "KUB-09": ["w2"],
+    "KUB-10": ["w2"],
+    "KUB-11": ["w2"],
 }
 
 
@@ -259,7 +262,7 @@ class TestFirewall:
         error = {"kind": "refused", "message": "nothing listens there"}
         kubelet(healthy, "w1").update(connect={"ok": False, "error": error}, tls={"ok": False, "error": error})
         finding = found(healthy)["KUB-09"]
-        assert finding["evidence"][-1] == "cp1 connects to 10.89.0.31:10250: nothing listens there"
+        assert finding["evidence"][-1] == "cp1 connects to the kubelet of w1 at 10.89.0.31:10250: nothing listens there"
 
     def test_commands_are_those_of_the_firewall_that_runs(self, healthy):
         self.lose(healthy, "w1")
@@ -297,7 +300,7 @@ class TestSamples:
     def test_node_without_cpu_time(self, healthy, counted, said):
         kubelet(healthy, "w1")["authenticated"]["series"] = {"node_cpu_usage_seconds_total": counted}
         lines = found(healthy)["KUB-11"]["evidence"]
-        assert lines[0] == f"cp1 asks the kubelet at 10.89.0.31:10250: node_cpu_usage_seconds_total {said}"
+        assert lines[0] == f"cp1 asks the kubelet of w1 at 10.89.0.31:10250: node_cpu_usage_seconds_total {said}"
         assert "cgroupDriver cgroupfs" in lines[1]
 
     def test_node_without_pods_has_no_containers(self, healthy):
