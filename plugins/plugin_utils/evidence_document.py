@@ -423,6 +423,9 @@ def shortened_api(api: Mapping | None) -> dict[str, t.Any] | None:
     if api is None:
         return None
     kept = dict(api)
+    nodes = (kept.get("state") or {}).get("nodes") or []
+    if len(nodes) > MOST_HOSTS:
+        kept["state"] = {**kept["state"], "nodes": nodes[:MOST_HOSTS]}
     for entry in (kept.get("metrics") or {}).get("servers") or ():
         for kind in ("nodes", "pods"):
             part = entry.get(kind) or {}
@@ -460,7 +463,7 @@ def not_collected(hosts: Mapping, api: Mapping | None) -> list[dict[str, str]]:
         found.append(_missing("a part of the objects", str(why), ""))
     nodes = len((api.get("state") or {}).get("nodes") or ())
     if nodes > MOST_HOSTS:
-        found.append(_missing(f"the kubelets of {nodes - MOST_HOSTS} of {nodes} nodes", "there are too many", ""))
+        found.append(_missing(f"{nodes - MOST_HOSTS} of {nodes} nodes and their kubelets", "there are too many", ""))
     return found
 
 

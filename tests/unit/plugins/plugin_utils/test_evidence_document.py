@@ -241,6 +241,13 @@ class TestDocument:
         assert len(document["hosts"]) == 500
         assert "100 of 600 hosts" in [entry["what"] for entry in document["not_collected"]]
 
+    def test_many_nodes_are_cut_and_that_is_said(self, healthy):
+        node = healthy["api"]["state"]["nodes"][0]
+        healthy["api"]["state"]["nodes"] = [{**node, "name": f"n{at:04}"} for at in range(700)]
+        document = assemble({}, healthy["api"])
+        assert len(document["api"]["state"]["nodes"]) == 500
+        assert "200 of 700 nodes and their kubelets" in [entry["what"] for entry in document["not_collected"]]
+
     def test_what_is_no_evidence(self):
         with pytest.raises(ValueError, match="x.json is no JSON object"):
             documents.from_text("[1", "x.json")
