@@ -55,7 +55,8 @@ def kind_of(target: Mapping) -> str:
 
 def said_of(where: str, target: Mapping) -> str:
     """A line to quote: who connected to what, and what became of it."""
-    address = f"{target.get('host')}:{target.get('port')}"
+    # A kubelet is named by its address.
+    address = f"{target.get('host') or target.get('address')}:{target.get('port')}"
     if failed(target):
         return f"{where} -> {address}: {get(target, 'connect', 'error', 'message', default='no connection')}"
     seconds = get(target, "connect", "seconds")
