@@ -61,6 +61,7 @@ class Fault:
     emulated: str
     layer: str
     notice: str
+    momentary: bool
 
     @property
     def folder(self) -> Path:
@@ -100,6 +101,7 @@ def load(name: str) -> Fault:
         emulated=given.get("emulated") or "",
         layer=given.get("layer") or "",
         notice=given.get("notice") or "",
+        momentary=given.get("momentary", False),
     )
 
 
@@ -523,7 +525,7 @@ class Runner:
         result.symptom, missing = self.see_symptom(faults, injected_at)
         result.wrong += missing
         also = {name for fault in every for name in fault.also}
-        if self.options.doctor:
+        if self.options.doctor and not any(fault.momentary for fault in every):
             diagnosis, result.doctor = self.doctor(label)
             result.roots, result.consequences = roots(diagnosis), consequences(diagnosis)
             result.wrong += self.judge(diagnosis, faults, also, hidden)

@@ -256,6 +256,16 @@ def aggregator_options(host: Mapping, about: Known, timeout: float) -> dict[str,
             "timeout": timeout,
         }
         found[name] = {key: value for key, value in options.items() if value is not None}
+    if not found:
+        # Without a registration or the API there is nothing to connect to; the certificates tell all the same.
+        options = {
+            "client_cert": certificate,
+            "client_key": key,
+            "requestheader_ca_file": flags.get("requestheader-client-ca-file"),
+            "server_name": "metrics-server.kube-system.svc",
+            "timeout": timeout,
+        }
+        found[METRICS_APISERVICE] = {key: value for key, value in options.items() if value is not None}
     return found
 
 

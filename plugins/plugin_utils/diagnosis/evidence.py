@@ -187,6 +187,13 @@ class Evidence:
             for entry in self.api("apiservices", "servers", default=[])
         ]
 
+    def answers_requests(self, host: str) -> bool:
+        """Whether the API server of a host was ready and answered every request when it was asked through the API."""
+        asked = [entry for entry in self.requests if entry["host"] == host]
+        return bool(asked) and all(
+            entry.get("ready") and None not in (entry.get("statuses") or [None]) for entry in asked
+        )
+
     @functools.cached_property
     def failing_servers(self) -> tuple[str, ...]:
         """Hosts (or URLs) of API servers that do not serve the metrics API by themselves."""

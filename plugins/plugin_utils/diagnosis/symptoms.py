@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Finding, Layer, Symptom
 
 
@@ -54,6 +54,11 @@ def notices(evidence: Evidence) -> list[str]:
     cordoned = [str(node["name"]) for node in evidence.nodes if node.get("unschedulable") and node.get("ready")]
     if cordoned:
         found.append(f"Cordoned: {', '.join(cordoned)}. Their metrics are read all the same.")
+    slow = [
+        host.name for host in evidence.control_planes if _not_ready_now(host) and evidence.answers_requests(host.name)
+    ]
+    if slow:
+        found.append(f"API servers that served requests, and were not ready a few seconds later: {', '.join(slow)}.")
     waiting = [
         f"{autoscaler.get('namespace')}/{autoscaler.get('name')}"
         for autoscaler, message in evidence.failing_autoscalers
@@ -95,11 +100,15 @@ def _api_servers(evidence: Evidence) -> t.Iterator[Measured]:
         if not host.running("kube-apiserver") and not host.component("kube-apiserver").get("in_process"):
             log = [str(line) for line in host.get("api_server", "log", default=[])][-2:]
             yield Measured("api_server", "api_server", (f"no kube-apiserver runs on {host.name}", *log), (host.name,))
-        elif host.get("api_server") is not None and not host.get("api_server", "ready"):
+        elif _not_ready_now(host) and not evidence.answers_requests(host.name):
             said = host.get("api_server", "error", default="") or "no reason given"
             yield Measured("api_server", "api_server", (f"/readyz of {host.name}: {said}",), (host.name,))
     if evidence.api() and evidence.api("message"):
         yield Measured("api_server", "api_server", (str(evidence.api("message")),))
+
+
+def _not_ready_now(host: Host) -> bool:
+    return host.get("api_server") is not None and not host.get("api_server", "ready")
 
 
 def _registration(evidence: Evidence) -> t.Iterator[Measured]:

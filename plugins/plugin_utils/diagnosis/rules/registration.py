@@ -82,10 +82,10 @@ def not_registered(evidence: Evidence) -> t.Iterator[Observation]:
     if deployment:
         name = f"{deployment.get('namespace')}/{deployment.get('name')}"
         lines.append(f"Deployment {name} of {deployment.get('owner')}: {deployment.get('available') or 0} available")
-        cause = (
-            cause or "The metrics server runs, but its API is no longer registered: somebody deleted the APIService, "
+        cause = cause or (
+            "The metrics server runs, but its API is no longer registered: somebody deleted the APIService, or it went "
+            "with another provider that was removed."
         )
-        "or it went with another provider that was removed."
     owner = foreign(evidence)
     repair = (
         advice_to(owner, "Register the API again.", "helm upgrade, or kubectl apply of its manifests")
@@ -187,9 +187,10 @@ def several_providers(evidence: Evidence) -> t.Iterator[Observation]:
     failing = bool(evidence.failing_servers)
     cause = ""
     if len(services) < 2 and not apart:
-        cause = "The APIService and the Deployment belong to different tools. Each tool refuses the objects of the "
-        "other, or "
-        cause += "takes the API along when it is removed."
+        cause = (
+            "The APIService and the Deployment belong to different tools. Each tool refuses the objects of the other, "
+            "or takes the API along when it is removed."
+        )
     yield Observation(
         (*lines, *(line for entry in entries for line in failures(evidence, str(entry["name"]), 1))),
         cause=cause,
@@ -395,8 +396,9 @@ ROWS: tuple[Row, ...] = (
         id="AGG-12",
         title="The Service of the metrics server has no endpoints",
         layer="service",
-        symptom='error: Metrics API not available. APIService: endpoints for service/metrics-server in "kube-system" '
-        'have no addresses with port name "https"; or: service/metrics-server in "kube-system" is not present',
+        symptom="error: Metrics API not available. APIService: endpointslices for service/metrics-server in "
+        '"kube-system" have no addresses with port name "https"; or: service/metrics-server in "kube-system" is not '
+        "present",
         cause="The Service that the APIService names is missing, has another port, or selects no pod that is ready.",
         repair=Repair(
             "automatic",
