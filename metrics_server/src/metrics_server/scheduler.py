@@ -34,8 +34,6 @@ _FIRST_RETRY = 5.0
 _TOGETHER = 16
 #: How long a scrape may be put off to be concurrent with others, and what must lie between two wake-ups in any case.
 _MAX_TICK, _MIN_TICK = 0.25, 0.01
-#: So many scrapes are begun in one turn of the event loop: the API's requests get theirs in between.
-_BEGIN = 4
 #: The part of the concurrency that failing nodes may use.
 _FAILING_SHARE = 4
 
@@ -155,6 +153,7 @@ class Scheduler:
                 now = self.looked = self._now()
                 self._collect_due(now)
                 while self._start_waiting():
+                    # One a turn of the event loop: the API's requests get theirs in between.
                     await asyncio.sleep(0)
                 if now >= round_ends:
                     round_ends = now + self._resolution
@@ -197,16 +196,15 @@ class Scheduler:
         return max(_MIN_TICK, min(together, _MAX_TICK, self._resolution / 60))
 
     def _start_waiting(self) -> bool:
-        """Begin a few scrapes; return whether there may be more to begin."""
-        for _unused in range(_BEGIN):
-            if len(self._tasks) >= self._concurrency:
-                return False
-            if self._healthy:
-                self._begin(self._healthy.popleft())
-            elif self._failing and self._running_failing < self._failing_concurrency:
-                self._begin(self._failing.popleft())
-            else:
-                return False
+        """Begin a scrape; return whether there may be more to begin."""
+        if len(self._tasks) >= self._concurrency:
+            return False
+        if self._healthy:
+            self._begin(self._healthy.popleft())
+        elif self._failing and self._running_failing < self._failing_concurrency:
+            self._begin(self._failing.popleft())
+        else:
+            return False
         return True
 
     def _begin(self, slot: _Slot) -> None:

@@ -2,8 +2,7 @@
 """HTTP/1.1 to kubelets over kept-alive connections.
 
 One connection to each of thousands of nodes is open all the time, so what a connection costs counts: asyncio's own TLS
-streams need some 340 KiB each and three times the CPU. Here a non-blocking SSLSocket is driven by the event loop's
-reader callback.
+streams need some 340 KiB each and three times the CPU. Here a non-blocking SSLSocket is driven by reader callbacks.
 
 Nothing a kubelet sends is trusted: one deadline spans the whole scrape, header and body sizes are bounded, redirects
 are not followed, and a certificate must chain to the CA *and* name the node, by its node name or by any of its
@@ -18,11 +17,13 @@ import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import NoReturn, cast
 
 from metrics_server.kubelet.address import Target, certificate_covers, is_ip
 from metrics_server.kubelet.connection import Answer, Connection, ConnectionLostError, error_text
 from metrics_server.kubelet.errors import Reason, ScrapeError
+from metrics_server.kubelet.poll import Poll
 from metrics_server.tlsfiles import ClientTls, MaterialError, Source
 
 #: How much of an error answer's text is shown.
@@ -69,6 +70,10 @@ class KubeletClient:
         #: How many connections were ever opened; with keep-alive it grows by the number of nodes, not of scrapes.
         self.opened = 0
 
+    @cached_property
+    def _poll(self) -> Poll:
+        return Poll(asyncio.get_running_loop())
+
     @property
     def open_connections(self) -> int:
         """How many connections are open."""
@@ -113,6 +118,9 @@ class KubeletClient:
             self.forget(node)
         # Without waiting: a name server that does not answer must not hold up the end.
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if "_poll" in self.__dict__:
+            self._poll.close()
+            del self._poll
 
     def _request(self, target: Target, path: str) -> bytes:
         host = f"[{target.hosts[0]}]" if ":" in target.hosts[0] else target.hosts[0]
@@ -227,7 +235,7 @@ class KubeletClient:
             sock.close()
             raise
         self.opened += 1
-        return Connection(loop, sock, target, context, self._max_body, self._lost)
+        return Connection(loop, self._poll, sock, target, context, self._max_body, self._lost)
 
     async def _handshake(self, sock: ssl.SSLSocket, target: Target) -> None:
         loop = asyncio.get_running_loop()

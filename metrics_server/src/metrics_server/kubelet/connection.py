@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One kept-alive connection to a kubelet: a socket, an HTTP parser, and the event loop's reader callback between
-them."""
+"""One kept-alive connection to a kubelet: a socket, an HTTP parser, and the reader callback between them."""
 
 from __future__ import annotations
 
@@ -13,6 +12,7 @@ import httptools
 
 from metrics_server.kubelet.address import Target
 from metrics_server.kubelet.errors import Reason, ScrapeError
+from metrics_server.kubelet.poll import Poll
 
 _CHUNK = 64 * 1024
 #: Reads in one go before other connections get their turn.
@@ -71,6 +71,7 @@ class Connection:
         "_max_body",
         "_out",
         "_parser",
+        "_poll",
         "_received",
         "_sent",
         "_sized",
@@ -84,6 +85,7 @@ class Connection:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        poll: Poll,
         sock: socket.socket,
         target: Target,
         context: ssl.SSLContext | None,
@@ -91,6 +93,7 @@ class Connection:
         lost: Callable[[Connection], None],
     ) -> None:
         self._loop = loop
+        self._poll = poll
         self._sock = sock
         self.target = target
         self._context = context
@@ -102,7 +105,7 @@ class Connection:
         self._writing = False
         self.reusable = True
         self._reset()
-        loop.add_reader(sock.fileno(), self._readable)
+        poll.add_reader(sock.fileno(), self._readable)
 
     def _reset(self) -> None:
         self._status = 0
@@ -147,9 +150,9 @@ class Connection:
             self._finish(ScrapeError(Reason.UNREACHABLE, "the connection was given up here"))
         fd = self._sock.fileno()
         if fd >= 0:
-            self._loop.remove_reader(fd)
+            self._poll.remove_reader(fd)
             if self._writing:
-                self._loop.remove_writer(fd)
+                self._poll.remove_writer(fd)
             self._sock.close()
 
     def _flush(self) -> None:
@@ -160,7 +163,7 @@ class Connection:
         except (ssl.SSLWantWriteError, BlockingIOError):
             if not self._writing:
                 self._writing = True
-                self._loop.add_writer(self._sock.fileno(), self._flush)
+                self._poll.add_writer(self._sock.fileno(), self._flush)
             return
         except ssl.SSLWantReadError:
             # The peer renegotiates; the reader callback continues.
@@ -170,7 +173,7 @@ class Connection:
             return
         if self._writing:
             self._writing = False
-            self._loop.remove_writer(self._sock.fileno())
+            self._poll.remove_writer(self._sock.fileno())
 
     def _readable(self) -> None:
         if self._out and not self._writing:
