@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import re
 import typing as t
+import weakref
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions import kubelet_effective
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
@@ -81,27 +82,14 @@ class Kubelet:
     @functools.cached_property
     def probes(self) -> list[Probe]:
         """What each control plane got from it."""
-        own = set(self.internal)
-        return [
-            Probe(host.name, entry)
-            for host in self.evidence.control_planes
-            for entry in host.get("kubelets", default=[])
-            if entry.get("node") == self.node or entry.get("address") in own
-        ]
+        return _look_up(_known(self.evidence).probes, self)
 
     @functools.cached_property
     def pod_probes(self) -> list[PodProbe]:
         """What pods got from it: those of the metrics server, or any pod where none of its own was found."""
-        found = [
-            (host, target)
-            for host in self.evidence.hosts
-            for target in host.get("pod", "targets", default=[])
-            if target.get("kind") == "kubelet"
-            and (target.get("name") == self.node or target.get("host") in self.internal)
-            and get(target, "connect", "error", "kind") != "not_tried"
-        ]
-        preferred = [(host, target) for host, target in found if host.get("pod", "preferred")]
-        return [PodProbe(host, target) for host, target in preferred or found]
+        found = _look_up(_known(self.evidence).pod_probes, self)
+        preferred = [probe for probe in found if probe.source.get("pod", "preferred")]
+        return preferred or found
 
     @property
     def answers(self) -> Mapping:
@@ -145,15 +133,94 @@ class Kubelet:
         return [line for line in self.evidence.server_log() if wanted.search(line) and mine.search(line)]
 
 
+class _Known(t.NamedTuple):
+    """What is looked up for each of many kubelets, by the name and the address of its node."""
+
+    kubelets: list[Kubelet]
+    probes: dict[str, list[Probe]]
+    pod_probes: dict[str, list[PodProbe]]
+
+
+_KNOWN: weakref.WeakKeyDictionary[Evidence, _Known] = weakref.WeakKeyDictionary()
+_WORKING: weakref.WeakKeyDictionary[Evidence, frozenset[str]] = weakref.WeakKeyDictionary()
+
+
+def _known(evidence: Evidence) -> _Known:
+    found = _KNOWN.get(evidence)
+    if found is None:
+        found = _KNOWN[evidence] = _Known(_kubelets(evidence), _probes(evidence), _pod_probes(evidence))
+    return found
+
+
+_Found = t.TypeVar("_Found", Probe, PodProbe)
+
+
+def _look_up(known: Mapping, kubelet: Kubelet) -> list[_Found]:
+    found = [probe for key in (kubelet.node, *kubelet.internal) for probe in known.get(key, ())]
+    return list({id(probe): probe for probe in found}.values())
+
+
+def _probes(evidence: Evidence) -> dict[str, list[Probe]]:
+    found: dict[str, list[Probe]] = {}
+    for host in evidence.control_planes:
+        for entry in host.get("kubelets", default=[]):
+            probe = Probe(host.name, entry)
+            for key in {entry.get("node"), entry.get("address")} - {None}:
+                found.setdefault(key, []).append(probe)
+    return found
+
+
+def _pod_probes(evidence: Evidence) -> dict[str, list[PodProbe]]:
+    found: dict[str, list[PodProbe]] = {}
+    pods = evidence.server_pods
+    if pods and all(pod.get("host_network") for pod in pods):
+        # What other pods reach says nothing about these.
+        return found
+    for host in evidence.hosts:
+        for target in host.get("pod", "targets", default=[]):
+            if target.get("kind") == "kubelet" and get(target, "connect", "error", "kind") != "not_tried":
+                probe = PodProbe(host, target)
+                for key in {target.get("name"), target.get("host")} - {None}:
+                    found.setdefault(key, []).append(probe)
+    return found
+
+
+def _kubelets(evidence: Evidence) -> list[Kubelet]:
+    hosts = {host.node: host for host in evidence.hosts}
+    if evidence.nodes:
+        views = {str(node["name"]): node for node in evidence.nodes if node.get("operating_system") != "windows"}
+    else:
+        views = {host.node: {} for host in evidence.hosts if host.running("kubelet")}
+    return [
+        Kubelet(evidence, node, hosts[node].name if node in hosts else node, view, hosts.get(node))
+        for node, view in views.items()
+    ]
+
+
 def kubelets(evidence: Evidence) -> list[Kubelet]:
     """Every kubelet, by the nodes that the API has, or by the hosts where it was not asked."""
-    if evidence.nodes:
-        names = [(str(node["name"]), node) for node in evidence.nodes if node.get("operating_system") != "windows"]
-        return [
-            Kubelet(evidence, node, evidence.host_of_node(node), view, evidence.host(evidence.host_of_node(node)))
-            for node, view in names
-        ]
-    return [Kubelet(evidence, host.node, host.name, {}, host) for host in evidence.hosts if host.running("kubelet")]
+    return _known(evidence).kubelets
+
+
+def working(evidence: Evidence) -> frozenset[str]:
+    """The nodes whose kubelets give a control plane what the metrics server asks for; or else those with metrics."""
+    found = _WORKING.get(evidence)
+    if found is None:
+        found = _WORKING[evidence] = frozenset(_working(evidence))
+    return found
+
+
+def _working(evidence: Evidence) -> set[str]:
+    found = kubelets(evidence)
+    if any(kubelet.probes for kubelet in found):
+        return {
+            kubelet.node
+            for kubelet in found
+            if any(probe.get("authenticated", "status") == 200 for probe in kubelet.probes)
+        }
+    served = any(get(entry, "nodes") for entry in evidence.api("metrics", "servers", default=[]))
+    without = set(evidence.nodes_without_metrics())
+    return {kubelet.node for kubelet in found if served and kubelet.ready and kubelet.node not in without}
 
 
 def address_types(evidence: Evidence) -> list[str]:

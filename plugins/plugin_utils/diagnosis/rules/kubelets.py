@@ -55,17 +55,8 @@ def observe(kubelet: Kubelet, *evidence: str, cause: str = "", repair: Repair | 
         cause=cause,
         repair=repair,
         # A metrics server without the metrics of any node is not ready, and then nothing is served.
-        covers=("server_pod",) if _nobody_else_works(kubelet) else (),
+        covers=() if kubelet_view.working(kubelet.evidence) - {kubelet.node} else ("server_pod",),
     )
-
-
-def _nobody_else_works(kubelet: Kubelet) -> bool:
-    """Whether, as far as control planes can tell, no other kubelet gives the metrics server what it asks for."""
-    others = [other for other in kubelet_view.kubelets(kubelet.evidence) if other.node != kubelet.node and other.ready]
-    if any(other.probes for other in others):
-        return not any(probe.get("authenticated", "status") == 200 for other in others for probe in other.probes)
-    served = any(get(entry, "nodes") for entry in kubelet.evidence.api("metrics", "servers", default=[]))
-    return not served or all(other.suffers for other in others)
 
 
 def _age(evidence: Evidence, time: t.Any) -> float | None:

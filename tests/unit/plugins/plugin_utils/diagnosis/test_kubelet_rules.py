@@ -16,6 +16,7 @@ CORPUS = Path(__file__).resolve().parents[2] / "corpus" / "evidence"
 CAPTURED = {
     "KUB-01": ["w1"],
     "KUB-02": ["w1"],
+    "KUB-03": ["w1"],
     "KUB-04": ["w1"],
     "KUB-09": ["w2"],
     "KUB-10": ["w2"],
@@ -263,6 +264,11 @@ class TestFirewall:
         kubelet(healthy, "w1").update(connect={"ok": False, "error": error}, tls={"ok": False, "error": error})
         finding = found(healthy)["KUB-09"]
         assert finding["evidence"][-1] == "cp1 connects to the kubelet of w1 at 10.89.0.31:10250: nothing listens there"
+
+    def test_server_in_the_network_of_its_node_is_none_of_these_pods(self, healthy):
+        self.lose(healthy, "w1")
+        healthy["api"]["objects"]["pods"][0]["host_network"] = True
+        assert "KUB-09" not in found(healthy)
 
     def test_commands_are_those_of_the_firewall_that_runs(self, healthy):
         self.lose(healthy, "w1")
