@@ -325,7 +325,6 @@ BULKY = {
     "argv",
     "boot_id",
     "definition_files",
-    "fingerprint_sha256",
     "fingerprints_sha256",
     "images",
     "nft_chains",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import re
 import typing as t
 
 SCHEMA = "kubemetrics.aggregation/evidence"
@@ -186,6 +187,19 @@ class Evidence:
             {**entry, "host": self.host_of_server(str(entry.get("server")))}
             for entry in self.api("apiservices", "servers", default=[])
         ]
+
+    @functools.cached_property
+    def refused_lists(self) -> dict[str, str]:
+        """What API servers answer to requests for metrics, by host, where it is an error of the metrics server itself.
+
+        Discovery is open to every authenticated client, and so may work where metrics do not.
+        """
+        return {
+            self.host_of_server(str(entry.get("server"))): str(entry["message"])
+            for entry in self.api("metrics", "servers", default=[])
+            if not (entry.get("nodes") or entry.get("pods"))
+            and re.search(r"answered (40[0-35-9]|500) to", entry.get("message") or "")
+        }
 
     def answers_requests(self, host: str) -> bool:
         """Whether the API server of a host was ready and answered every request when it was asked through the API."""

@@ -126,6 +126,9 @@ def _requests(evidence: Evidence) -> t.Iterator[Measured]:
             f"{entry.get('name')} through {host}: {entry.get('message') or 'fails'}" for entry in failed
         )
         yield Measured("request", "service", tuple(lines), (host,))
+    for host, message in evidence.refused_lists.items():
+        if host not in evidence.failing_servers and host not in evidence.disturbed_servers:
+            yield Measured("request", "service", (f"metrics through {host}: {message}",), (host,))
 
 
 def _server_pods(evidence: Evidence) -> t.Iterator[Measured]:

@@ -80,15 +80,13 @@ def uses_client_ca(evidence: Evidence, host: Host) -> bool:
         return True
     # By the CA of clients, and so taken for an ordinary client of that name.
     issuer = get(host.front_proxy, "certificate", "issuer", default="")
-    return bool(issuer) and _taken_for_client(host) and issuer in {entry.get("subject") for entry in clients}
+    return bool(issuer) and _taken_for_client(evidence, host) and issuer in {entry.get("subject") for entry in clients}
 
 
-def _taken_for_client(host: Host) -> bool:
+def _taken_for_client(evidence: Evidence, host: Host) -> bool:
     name = common_name(str(get(host.front_proxy, "certificate", "subject", default="")))
-    return any(
-        target.get("verdict") == "wrong_identity" and f'User "{name}"' in str(get(target, "response", "message"))
-        for target in host.targets()
-    )
+    answers = [str(get(target, "response", "message")) for target in host.targets()]
+    return any(f'User "{name}"' in text for text in [*answers, evidence.refused_lists.get(host.name, "")])
 
 
 def fault_of(evidence: Evidence, host: Host) -> str:
@@ -146,11 +144,13 @@ def _answers(evidence: Evidence, host: Host) -> list[str]:
 
 
 def _requests(evidence: Evidence, name: str) -> list[str]:
-    return [
+    lines = [
         f"{entry.get('name')} through {name}: {entry['message']}"
         for entry in evidence.requests
         if entry["host"] == name and not entry.get("ok") and entry.get("message")
     ]
+    refused = evidence.refused_lists.get(name)
+    return lines or ([f"metrics through {name}: {refused}"] if refused else [])
 
 
 def _said(evidence: Evidence, pattern: str) -> list[str]:

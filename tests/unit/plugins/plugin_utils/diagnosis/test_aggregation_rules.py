@@ -20,7 +20,9 @@ NAME = "v1beta1.metrics.k8s.io"
 CAPTURED = {
     "AGG-01": [],
     "AGG-03": ["cp1"],
+    "AGG-04": ["cp1"],
     "AGG-05": ["cp1"],
+    "AGG-06": ["cp1"],
     "AGG-07": [],
     "AGG-12": [],
 }
@@ -253,9 +255,12 @@ class TestSharedCa:
         issuer = healthy["api"]["authentication"]["client_ca"][0]["subject"]
         client(healthy)["certificate"].update(subject="CN=kube-apiserver", issuer=issuer)
         client(healthy).update(issued_by_requestheader_ca=False)
-        answer(healthy, "wrong_identity", status=403, message='User "kube-apiserver" cannot get path "/apis/..."')
-        requests(healthy, "cp1")
+        # Discovery works: it is open to every client.
+        for entry in healthy["api"]["metrics"]["servers"]:
+            message = 'https://192.0.2.11:6443 answered 403 to /apis/...: User "kube-apiserver" cannot list resource'
+            entry.update(ok=False, nodes=None, pods=None, message=message)
         assert roots(healthy) == ["AGG-06"]
+        assert engine.diagnose(healthy)["unexplained"] == []
 
     def test_only_the_configmap_has_it(self, healthy):
         healthy["api"]["authentication"]["shared"] = ["CN=kubernetes"]
@@ -411,6 +416,14 @@ class TestOneOfSeveral:
     def test_all_of_them_is_no_place(self, three):
         requests(three, "cp1", "cp2", "cp3")
         assert "AGG-09" not in ids(three)
+
+
+def test_metrics_that_are_refused_are_seen_although_discovery_works(healthy):
+    for entry in healthy["api"]["metrics"]["servers"]:
+        entry.update(
+            ok=False, nodes=None, pods=None, message="https://192.0.2.11:6443 answered 500 to /apis/...: strange"
+        )
+    assert [entry["symptom"] for entry in engine.diagnose(healthy)["unexplained"]] == ["request"]
 
 
 class TestTransport:
