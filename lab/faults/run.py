@@ -10,14 +10,13 @@ injected, its symptom is seen as the user sees it, doctor finds exactly this roo
 the catalogue has no automatic repair), `kubectl top` works again and doctor finds nothing. Each result is a line of
 `.lab/NAME/faults.jsonl`, and of `.lab/faults.jsonl`, which stays when the lab goes.
 
-Without names: every fault that fits the lab. `--pair A+B` injects two at once; in `--pair A/B` the first one hides
-the second.
+Without names: every fault that fits the lab. `--all` brings up the labs that it takes. `--pair A+B` injects two at
+once; in `--pair A/B` the first one hides the second.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
@@ -352,6 +351,34 @@ def trimmed(value: Any) -> Any:
 
 
 @dataclasses.dataclass
+class Job:
+    """Faults that are injected at once, on one host where it says so; the others may hide those in `hidden`."""
+
+    faults: list[Fault]
+    hidden: list[Fault] = dataclasses.field(default_factory=list)
+    on: str = ""
+
+    @classmethod
+    def of(cls, text: str, on: str = "") -> Job:
+        """From a name, A+B or A/B; a name may have the folder of its kind before it."""
+        if text in names():
+            return cls([load(text)], on=on)
+        shown, _, hidden = text.partition("/")
+        return cls([load(name) for name in shown.split("+")], [load(name) for name in hidden.split("+") if name], on)
+
+    @property
+    def every(self) -> list[Fault]:
+        return self.faults + self.hidden
+
+    @property
+    def label(self) -> str:
+        return "+".join(fault.id for fault in self.every) + (f" on {self.on}" if self.on else "")
+
+    def lacks(self, lab: Lab) -> str:
+        return next((f"{fault.id} needs a lab with {lab.lacks(fault)}" for fault in self.every if lab.lacks(fault)), "")
+
+
+@dataclasses.dataclass
 class Result:
     """A line of the table, and of faults.jsonl."""
 
@@ -418,10 +445,10 @@ class Runner:
         log.write_text(f"$ {' '.join(command)}\n{done.stdout}", encoding="utf-8")
         return done.returncode, time.monotonic() - start
 
-    def change(self, fault: Fault, state: str) -> float:
+    def change(self, fault: Fault, state: str, on: str = "") -> float:
         variables = [f"fault={fault.id}", f"fault_state={state}"]
-        if state == "inject" and self.options.on:
-            variables.append(f"fault_on={self.options.on}")
+        if on:
+            variables.append(f"fault_on={on}")
         status, seconds = self.playbook(f"{fault.id}-{state}", "lab/fault.yml", *variables)
         if status:
             raise Failed(f"lab/fault.yml failed to {state} {fault.id}; see {self.folder}")
@@ -512,27 +539,26 @@ class Runner:
                 raise Failed(f"playbooks/repair.yml ended with {status}; see {self.folder}/{repaired[0].id}-repair.log")
         return "+".join(["repair"] * bool(repaired) + ["heal"] * bool(healed))
 
-    def one(self, faults: list[Fault], hidden: list[Fault]) -> Result:
-        """Both lists are injected at once; what is hidden is found only when the others are gone."""
-        every = faults + hidden
-        label = "+".join(fault.id for fault in every)
-        result = Result(label, [self.options.on] if self.options.on else [])
+    def one(self, job: Job) -> Result:
+        """All are injected at once; what is hidden may be found only when the others are gone."""
+        every, hidden, label = job.every, job.hidden, job.label
+        result = Result(label, [job.on] if job.on else [])
         self.results.append(result)
         self.say(f"{label}: {'; '.join(fault.title for fault in every)}")
         injected_at = time.monotonic()
-        result.injected = sum(self.change(fault, "inject") for fault in every)
-        result.symptom, missing = self.see_symptom(faults, injected_at)
+        result.injected = sum(self.change(fault, "inject", job.on) for fault in every)
+        result.symptom, missing = self.see_symptom(job.faults, injected_at)
         result.wrong += missing
         also = {name for fault in every for name in fault.also}
         if self.options.doctor and not any(fault.momentary for fault in every):
             diagnosis, result.doctor = self.doctor(label)
             result.roots, result.consequences = roots(diagnosis), consequences(diagnosis)
-            result.wrong += self.judge(diagnosis, faults, also, hidden)
+            result.wrong += self.judge(diagnosis, job.faults, also, job.on, hidden)
         start = time.monotonic()
-        result.how = self.mend(faults)
+        result.how = self.mend(job.faults)
         if hidden:
             if self.options.doctor:
-                result.wrong += self.judge(self.doctor(f"{label}-then")[0], hidden, also)
+                result.wrong += self.judge(self.doctor(f"{label}-then")[0], hidden, also, job.on)
             self.mend(hidden)
         if why := self.wait_for_top(RECOVERY):
             result.wrong.append(f"after {result.how}: {why}")
@@ -546,12 +572,16 @@ class Runner:
         return result
 
     def judge(
-        self, diagnosis: dict[str, Any], faults: list[Fault], also: Iterable[str], hidden: Sequence[Fault] = ()
+        self,
+        diagnosis: dict[str, Any],
+        faults: list[Fault],
+        also: Iterable[str],
+        on: str = "",
+        hidden: Sequence[Fault] = (),
     ) -> list[str]:
         listed = [fault.id for fault in faults if fault.kind == "listed"]
         layer = next((fault.layer for fault in faults if fault.layer), "")
-        hosts = [self.options.on] if self.options.on else []
-        wrong = judge(diagnosis, listed, also, hosts, layer, [fault.id for fault in hidden])
+        wrong = judge(diagnosis, listed, also, [on] if on else [], layer, [fault.id for fault in hidden])
         for fault in faults:
             if fault.notice and not any(re.search(fault.notice, notice) for notice in diagnosis["notices"]):
                 wrong.append(f"no notice like {fault.notice!r}")
@@ -575,11 +605,11 @@ class Runner:
             with path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
 
-    def run(self, jobs: list[tuple[list[Fault], list[Fault]]]) -> bool:
+    def run(self, jobs: list[Job]) -> bool:
         self.require_health()
-        for faults, hidden in jobs:
+        for job in jobs:
             try:
-                result = self.one(faults, hidden)
+                result = self.one(job)
             except Failed as error:
                 result = self.results[-1]
                 result.wrong.append(str(error))
@@ -590,7 +620,7 @@ class Runner:
                     self.say(f"still injected: {', '.join(self.lab.injected)} (make fault-heal ID=...)")
                 break
             # With --keep-going the next fault starts from a healthy lab, or nothing that follows means anything.
-            for fault in reversed([*faults, *hidden]):
+            for fault in reversed(job.every):
                 if self.lab.marker(fault).exists():
                     self.change(fault, "heal")
             if result.wrong and (why := self.wait_for_top(RECOVERY)):
@@ -598,26 +628,56 @@ class Runner:
         return all(not result.wrong for result in self.results)
 
 
-def jobs_of(options: argparse.Namespace, lab: Lab) -> tuple[list[tuple[list[Fault], list[Fault]]], list[str]]:
-    """What to inject, and what this lab is not made for."""
-    pairs = [*options.pair]
-    if options.pairs:
-        pairs += yaml.safe_load((FOLDER / "pairs.yml").read_text(encoding="utf-8"))
-    if pairs:
-        jobs = []
-        for pair in pairs:
-            shown, _, hidden = pair.partition("/")
-            jobs.append(([load(name) for name in shown.split("+")], [load(name) for name in hidden.split("+") if name]))
-    else:
-        chosen = [load(name) for name in options.faults] + [load(f"healthy/{name}") for name in options.healthy]
-        jobs = [([fault], []) for fault in chosen or [load(name) for name in names()]]
-    lacking = [
-        f"{fault.id} needs a lab that was brought up with {lab.lacks(fault)}"
-        for job in jobs
-        for fault in [*job[0], *job[1]]
-        if lab.lacks(fault)
-    ]
-    return [job for job in jobs if not any(lab.lacks(fault) for fault in [*job[0], *job[1]])], lacking
+def suites() -> dict[str, Any]:
+    return yaml.safe_load((FOLDER / "suites.yml").read_text(encoding="utf-8"))
+
+
+def asked_for(options: argparse.Namespace) -> list[Job]:
+    """What the command line names, or every fault there is."""
+    texts = [*options.faults, *options.pair, *(f"healthy/{name}" for name in options.healthy)]
+    texts += suites()["pairs"] if options.pairs else []
+    return [Job.of(text, options.on) for text in texts or names()]
+
+
+def run_in(lab: Lab, jobs: list[Job], options: argparse.Namespace) -> tuple[list[Result], bool]:
+    """What became of them in one lab; what it is not made for is left out."""
+    runner = Runner(lab, options)
+    passed = False
+    try:
+        passed = runner.run([job for job in jobs if not job.lacks(lab)])
+    except KeyboardInterrupt:
+        runner.say("interrupted")
+    except Failed as error:
+        runner.say(str(error))
+    return runner.results, passed
+
+
+def run_all(options: argparse.Namespace) -> tuple[list[Result], bool]:
+    """Every fault, the pairs, and those on one of three control planes, in labs that are brought up for it."""
+    waiting = [Job.of(name) for name in names()]
+    wanted = suites()
+    results: list[Result] = []
+    passed = True
+    for number, size in enumerate(wanted["labs"]):
+        name = f"faults-{number + 1}"
+        environment = {**os.environ, **{key: str(value) for key, value in size.items()}, "LAB_NAME": name}
+        up = run(["ansible-playbook", str(ROOT / "lab/up.yml")], 3600, environment)
+        if up.returncode:
+            raise Failed(f"lab/up.yml failed for {size}: {up.stdout[-600:]}")
+        lab = Lab(ROOT / ".lab" / name / "inventory.yml")
+        jobs = [job for job in waiting if not job.lacks(lab)]
+        waiting = [job for job in waiting if job not in jobs]
+        if number == 0:
+            jobs += [Job.of(text) for text in wanted["pairs"]]
+        if len(lab.control_planes) == 3:
+            jobs += [Job.of(text, wanted["one_of_three"]["host"]) for text in wanted["one_of_three"]["faults"]]
+        found, well = run_in(lab, jobs, options)
+        results += found
+        passed = passed and well
+        if not well and not options.keep_going:
+            break
+        run(["ansible-playbook", str(ROOT / "lab/down.yml")], 600, environment)
+    return results, passed and not waiting
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -626,7 +686,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("faults", nargs="*", metavar="FAULT", help="such as KUB-04, healthy/cordoned")
     parser.add_argument("--inventory", default=str(default), help="of the lab")
     parser.add_argument("--pair", action="append", default=[], help="A+B at once, or A/B where A hides B")
-    parser.add_argument("--pairs", action="store_true", help="all of lab/faults/pairs.yml")
+    parser.add_argument("--pairs", action="store_true", help="the pairs of lab/faults/suites.yml")
+    parser.add_argument("--all", action="store_true", help="everything, in labs of its own (suites.yml): some hours")
     parser.add_argument("--healthy", action="append", default=[], metavar="NAME", help="a variant without a finding")
     parser.add_argument("--on", default="", metavar="HOST", help="inject on this host only, and require it to be named")
     parser.add_argument("--no-repair", dest="repair", action="store_false", help="heal instead of repairing")
@@ -649,15 +710,14 @@ def main() -> int:
             for name in names():
                 print(f"{name:<24} {load(name).title}")
             return 0
-        lab = Lab(Path(options.inventory))
-        jobs, lacking = jobs_of(options, lab)
-        runner = Runner(lab, options)
-        passed = False
-        try:
-            with contextlib.suppress(KeyboardInterrupt):
-                passed = runner.run(jobs)
-        finally:
-            print("\n".join(["", table(runner.results), *lacking]))
+        lacking: list[str] = []
+        if options.all:
+            results, passed = run_all(options)
+        else:
+            lab, jobs = Lab(Path(options.inventory)), asked_for(options)
+            lacking = [job.lacks(lab) for job in jobs if job.lacks(lab)]
+            results, passed = run_in(lab, jobs, options)
+        print("\n".join(["", table(results), *lacking]))
         # Those that somebody named and this lab cannot do have not passed.
         return 0 if passed and not (lacking and (options.faults or options.pair or options.healthy)) else 1
     except Failed as error:

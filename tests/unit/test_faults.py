@@ -188,13 +188,6 @@ class TestJudge:
         assert runner.judge(diagnosis(), [], layer="kubelet") == ["unexplained layers none instead of ['kubelet']"]
 
 
-def test_there_are_twenty_pairs_of_faults_that_exist():
-    pairs = yaml.safe_load((runner.FOLDER / "pairs.yml").read_text(encoding="utf-8"))
-    assert len(set(pairs)) == 20
-    assert len([pair for pair in pairs if "/" in pair]) == 5
-    assert {name for pair in pairs for name in re.split("[+/]", pair)} <= set(runner.names())
-
-
 def test_table_and_verdict():
     good = runner.Result("KUB-04", injected=3.21, symptom=31, doctor=12, roots=["KUB-04"], mended=45, how="repair")
     bad = runner.Result("NET-04", wrong=["roots none instead of ['NET-04']"])
@@ -204,15 +197,48 @@ def test_table_and_verdict():
 
 
 @pytest.mark.parametrize(
-    ("flags", "jobs"),
+    ("flags", "labels"),
     [
-        (["KUB-04"], [(["KUB-04"], [])]),
-        (["--pair", "KUB-04+KUB-04"], [(["KUB-04", "KUB-04"], [])]),
-        (["--pair", "KUB-04/KUB-04"], [(["KUB-04"], ["KUB-04"])]),
+        (["KUB-04", "healthy/cordoned"], [("KUB-04", [], ""), ("healthy/cordoned", [], "")]),
+        (["--healthy", "cordoned"], [("healthy/cordoned", [], "")]),
+        (["AGG-05", "--on", "cp2"], [("AGG-05", [], "cp2")]),
+        (["--pair", "KUB-04+KUB-09"], [("KUB-04+KUB-09", [], "")]),
+        (["--pair", "POD-01/KUB-07"], [("POD-01", ["KUB-07"], "")]),
     ],
 )
-def test_jobs(lab, monkeypatch, flags, jobs):
-    monkeypatch.setattr(runner.Lab, "lacks", lambda self, fault: "")
-    found, lacking = runner.jobs_of(runner.arguments(flags), runner.Lab(lab))
-    assert [([f.id for f in shown], [f.id for f in hidden]) for shown, hidden in found] == jobs
-    assert lacking == []
+def test_jobs(flags, labels):
+    jobs = runner.asked_for(runner.arguments(flags))
+    found = [("+".join(fault.id for fault in job.faults), [fault.id for fault in job.hidden], job.on) for job in jobs]
+    assert found == labels
+
+
+def test_without_names_it_is_every_fault():
+    assert [job.label for job in runner.asked_for(runner.arguments([]))] == runner.names()
+
+
+class TestSuites:
+    SUITES = runner.suites()
+
+    def test_every_fault_fits_one_of_the_labs(self, tmp_path):
+        labs = []
+        for number, size in enumerate(self.SUITES["labs"]):
+            planes = [f"cp{i + 1}" for i in range(size["LAB_CONTROL_PLANES"])]
+            hosts = [*planes, *(f"w{i + 1}" for i in range(size["LAB_WORKERS"]))]
+            content = yaml.safe_load(LAB)["all"]
+            content["hosts"] = {host: {"lab_container": host} for host in hosts}
+            content["children"]["kube_control_plane"]["hosts"] = dict.fromkeys(planes)
+            path = tmp_path / f"{number}.yml"
+            path.write_text(yaml.safe_dump({"all": content}))
+            labs.append(runner.Lab(path))
+        jobs = [runner.Job.of(name) for name in runner.names()]
+        assert [job.label for job in jobs if all(job.lacks(lab) for lab in labs)] == []
+        pairs = [runner.Job.of(text) for text in self.SUITES["pairs"]]
+        assert [job.lacks(labs[0]) for job in pairs if job.lacks(labs[0])] == []
+
+    def test_there_are_twenty_pairs_of_which_five_hide_one(self):
+        assert len(set(self.SUITES["pairs"])) == 20
+        assert len([pair for pair in self.SUITES["pairs"] if "/" in pair]) == 5
+
+    def test_ten_faults_are_on_one_control_plane_of_three(self):
+        assert len(set(self.SUITES["one_of_three"]["faults"])) == 10
+        assert set(self.SUITES["one_of_three"]["faults"]) <= set(runner.names())
