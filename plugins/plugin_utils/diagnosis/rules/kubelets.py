@@ -28,15 +28,21 @@ JOINING = 120
 #: How long a renewal may wait for somebody who approves it, in seconds.
 RENEWING = 3600
 
+# What metrics servers log: upstream's Go, and the bundled server.
 LOGGED_CERTIFICATE = (
-    r"IP SANs|signed by unknown authority|self.signed certificate|certificate is valid for|its certificate"
+    r"IP SANs|signed by unknown authority|self.signed certificate|certificate is valid for|not signed by the trusted CA"
+    r"|its certificate covers"
 )
-LOGGED_EXPIRED = r"certificate has expired"
-LOGGED_NO_CERTIFICATE = r"tls: internal error|alert internal error"
+#: Go says the same of a certificate that is not valid yet, and then names the time differently.
+LOGGED_EXPIRED = r"certificate has expired(?! or is not yet valid: current time \S+ is before)"
+LOGGED_NO_CERTIFICATE = r"tls: internal error|alert internal error|has no serving certificate"
 LOGGED_UNAUTHORIZED = r"401 Unauthorized|answered 401"
 LOGGED_TIMEOUT = r"timeout|timed out|did not finish|deadline exceeded"
-LOGGED_UNREACHABLE = r"i/o timeout|no route to host|connection refused|network is unreachable"
-LOGGED_NO_SAMPLES = r"usageCoreNanoSeconds|no metrics to serve|zero|no samples?\b|lacks"
+LOGGED_UNREACHABLE = (
+    r"i/o timeout|no route to host|connection refused|network is unreachable|no answer to the connection attempt"
+    r"|\(no connection\)"
+)
+LOGGED_NO_SAMPLES = r"usageCoreNanoSeconds|no metrics to serve|\bzero\b"
 
 # --- what several rules share ---------------------------------------------------------------------------------------
 
@@ -394,6 +400,7 @@ def _open_port(evidence: Evidence, kubelet: Kubelet) -> Repair:
         "advice",
         f"Accept TCP port {port} on {kubelet.name} from the networks of nodes and pods, in the host's firewall or the "
         "cloud's security group, and keep it over restarts. The firewall is the operator's; no playbook changes it.",
+        risk="low: it opens one port to the cluster's own networks",
         commands=(f"# on {kubelet.name}", *commands),
     )
 
@@ -580,7 +587,11 @@ ROWS: tuple[Row, ...] = (
         symptom="dial tcp ADDRESS:10250: i/o timeout",
         cause="A firewall on the node, or a security group, does not accept the kubelet's port from where the metrics "
         "server runs; or the kubelet listens on another address.",
-        repair=Repair("advice", "Accept the kubelet's port from the networks of nodes and pods."),
+        repair=Repair(
+            "advice",
+            "Accept the kubelet's port from the networks of nodes and pods, in the host's firewall or the cloud's.",
+            risk="low: it opens one port to the cluster's own networks",
+        ),
         avoid="Opening the port to the world, or switching the firewall off.",
         rule=firewall,
         explains=("AGG-12",),

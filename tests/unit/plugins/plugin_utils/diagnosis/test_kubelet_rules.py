@@ -352,6 +352,25 @@ class TestWithoutHosts:
         assert identifier not in found(without_hosts(healthy, "w1", log=[line]))
 
 
+@pytest.mark.parametrize(
+    ("line", "identifiers"),
+    [
+        ("its certificate is not signed by the trusted CA (self-signed certificate)", ["KUB-01"]),
+        ("its certificate covers w1, but neither the node's name nor one of its addresses", ["KUB-01"]),
+        ("it has no serving certificate; is its certificate signing request waiting for approval?", ["KUB-02"]),
+        ("its certificate is not valid now (certificate has expired)", ["KUB-03"]),
+        ("x509: certificate has expired or is not yet valid: current time 2026 is before 2027", []),
+        ("answered 401: its webhook authentication is off", ["KUB-04"]),
+        ("no answer to the connection attempt; does a firewall drop it?", ["KUB-09"]),
+        ("did not finish within 10 s (no connection)", ["KUB-09"]),
+        ("did not finish within 10 s (no answer)", ["KUB-10"]),
+    ],
+)
+def test_lines_of_the_bundled_server(healthy, line, identifiers):
+    line = f'E1126 "kubelet w1 at 10.89.0.31:10250: {line} [reason]"'
+    assert [name for name in found(without_hosts(healthy, "w1", log=[line])) if name.startswith("KUB")] == identifiers
+
+
 def test_where_no_kubelet_works_the_server_is_a_consequence(healthy):
     for node in ("cp1", "w1"):
         kubelet(healthy, node)["authenticated"] = {"status": 401, "message": "Unauthorized", "error": None}
