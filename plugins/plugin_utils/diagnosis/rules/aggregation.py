@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Row
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.rules import (
-    api_servers,
     front_proxy,
+    one_api_server,
     registration,
 )
 
 ROWS: tuple[Row, ...] = tuple(
-    sorted((*front_proxy.ROWS, *registration.ROWS, *api_servers.ROWS), key=lambda row: row.id)
+    sorted((*front_proxy.ROWS, *registration.ROWS, *one_api_server.ROWS), key=lambda row: row.id)
 )

@@ -154,10 +154,11 @@ def _requests(evidence: Evidence, name: str) -> list[str]:
 
 
 def _said(evidence: Evidence, pattern: str) -> list[str]:
-    """Lines of the server's log that say so; only where no control plane could be examined and requests fail now."""
-    if any(host.front_proxy for host in evidence.control_planes) or not evidence.failing_servers:
+    """The newest refusal in the server's log, if it says so; only where no host was examined and requests fail now."""
+    if any(host.get("host") for host in evidence.control_planes) or not evidence.failing_servers:
         return []
-    return [line for line in evidence.server_log() if re.search(pattern, line)][-2:]
+    refusals = [line for line in evidence.server_log() if "Unable to authenticate the request" in line]
+    return [line for line in refusals[-1:] if re.search(pattern, line)]
 
 
 def _by_log(evidence: Evidence, pattern: str) -> t.Iterator[Observation]:
@@ -326,7 +327,7 @@ def expired_certificate(evidence: Evidence) -> t.Iterator[Observation]:
                 cause="The front-proxy client certificate expires soon. Then this API server serves no aggregated API.",
                 severity="warning",
             )
-    yield from _by_log(evidence, r"Unable to authenticate the request.*certificate has expired")
+    yield from _by_log(evidence, r"certificate has expired")
 
 
 NEW_CA = Repair(

@@ -19,6 +19,7 @@ NAME = "v1beta1.metrics.k8s.io"
 #: What was injected, and the hosts that are to be named.
 CAPTURED = {
     "AGG-01": [],
+    "AGG-02": ["cp1"],
     "AGG-03": ["cp1"],
     "AGG-04": ["cp1"],
     "AGG-05": ["cp1"],
@@ -223,7 +224,18 @@ class TestCertificate:
         ],
     )
     def test_without_hosts_the_log_tells(self, healthy, line, row):
-        assert row in roots(by_kubeconfig_alone(healthy, line))
+        assert roots(by_kubeconfig_alone(healthy, line)) == [row]
+
+    def test_of_several_refusals_in_the_log_the_newest_counts(self, healthy):
+        old = '"Unable to authenticate the request" err="x509: certificate signed by unknown authority'
+        new = '"Unable to authenticate the request" err="x509: certificate has expired or is not yet valid'
+        assert roots(by_kubeconfig_alone(healthy, old, new)) == ["AGG-05"]
+
+    def test_the_log_proves_nothing_where_hosts_were_examined(self):
+        document = captured("AGG-02")
+        line = '"Unable to authenticate the request" err="x509: certificate signed by unknown authority'
+        document["api"]["objects"]["pods"][0]["log"] = [line]
+        assert roots(document) == ["AGG-02"]
 
     def test_an_old_line_of_the_log_proves_nothing(self, healthy):
         line = 'Unable to authenticate the request" err="x509: certificate has expired or is not yet valid'

@@ -17,8 +17,8 @@ Mapping = t.Mapping[str, t.Any]
 #: How requests end on a connection whose other end is gone. A new connection would say "dial tcp".
 LOST = re.compile(
     r"http2: (client connection lost|client connection force closed|timeout awaiting response headers)"
-    r"|context deadline exceeded|Client\.Timeout exceeded|net/http: timeout awaiting|did not answer|no answer|timed out"
-    r"|stream error|use of closed network connection"
+    r"|context deadline exceeded|Client\.Timeout exceeded|net/http: timeout awaiting|did not (answer|finish)|no answer"
+    r"|timed out|stream error|use of closed network connection"
 )
 REGISTRATION_CHECKS = re.compile(
     r"poststarthook/apiservice-|poststarthook/kube-apiserver-autoregistration|autoregister-"
