@@ -132,6 +132,29 @@ def test_a_clock_that_drifts_is_not_taken_for_one_that_was_set() -> None:
         assert not clocks.was_set("n1", second - 0.2, second + 0.3, date)
 
 
+@pytest.mark.parametrize("slew", [0.08, -0.08])
+def test_a_clock_that_is_slowly_brought_into_line_costs_its_rates_once(slew: float) -> None:
+    """As chrony does after a machine was suspended, for many minutes."""
+    node = Node()
+    node.run(60)
+    gaps = 0
+    for _unused in range(120):
+        served = node.run(5)
+        node.ahead += 5 * slew
+        for rates in served:
+            gaps += "app" not in rates
+            for rate in rates.values():
+                assert rate == pytest.approx(CORE, rel=0.11)
+    assert 1 <= gaps <= 3
+
+
+def test_a_date_that_stands_still_is_no_clock() -> None:
+    clocks = NodeClocks()
+    date = formatdate(1_700_000_000, usegmt=True).encode()
+    found = [clocks.was_set("n1", second, second + 0.1, date) for second in range(0, 300, 15)]
+    assert found == [False, True, True, True, True] + [False] * 15
+
+
 def test_answers_without_a_date_tell_nothing() -> None:
     clocks = NodeClocks()
     date = formatdate(1_700_000_000, usegmt=True).encode()

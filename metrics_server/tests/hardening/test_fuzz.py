@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from api.conftest import World
 from api.support import client_context
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from hardening.raw import Reply, check, one
@@ -141,6 +141,8 @@ async def test_authorization(world: World, value: bytes) -> None:
 @example(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 @example(b"GET / HTTP/9.9\r\n\r\n")
 async def test_what_is_no_request(world: World, data: bytes) -> None:
+    # Empty lines may stand before a request (RFC 9112): after nothing but them, it is still to come.
+    assume(data.strip(b"\r\n"))
     reply = await one(world.running.port, data + b"\r\n\r\n", client_context())
     check(reply)
     assert reply.status >= 400

@@ -8,12 +8,18 @@ the distance of the two stays the same, but for what they drift.
 from __future__ import annotations
 
 import calendar
+from dataclasses import dataclass
 from functools import lru_cache
 
-#: What two clocks may differ by without one having been set: a part of the time that has passed, and some of a second,
-#: since a clock that is slowly brought into line (by up to 8 %, with chrony) makes no rate that is far off.
-_DRIFT = 0.002
+#: What two clocks may differ by without one having been set: some of a second, and a part of the time that has passed.
 _TOLERANCE = 0.5
+_DRIFT = 0.002
+#: A clock may also be brought into line slowly, by this part of the time at most (8 % with chrony). Its rates are no
+#: further off than that, so it is taken for set once, and then for so many seconds not again for that.
+_SLEW = 0.1
+_SLEWING_SECONDS = 120.0
+#: A clock that seems to have been set for each of so many answers was not: the dates are not those of a clock.
+_IN_A_ROW = 4
 
 _MONTHS = {
     name: number
@@ -36,11 +42,22 @@ def http_date(value: bytes) -> int | None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What an answer told: the distance was between these bounds when it was received."""
+
+    received: float
+    least: float
+    most: float
+    slewing_until: float = float("-inf")
+    in_a_row: int = 0
+
+
 class NodeClocks:
     """The distance of each node's clock from ours, as between which bounds it must be."""
 
     def __init__(self) -> None:
-        self._bounds: dict[str, tuple[float, float, float]] = {}
+        self._seen: dict[str, _Seen] = {}
 
     def was_set(self, node: str, sent: float, received: float, date: bytes) -> bool:
         """Take in an answer: when the request was sent and the answer received, by our monotonic clock, and its `Date`.
@@ -50,14 +67,24 @@ class NodeClocks:
         seconds = http_date(date) if date else None
         if seconds is None:
             return False
-        known = self._bounds.get(node)
+        known = self._seen.get(node)
         least, most = seconds - received, seconds + 1 - sent
-        self._bounds[node] = (received, least, most)
         if known is None:
+            self._seen[node] = _Seen(received, least, most)
             return False
-        allowed = _TOLERANCE + _DRIFT * (received - known[0])
-        return least > known[2] + allowed or most < known[1] - allowed
+        passed = received - known.received
+        beyond = max(least - known.most, known.least - most) - _TOLERANCE
+        if beyond <= _DRIFT * passed:
+            self._seen[node] = _Seen(received, least, most, known.slewing_until)
+            return False
+        slewing_until, slewing = known.slewing_until, False
+        if beyond <= _SLEW * passed:
+            slewing = received < slewing_until
+            slewing_until = received + _SLEWING_SECONDS
+        in_a_row = known.in_a_row + 1
+        self._seen[node] = _Seen(received, least, most, slewing_until, in_a_row)
+        return not slewing and in_a_row <= _IN_A_ROW
 
     def forget(self, node: str) -> None:
         """Drop what is kept for a node that left."""
-        self._bounds.pop(node, None)
+        self._seen.pop(node, None)
