@@ -407,7 +407,7 @@ ROWS: tuple[Row, ...] = (
             steps=DEPLOY,
         ),
         avoid="Do not remove taints from nodes to get the pod placed; give the pod the toleration "
-        "(metrics_server_tolerations). Do not write EndpointSlices by hand.",
+        "(metrics_server_extra_tolerations). Do not write EndpointSlices by hand.",
         rule=no_endpoints,
         covers=("request", "server_pod"),
     ),
