@@ -10,6 +10,7 @@ import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, get
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
+    Finding,
     Observation,
     Repair,
     Row,
@@ -204,6 +205,11 @@ def _conflict(one: str, other: str) -> bool:
     return len(keepers) == 2 and one != other
 
 
+def _other_provider_fails(cause: Finding, _consequence: Finding) -> bool:
+    """A conflict about who owns an object breaks nothing by itself."""
+    return cause.severity == "error"
+
+
 # --- AGG-12 ---------------------------------------------------------------------------------------------------------
 
 
@@ -389,7 +395,9 @@ ROWS: tuple[Row, ...] = (
         avoid="Do not overwrite an add-on that a cloud provider or k3s manages: it comes back. Switch it off there. "
         "Do not edit meta.helm.sh annotations to make Helm accept objects of somebody else.",
         rule=several_providers,
-        explains=("AGG-07", "AGG-12"),
+        # Such as the rights that the other provider does not need, or no longer has.
+        explains=("AGG-07", "AGG-12", "POD-04", "POD-05", "KUB-05"),
+        related=_other_provider_fails,
         covers=("request", "server_pod"),
     ),
     Row(
