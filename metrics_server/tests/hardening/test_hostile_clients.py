@@ -165,7 +165,8 @@ async def test_scraping_went_on_all_the_time(site: Site) -> None:
     assert len(moments) == 10
     for name, times in moments.items():
         pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
-        assert max(pauses) < RESOLUTION + 2, name
+        # The moment of its own is left out when the node was asked less than a quarter of the resolution before it.
+        assert max(pauses) < 1.25 * RESOLUTION + 1, name
 
 
 async def test_nothing_secret_is_in_the_log(site: Site) -> None:
