@@ -763,7 +763,7 @@ ROWS: tuple[Row, ...] = (
         ),
         avoid="Do not switch the firewall off, and do not flush its rules.",
         rule=firewall_on_host,
-        explains=("POD-03",),
+        explains=("POD-03", "KUB-09"),
         covers=("server_pod", "node_metrics", "pod_metrics"),
         covers_everywhere=(*SUFFERED, "server_pod", "node_metrics", "pod_metrics"),
     ),
@@ -793,7 +793,7 @@ ROWS: tuple[Row, ...] = (
             "it was to drop is forwarded then."
         ),
         rule=forward_policy_drops,
-        explains=("POD-03",),
+        explains=("POD-03", "KUB-09"),
         covers_everywhere=(*SUFFERED, "server_pod", "node_metrics", "pod_metrics"),
     ),
     Row(
@@ -913,6 +913,8 @@ ROWS: tuple[Row, ...] = (
         avoid="Do not change the network of pods or Services of a running cluster: kubelets, CNI plugin and "
         "certificates all hold it.",
         rule=overlapping_networks,
+        explains=("KUB-09",),
+        related=lambda cause, consequence: set(cause.hosts) >= set(consequence.hosts),
         covers=("node_metrics",),
         covers_everywhere=("pod_metrics",),
     ),
