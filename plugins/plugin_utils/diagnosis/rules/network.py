@@ -372,7 +372,8 @@ def forward_policy_drops(evidence: Evidence) -> t.Iterator[Observation]:
                 f"{host.name} ({backend}): -P FORWARD {seen.get('policy') or 'DROP'}, which "
                 f"{seen.get('policy_packets') or 0} packets have met"
             )
-        verdict = blocked[0]
+        # What crosses hosts says more than what stays on this one.
+        verdict = next((entry for entry in blocked if entry.get("source") != entry.get("destination")), blocked[0])
         lines.append(f"{host.name}: {verdict.get('source')} -> {verdict.get('destination')}: dropped by the {POLICY}")
         lines += [said_of(f"pod on {host.name}", target) for target in host.pod_targets("cluster_ip") if failed(target)]
         if get(host.get("network", "docker"), "active"):

@@ -291,7 +291,8 @@ POD_03 = Row(
     ),
     avoid="Do not add rights: that the log goes on about RBAC misleads, the request never got as far.",
     rule=pod_does_not_reach_api,
-    explains=("AGG-12",),
+    # A server that has not read its certificate from the API shows one of its own.
+    explains=("AGG-07", "AGG-12"),
     covers_everywhere=("request", "server_pod", "autoscaler", "namespace", "discovery", "node_metrics", "pod_metrics"),
 )
 
