@@ -20,6 +20,8 @@ LOST = re.compile(
     r"|context deadline exceeded|Client\.Timeout exceeded|net/http: timeout awaiting|did not (answer|finish)|no answer"
     r"|timed out|stream error|use of closed network connection"
 )
+#: Seconds of a step from which a path is slow itself.
+SLOW = 2
 REGISTRATION_CHECKS = re.compile(
     r"poststarthook/apiservice-|poststarthook/kube-apiserver-autoregistration|autoregister-"
 )
@@ -69,11 +71,19 @@ def dead_connection(evidence: Evidence) -> t.Iterator[Observation]:
         if host is None or not failed or not all(_hangs(entry) for entry in failed):
             continue
         targets = host.targets()
-        if not targets or any(target.get("verdict") != "ok" or target.get("proxy") for target in targets):
+        if not targets or not all(_works_at_once(target) for target in targets):
+            continue
+        if host.flags("kube-apiserver").get("egress-selector-config-file"):
+            # It does not connect from its host, so what the host gets tells nothing.
             continue
         lines = [f"{entry.get('name')} through {name}: {entry.get('message')}" for entry in failed[:1]]
         lines += [f"a new connection of the front proxy, {line}" for line in _targets(host)[:2]]
         yield Observation(tuple(lines), (name,))
+
+
+def _works_at_once(target: Mapping) -> bool:
+    seconds = [get(target, step, "seconds") or 0 for step in ("connect", "response")]
+    return target.get("verdict") == "ok" and not target.get("proxy") and max(seconds) < SLOW
 
 
 def _hangs(entry: Mapping) -> bool:

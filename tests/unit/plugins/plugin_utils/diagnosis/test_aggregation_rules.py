@@ -25,6 +25,7 @@ CAPTURED = {
     "AGG-05": ["cp1"],
     "AGG-06": ["cp1"],
     "AGG-07": [],
+    "AGG-08": [],
     "AGG-12": [],
 }
 
@@ -331,6 +332,10 @@ class TestRegistration:
         requests(healthy, "cp1")
         assert "AGG-08" in roots(healthy)
 
+    def test_what_the_other_provider_lacks_is_no_fault_of_its_own(self):
+        assert roots(captured("AGG-08")) == ["AGG-08"]
+        assert found(captured("AGG-08"))["KUB-05"]["caused_by"] == ["AGG-08"]
+
     def test_a_helm_release_owns_the_apiservice_only(self, healthy):
         for entry in healthy["api"]["provider"]["apiservices"]:
             entry["owner"] = "the Helm release ms in namespace kube-system"
@@ -453,6 +458,16 @@ class TestTransport:
         answer(
             healthy, "unreachable", connect={"ok": False, "error": {"kind": "timeout", "message": "nothing answers"}}
         )
+        assert "AGG-10" not in ids(healthy)
+
+    def test_a_slow_path_is_another_matter(self, healthy):
+        requests(healthy, "cp1", message="request for /apis/metrics.k8s.io/v1beta1: no answer within 5 s (timed out)")
+        answer(healthy, "ok", status=200, connect={"ok": True, "seconds": 3.1, "error": None})
+        assert "AGG-10" not in ids(healthy)
+
+    def test_who_connects_by_an_egress_selector_does_not_connect_from_the_host(self, healthy):
+        requests(healthy, "cp1", message="request for /apis/metrics.k8s.io/v1beta1: no answer within 5 s (timed out)")
+        flags(healthy)["egress-selector-config-file"] = "/etc/kubernetes/egress.yaml"
         assert "AGG-10" not in ids(healthy)
 
     def test_an_api_server_that_waits_when_it_starts(self, healthy):
