@@ -290,6 +290,14 @@ class Evidence:
         return bool(self.server_workload or self.server_pods)
 
     @property
+    def server_reads_kubelets(self) -> bool:
+        """Whether it is a metrics server: an adapter of Prometheus serves the same API, and asks no kubelet."""
+        named = [self.server_workload.get("name"), *(pod.get("name") for pod in self.server_pods)]
+        return any("metrics-server" in str(name) for name in named) or any(
+            "kubelet" in argument for argument in self.server_arguments()
+        )
+
+    @property
     def server_managed(self) -> bool:
         """Whether the metrics server is this collection's, so that the roles of site.yml mend it."""
         return self.server_workload.get("owner") == "kubemetrics"

@@ -82,8 +82,7 @@ def _repair(dead: t.Sequence[Mapping]) -> Repair:
     return Repair(
         "advice",
         "Have its owner restore the server behind it. Where the server is gone for good (its Service does not "
-        "exist), save "
-        "the APIService and delete it.",
+        "exist), save the APIService and delete it.",
         risk="clients of that API lose it, until the saved APIService is applied again",
         commands=tuple(commands),
     )
@@ -157,8 +156,7 @@ ROWS: tuple[Row, ...] = (
         layer="consequence",
         symptom="unable to retrieve the complete list of server APIs: ...: stale GroupVersion discovery",
         cause="Clients that list all APIs, such as kubectl api-resources, helm and garbage collection, ask for the "
-        "metrics "
-        "API, too, and it does not answer.",
+        "metrics API, too, and it does not answer.",
         repair=_WITH_ITS_CAUSE,
         avoid="Do not delete the APIService of an API that is needed: what calls it fails for good then.",
         rule=discovery_incomplete,

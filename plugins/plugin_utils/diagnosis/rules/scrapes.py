@@ -16,6 +16,13 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
 # --- KUB-05 ----------------------------------------------------------------------------------------------------------
 
 _ANONYMOUS = "system:anonymous"
+#: Braces are doubled for str.format.
+_ADD_RULE = (
+    "kubectl patch clusterrole system:metrics-server --type=json --patch='"
+    '[{{"op": "add", "path": "/rules/-", "value": '
+    '{{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}}}}]'
+    "'"
+)
 
 
 def not_authorized(evidence: Evidence) -> t.Iterator[Observation]:
@@ -28,9 +35,7 @@ def not_authorized(evidence: Evidence) -> t.Iterator[Observation]:
                 evidence,
                 "Restore upstream's ClusterRole of its version: nodes/metrics since 0.6, nodes/stats before.",
                 "kubectl get clusterrole system:metrics-server --output yaml",
-                """kubectl patch clusterrole system:metrics-server --type=json --patch='[{{"op": "add", "path": "
-                ""/rules/-", """
-                """"value": {{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}}}}]'""",
+                _ADD_RULE,
             ),
         )
     for answer in evidence.kubelet_answers():
@@ -41,8 +46,7 @@ def not_authorized(evidence: Evidence) -> t.Iterator[Observation]:
                 evidence=(said,),
                 hosts=hosts,
                 cause="The kubelet does not verify tokens (authentication.webhook.enabled is false) and takes the "
-                "metrics "
-                "server for an anonymous user.",
+                "metrics server for an anonymous user.",
                 repair=_ACCESS,
             )
         elif answer["status"] == 500 and "uthorization error" in answer["message"]:
@@ -50,8 +54,7 @@ def not_authorized(evidence: Evidence) -> t.Iterator[Observation]:
                 evidence=(said,),
                 hosts=hosts,
                 cause="The kubelet's own SubjectAccessReview failed: its kubeconfig has no right to create one, or "
-                "it does "
-                "not reach the API server.",
+                "it does not reach the API server.",
                 repair=Repair(
                     "advice",
                     "Find out what its review fails of, in the kubelet's log on that node.",
@@ -65,7 +68,7 @@ def not_authorized(evidence: Evidence) -> t.Iterator[Observation]:
 
 
 def _role_lacks(evidence: Evidence) -> list[str]:
-    if not evidence.server_deployed:
+    if not evidence.server_reads_kubelets:
         return []
     metrics, stats = evidence.review("server_nodes_metrics"), evidence.review("server_nodes_stats")
     wants_stats = any("subresource=stats" in line or "nodes/stats" in line for line in evidence.server_log())

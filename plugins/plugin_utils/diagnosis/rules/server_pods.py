@@ -243,14 +243,12 @@ def _cause(name: str, reached: bool, odd: t.Sequence[str]) -> str:
     if odd:
         return (
             "The Service kubernetes leads to an address at which pods find no API server: an API server advertises "
-            "an address that "
-            "others cannot reach (--advertise-address)."
+            "an address that others cannot reach (--advertise-address)."
         )
     if reached:
         return (
             f"Pods on {name} reach the API servers themselves and not their ClusterIP: nothing on that node "
-            "translates ClusterIPs "
-            "(kube-proxy, or the CNI plugin in its place)."
+            "translates ClusterIPs (kube-proxy, or the CNI plugin in its place)."
         )
     return ""
 
@@ -363,8 +361,7 @@ def reviews_denied(evidence: Evidence) -> t.Iterator[Observation]:
             evidence=(missing or "ClusterRole view has no rule for metrics.k8s.io",),
             severity="warning",
             cause="Users with the ClusterRole view, edit or admin get `nodes.metrics.k8s.io is forbidden`: the "
-            "ClusterRole "
-            "system:aggregated-metrics-reader is missing, or is not aggregated to view.",
+            "ClusterRole system:aggregated-metrics-reader is missing, or is not aggregated to view.",
             repair=foreign(
                 evidence,
                 "Apply upstream's ClusterRole system:aggregated-metrics-reader.",
@@ -464,8 +461,7 @@ ROWS: tuple[Row, ...] = (
         repair=Repair(
             "automatic",
             "Deploy the metrics server as site.yml would, with its image: built and loaded into nodes, or pulled "
-            "from the "
-            "registry that metrics_server_image_repo names.",
+            "from the registry that metrics_server_image_repo names.",
             downtime=_ROLLOUT,
             steps=("metrics_server",),
         ),
@@ -539,8 +535,7 @@ ROWS: tuple[Row, ...] = (
         title="The metrics server refuses its flags",
         layer="server",
         symptom="metric-resolution should be larger than kubelet-request-timeout; unknown flag; cannot use both; the "
-        "pod is "
-        "CrashLoopBackOff",
+        "pod is CrashLoopBackOff",
         cause="Its flags contradict each other, or its version does not know them: the server ends at its start.",
         repair=Repair(
             "automatic",
@@ -549,8 +544,7 @@ ROWS: tuple[Row, ...] = (
             steps=("metrics_server",),
         ),
         avoid="Do not carry flags from one version to the next unread; do not remove a check of certificates to make "
-        "two "
-        "flags fit.",
+        "two flags fit.",
         rule=flags_refused,
         explains=("AGG-12",),
         covers=("server_pod",),
@@ -565,8 +559,7 @@ ROWS: tuple[Row, ...] = (
         repair=Repair(
             "automatic",
             "Deploy the metrics server with metrics_server_requests_memory and metrics_server_limits_memory; raise "
-            "these "
-            "first where the cluster has outgrown them.",
+            "these first where the cluster has outgrown them.",
             downtime=_ROLLOUT,
             steps=("metrics_server",),
         ),

@@ -4,8 +4,8 @@
 
 """Rules about the metrics server's pods, rights and flags (POD, KUB-05 to KUB-07) and what others suffer (CON).
 
-The evidence of a fault was captured in the lab with the fault of the same id injected; where there is none, it is that of
-a healthy cluster with what the objects and the log say then.
+The evidence of a fault was captured in the lab with the fault of the same id injected. Where there is none, it is that
+of a healthy cluster with what the objects and the log say then.
 """
 
 from __future__ import annotations
@@ -291,6 +291,23 @@ def test_a_kubelet_that_takes_the_server_for_nobody_needs_another_repair():
     (found,) = observed("KUB-05", document)
     assert found.hosts == (kubelets[-1]["node"],)
     assert (found.repair.kind, found.repair.steps) == ("consent", ("kubelet_access",))
+
+
+def test_the_rule_that_is_added_by_hand_is_json():
+    document = captured("KUB-05")
+    document["api"]["objects"]["workloads"][0]["owner"] = "somebody else"
+    command = observed("KUB-05", document)[0].repair.commands[-1]
+    (change,) = json.loads(command.partition("--patch='")[2].rstrip("'"))
+    assert change["value"]["resources"] == ["nodes/metrics"]
+
+
+def test_an_adapter_of_prometheus_needs_no_kubelets():
+    document = captured("KUB-05")
+    objects = document["api"]["objects"]
+    objects["workloads"][0]["name"] = pod_of(document)["name"] = "prometheus-adapter"
+    pod_of(document)["containers"][0]["args"] = ["--secure-port=6443"]
+    document["hosts"]["cp1"]["kubelets"] = []
+    assert observed("KUB-05", document) == []
 
 
 def test_a_kubelet_that_cannot_ask_is_advised_on():
