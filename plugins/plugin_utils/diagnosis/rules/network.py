@@ -60,7 +60,8 @@ def said_of(where: str, target: Mapping) -> str:
     if failed(target):
         return f"{where} -> {address}: {get(target, 'connect', 'error', 'message', default='no connection')}"
     seconds = get(target, "connect", "seconds")
-    return f"{where} -> {address}: connected" + (f" in {seconds:g} s" if isinstance(seconds, (int, float)) else "")
+    slow = isinstance(seconds, (int, float)) and seconds >= 0.1
+    return f"{where} -> {address}: connected" + (f" in {seconds:g} s" if slow else "")
 
 
 def ready_endpoints(evidence: Evidence, host: Host) -> list[tuple[Mapping, str]]:
