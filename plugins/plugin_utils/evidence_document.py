@@ -129,7 +129,9 @@ def kubelets_of_hosts(hosts: t.Iterable[Mapping]) -> list[tuple[str, int, str]]:
         address = _flags(host, "kubelet").get("node-ip") or (host.get("host") or {}).get("default_ipv4")
         if address and (host.get("components") or {}).get("kubelet", {}).get("running"):
             name = str(host.get("node_name") or host.get("name"))
-            found.append((name, int(_flags(host, "kubelet").get("port") or 10250), str(address).split(",")[0]))
+            found.append(
+                (name, int(_flags(host, "kubelet").get("port") or 10250), str(address).split(",", maxsplit=1)[0])
+            )
     return found
 
 

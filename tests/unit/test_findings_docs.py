@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import findings_docs as docs
 import pytest
+import yaml
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import catalogue
 
+FAULTS = docs.ROOT / "lab" / "faults"
+TESTS = docs.ROOT / "tests" / "unit" / "plugins" / "plugin_utils" / "diagnosis"
 ROWS = {row.id: row for row in catalogue.ROWS}
 PAGES = docs.pages()
 
@@ -21,6 +24,28 @@ def test_every_id_has_a_row():
 
 def test_every_id_has_a_page():
     assert docs.pages() == list(docs.IDS)
+
+
+def test_every_id_has_a_fault_in_the_lab():
+    # healthy/ and unlisted/ hold what is no row.
+    found = [path.parent.name for path in FAULTS.glob("*/fault.yml")]
+    assert sorted(found) == sorted(docs.IDS)
+
+
+@pytest.mark.parametrize("identifier", docs.IDS)
+def test_a_fault_can_be_injected_and_healed(identifier):
+    folder = FAULTS / identifier
+    fault = yaml.safe_load((folder / "fault.yml").read_text(encoding="utf-8"))
+    assert (folder / "inject.yml").is_file()
+    assert (folder / "heal.yml").is_file()
+    assert fault["symptom"]["command"]
+    assert fault["symptom"]["expect"]
+    assert set(fault.get("also") or []) <= set(docs.IDS) - {identifier}
+
+
+@pytest.mark.parametrize("identifier", docs.IDS)
+def test_a_row_has_a_unit_test(identifier):
+    assert any(f'"{identifier}"' in path.read_text(encoding="utf-8") for path in TESTS.glob("test_*_rules.py"))
 
 
 @pytest.mark.parametrize("identifier", docs.IDS)

@@ -302,11 +302,12 @@ def addresses(evidence: Evidence) -> Observations:
                 cause="The Node object has no address of the types that the metrics server dials.",
                 repair=_node_ip([kubelet]),
             )
-        elif kubelet.ready and any(probe.kind == "network_unreachable" for probe in kubelet.pod_probes):
-            probe = next(probe for probe in kubelet.pod_probes if probe.kind == "network_unreachable")
+            continue
+        unreachable = [probe for probe in kubelet.pod_probes if probe.kind == "network_unreachable"]
+        if kubelet.ready and unreachable:
             yield observe(
                 kubelet,
-                _pod_connects(kubelet, probe),
+                _pod_connects(kubelet, unreachable[0]),
                 f"addresses of node {kubelet.node}: {shown}",
                 cause="The address that the node registers first is of a family, or in a network, that pods have no "
                 "route to.",
