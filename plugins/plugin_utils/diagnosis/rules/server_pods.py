@@ -16,7 +16,11 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
     Row,
     Severity,
 )
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.rules.network import failed, said_of
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.rules.network import (
+    failed,
+    kind_of,
+    said_of,
+)
 
 #: Most lines of a log or of events that a finding quotes.
 _MOST = 3
@@ -219,6 +223,9 @@ def pod_does_not_reach_api(evidence: Evidence) -> t.Iterator[Observation]:
             continue
         servers = host.pod_targets("api_server") if host else []
         reached = [target for target in servers if not failed(target)]
+        if servers and all(kind_of(target) == "refused" for target in [*broken, *servers]):
+            # Packets get there and back: no API server listens, as while the only one restarts.
+            continue
         lines = [said_of(f"pod on {name}", target) for target in [*broken, *servers[:2]]]
         lines += _log_lines(evidence)[:1]
         endpoints = [str(address) for address in get(evidence.objects, "kubernetes", "endpoints", default=[])]

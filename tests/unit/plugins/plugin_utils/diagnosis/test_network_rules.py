@@ -381,6 +381,14 @@ def test_a_pod_that_reaches_no_cluster_ip(healthy):
     assert "ClusterIP" in engine.diagnose(healthy)["findings"][0]["cause"]
 
 
+def test_an_api_server_that_restarts_is_no_fault_of_the_pods_network(healthy):
+    pod_loses(healthy, "cluster_ip", "api_server")
+    for target in healthy["hosts"]["w1"]["pod"]["targets"]:
+        if not target["connect"]["ok"]:
+            target["connect"]["error"]["kind"] = "refused"
+    assert found(healthy) == {}
+
+
 def test_a_pod_that_reaches_nothing_is_a_consequence_of_its_host(healthy):
     pod_loses(healthy, "cluster_ip", "api_server", "kubelet")
     healthy["hosts"]["w1"]["network"]["blocked"] = [blocked("policy of FORWARD")]
@@ -413,6 +421,14 @@ def test_flags_that_an_upgrade_dropped(healthy):
     diagnosis = engine.diagnose(healthy)
     assert [(entry["id"], entry["root"]) for entry in diagnosis["findings"]] == [("LIF-01", True), ("NET-01", False)]
     assert not any("profiling" in line for line in diagnosis["findings"][0]["evidence"])
+
+
+def test_an_upgrade_in_the_lab():
+    """The evidence was collected while the API server restarted, as kubeadm made it do."""
+    assert found(recorded("upgrade-1-1")) == {"LIF-01": ["cp1"], "NET-01": ["cp1"]}
+    findings = {entry["id"]: entry for entry in engine.diagnose(recorded("upgrade-1-1"))["findings"]}
+    assert findings["NET-01"]["caused_by"] == ["LIF-01"]
+    assert "kubeadm-backup-manifests" in findings["LIF-01"]["evidence"][0]
 
 
 def test_what_an_upgrade_dropped_elsewhere_explains_nothing(healthy):
