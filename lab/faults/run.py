@@ -455,8 +455,8 @@ class Runner:
         return seconds
 
     def doctor(self, label: str) -> tuple[dict[str, Any], float]:
-        report, evidence = self.folder / f"{label}-diagnosis.json", self.folder / f"{label}-evidence.json"
-        report, evidence = (path.with_name(path.name.replace("/", "@")) for path in (report, evidence))
+        name = label.replace("/", "@")
+        report, evidence = self.folder / f"{name}-diagnosis.json", self.folder / f"{name}-evidence.json"
         for path in (report, evidence):
             path.unlink(missing_ok=True)
         status, seconds = self.playbook(
