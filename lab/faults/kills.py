@@ -107,8 +107,9 @@ def one(
     lab: faults.Lab, runner: faults.Runner, fault: faults.Fault, draw: random.Random, took: float
 ) -> tuple[str, float, str, float]:
     """What is wrong afterwards, the moment and the task of the kill, and how long the second repair took."""
+    injected_at = time.monotonic()
     runner.change(fault, "inject")
-    runner.see_symptom([fault])
+    runner.see_symptom([fault], injected_at)
     moment = draw.uniform(DIAGNOSIS, max(DIAGNOSIS + 5, took))
     task = killed(lab, fault.id, moment, runner.folder / f"{fault.id}-killed.log")
     start = time.monotonic()

@@ -10,6 +10,7 @@ import datetime
 import functools
 import re
 import typing as t
+from collections import abc
 
 SCHEMA = "kubemetrics.aggregation/evidence"
 SCHEMA_VERSION = 1
@@ -24,7 +25,8 @@ class EvidenceError(Exception):
 def get(value: t.Any, *path: str | int, default: t.Any = None) -> t.Any:
     """What is at that path; the default where a part of it is missing or null."""
     for key in path:
-        if isinstance(value, t.Mapping):
+        # Asked a million times for 500 nodes: the class of collections answers ten times faster than that of typing.
+        if isinstance(value, abc.Mapping):
             value = value.get(key)
         elif isinstance(value, list) and isinstance(key, int) and -len(value) <= key < len(value):
             value = value[key]
@@ -156,16 +158,34 @@ class Evidence:
     def control_planes(self) -> tuple[Host, ...]:
         return tuple(host for host in self.hosts if host.control_plane)
 
+    # Each is looked up for every node by some rule; of several with the same key, the first one counts.
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, Host]:
+        return {host.name: host for host in reversed(self.hosts)}
+
+    @functools.cached_property
+    def _by_node(self) -> dict[str, Host]:
+        return {host.node: host for host in reversed(self.hosts)}
+
+    @functools.cached_property
+    def _by_server(self) -> dict[str, Host]:
+        return {host.api_server_url: host for host in reversed(self.hosts)}
+
+    @functools.cached_property
+    def _nodes_by_name(self) -> dict[str, Mapping]:
+        return {str(node.get("name")): node for node in reversed(self.nodes)}
+
     def host(self, name: str) -> Host | None:
-        return next((host for host in self.hosts if host.name == name), None)
+        return self._by_name.get(name)
 
     def host_of_node(self, node: str) -> str:
         """The inventory's name of a node, or the node's name where the inventory does not have it."""
-        return next((host.name for host in self.hosts if host.node == node), node)
+        return self._by_node[node].name if node in self._by_node else node
 
     def host_of_server(self, url: str) -> str:
         """The inventory's name of the host of an API server, or its URL."""
-        return next((host.name for host in self.hosts if host.api_server_url == url), url)
+        return self._by_server[url].name if url in self._by_server else url
 
     # --- what the API says ------------------------------------------------------------------------------------------
 
@@ -174,7 +194,7 @@ class Evidence:
         return list(self.api("state", "nodes", default=[]))
 
     def node(self, name: str) -> Mapping:
-        return next((node for node in self.nodes if node.get("name") == name), {})
+        return self._nodes_by_name.get(name, {})
 
     @property
     def apiservices(self) -> list[Mapping]:

@@ -10,6 +10,7 @@ the packet filters and routes of both ends are.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 import typing as t
@@ -679,10 +680,20 @@ def overlapping_networks(evidence: Evidence) -> t.Iterator[Observation]:
 
 
 def _within(address: str, cidr: t.Any) -> bool:
+    network = _network(str(cidr))
     try:
-        return ipaddress.ip_address(address) in ipaddress.ip_network(str(cidr), strict=False)
+        return network is not None and ipaddress.ip_address(address) in network
     except ValueError:
         return False
+
+
+# Every node is compared with the pods' networks of all others.
+@functools.lru_cache(maxsize=4096)
+def _network(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(cidr, strict=False)
+    except ValueError:
+        return None
 
 
 # --- the rows -------------------------------------------------------------------------------------------------------
