@@ -370,7 +370,6 @@ MADE = {
     "KUB-05": forbidden,
     "KUB-06": of_the_read_only_port,
     "KUB-07": without_addresses,
-    "CON-02": lambda: suffering(apiservices_unavailable=[CUSTOM]),
     "CON-03": lambda: suffering(autoscalers=[autoscaler("missing request for cpu", ["shop: cpu"])]),
 }
 
