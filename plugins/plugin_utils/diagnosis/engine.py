@@ -61,6 +61,7 @@ def findings(evidence: Evidence, rows: t.Sequence[Row]) -> list[Finding]:
     for finding in seen:
         # Only roots are named as causes; what lies between is seen in the order.
         finding.causes = tuple(other.id for other in seen if finding.id in other.caused_by)
+    seen = [finding for finding in seen if not _suffered_without_cause(finding)]
     roots = sorted((finding for finding in seen if finding.root), key=_urgency)
     ordered: list[Finding] = []
     for root in roots:
@@ -134,6 +135,15 @@ def _causes(cause: Finding, finding: Finding) -> bool:
     return suffered and cause.severity == "error" and not cause.brings.isdisjoint(finding.row.covers)
 
 
+def _suffered_without_cause(finding: Finding) -> bool:
+    """What others suffer is no cause: where no row explains what brings it, that is what is unexplained."""
+    return (
+        finding.root
+        and finding.row.layer == "consequence"
+        and not any(observed.independent for observed in finding.observations)
+    )
+
+
 def _circular(finding: Finding, other: Finding) -> bool:
     """Of two rows that explain each other, the first of the catalogue is the cause."""
     if other.id not in finding.row.explains:
@@ -171,7 +181,9 @@ def _explained(entry: symptoms.Measured, found: t.Sequence[Finding]) -> bool:
             continue
         if entry.symptom in finding.row.covers_everywhere:
             return True
-        if entry.symptom in finding.brings and (
+        # A warning stands for what it is about, not for what a fault at its place would bring.
+        reach = finding.row.covers if finding.severity == "warning" else finding.brings
+        if entry.symptom in reach and (
             not finding.hosts or not entry.hosts or set(entry.hosts) <= set(finding.hosts)
         ):
             return True

@@ -144,16 +144,20 @@ def test_what_others_suffer_comes_from_what_explains_the_failing_requests():
     assert (ids(found, root=True), ids(found, root=False)) == (["NET-01"], ["CON-01"])
 
 
-@pytest.mark.parametrize(
-    ("cause", "suffered"),
-    [
-        (Observation(("seen",), severity="warning"), SEEN),
-        (SEEN, Observation(("the API of somebody else",), independent=True)),
-    ],
-)
-def test_what_others_suffer_is_a_root_where_the_metrics_api_is_not_its_cause(cause, suffered):
-    rows = [row("POD-07", cause, covers=("server_pod",)), row("CON-01", suffered, **SUFFERED)]
+def test_what_others_suffer_from_another_api_is_a_root():
+    independent = Observation(("the API of somebody else",), independent=True)
+    rows = [row("POD-07", SEEN, covers=("server_pod",)), row("CON-01", independent, **SUFFERED)]
     assert sorted(ids(engine.diagnose(document(), rows=rows), root=True)) == ["CON-01", "POD-07"]
+
+
+@pytest.mark.parametrize("beside", [[], [Observation(("seen",), severity="warning")]])
+def test_what_others_suffer_without_a_known_cause_is_unexplained_and_no_root(beside):
+    discovery = {"status": 200, "stale": ["metrics.k8s.io/v1beta1"]}
+    suffered = {"layer": "consequence", "covers": ("discovery",)}
+    rows = [row("POD-07", *beside, covers=("server_pod",)), row("CON-02", SEEN, **suffered)]
+    found = engine.diagnose(document(api={"objects": {"discovery": discovery}}), rows=rows)
+    assert "CON-02" not in [finding["id"] for finding in found["findings"]]
+    assert [entry["symptom"] for entry in found["unexplained"]] == ["discovery"]
 
 
 def test_a_warning_explains_no_failing_request():
