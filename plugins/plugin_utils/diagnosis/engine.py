@@ -183,9 +183,7 @@ def _explained(entry: symptoms.Measured, found: t.Sequence[Finding]) -> bool:
             return True
         # A warning stands for what it is about, not for what a fault at its place would bring.
         reach = finding.row.covers if finding.severity == "warning" else finding.brings
-        if entry.symptom in reach and (
-            not finding.hosts or not entry.hosts or set(entry.hosts) <= set(finding.hosts)
-        ):
+        if entry.symptom in reach and (not finding.hosts or not entry.hosts or set(entry.hosts) <= set(finding.hosts)):
             return True
     return False
 

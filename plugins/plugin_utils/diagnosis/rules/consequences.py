@@ -155,8 +155,8 @@ ROWS: tuple[Row, ...] = (
         title="Discovery is incomplete, since an API does not answer",
         layer="consequence",
         symptom="unable to retrieve the complete list of server APIs: ...: stale GroupVersion discovery",
-        cause="Clients that list all APIs, such as kubectl api-resources, helm and garbage collection, ask for the "
-        "metrics API, too, and it does not answer.",
+        cause="Clients that list all APIs, such as helm, operators and garbage collection, ask for the metrics API, "
+        "too, and it does not answer.",
         repair=_WITH_ITS_CAUSE,
         avoid="Do not delete the APIService of an API that is needed: what calls it fails for good then.",
         rule=discovery_incomplete,
