@@ -13,6 +13,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.rules import (
     aggregation,
     consequences,
+    intermediaries,
     kubelets,
     lifecycle,
     network,
@@ -23,6 +24,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
 ROWS: tuple[Row, ...] = (
     *aggregation.ROWS,
     *network.ROWS,
+    *intermediaries.ROWS,
     *server_pods.ROWS,
     *kubelets.ROWS,
     *scrapes.ROWS,

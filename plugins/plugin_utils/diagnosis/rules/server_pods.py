@@ -16,7 +16,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
     Row,
     Severity,
 )
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.rules.network import (
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.rules.connections import (
     failed,
     kind_of,
     said_of,
