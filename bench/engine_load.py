@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from metrics_server.engine import Engine, EngineConfig
-from metrics_server.kube import KubeClient
+from metrics_server.kube.client import KubeClient
 from metrics_server.telemetry import EngineTelemetry
 from prometheus_client import CollectorRegistry
 

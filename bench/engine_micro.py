@@ -12,8 +12,8 @@ import random
 import time
 from collections.abc import Callable
 
-from metrics_server.cluster.entries import PodEntry
-from metrics_server.kubelet.parse import parse_resource
+from metrics_server.kube.entries import PodEntry
+from metrics_server.scrape.parse import parse_resource
 from metrics_server.store import Store
 
 RESOLUTION_MS = 15_000

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from metrics_server.flagset import FlagError
+from metrics_server.flags import FlagError
 
 #: Each is imported only when it is asked for: what the others need would be a third of its memory.
-_COMMANDS = {"csr-approver": "metrics_server.approver.command", "nanny": "metrics_server.nanny.command"}
+_COMMANDS = {"csr-approver": "metrics_server.approver.__main__", "nanny": "metrics_server.nanny.__main__"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

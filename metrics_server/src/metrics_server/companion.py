@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector, disable_creat
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from metrics_server import __version__, logs
-from metrics_server.flagset import Flag, FlagError, FlagSet, Parsed
+from metrics_server.flags import Flag, FlagError, FlagSet, Parsed
 from metrics_server.health import Health
-from metrics_server.kube import KubeClient, KubeError
+from metrics_server.kube.client import KubeClient, KubeError
 
 log = logging.getLogger(__name__)
 

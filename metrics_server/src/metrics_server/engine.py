@@ -15,20 +15,20 @@ from itertools import islice
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from metrics_server.cluster.entries import NodeEntry
-from metrics_server.cluster.index import ClusterIndex
-from metrics_server.cluster.watch import NodeSink, PodSink, Watcher
-from metrics_server.kube import KubeClient
-from metrics_server.kubelet.address import DEFAULT_ADDRESS_TYPES
-from metrics_server.kubelet.batch import Batch
-from metrics_server.kubelet.client import KubeletClient
-from metrics_server.kubelet.errors import Reason, ScrapeError
-from metrics_server.kubelet.source import KubeletSource
+from metrics_server.kube.client import KubeClient
+from metrics_server.kube.entries import NodeEntry
+from metrics_server.kube.index import ClusterIndex
+from metrics_server.kube.watch import NodeSink, PodSink, Watcher
 from metrics_server.pace import Pace
-from metrics_server.scheduler import Outcome, Scheduler
+from metrics_server.scrape.address import DEFAULT_ADDRESS_TYPES
+from metrics_server.scrape.batch import Batch
+from metrics_server.scrape.client import KubeletClient
+from metrics_server.scrape.errors import Reason, ScrapeError
+from metrics_server.scrape.scheduler import Outcome, Scheduler
+from metrics_server.scrape.source import KubeletSource
 from metrics_server.store import Store
 from metrics_server.telemetry import EngineTelemetry, family_head, label_value
-from metrics_server.tlsfiles import ClientTls, MaterialError, Source
+from metrics_server.tls.files import ClientTls, MaterialError, Source
 
 log = logging.getLogger(__name__)
 

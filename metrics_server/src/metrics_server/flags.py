@@ -1,419 +1,274 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The table of all flags: upstream metrics-server's, a few of this server's own, and those of the old days."""
+"""Command line flags in the syntax of Kubernetes components (Go's pflag), which argparse does not speak.
+
+`--name=value`, `--name value`, bare booleans that never take the next word, `-v4`, `-v=4`, `-v 4`, comma lists that
+add up over repeated flags with the default replaced, Go durations. The error texts are those operators know from other
+components.
+"""
 
 from __future__ import annotations
 
+import csv
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from metrics_server.flagset import Flag, FlagSet
-from metrics_server.tls import CIPHER_SUITES, TLS13_CIPHER_SUITES
-
-ADDRESS_TYPES = ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP")
-
-_MAIN = "Metrics server"
-_GENERIC = "Generic"
-_KUBELET = "Kubelet client"
-_SERVING = "Apiserver secure serving"
-_MANAGED = "Self-managed certificate"
-_AUTHENTICATION = "Apiserver authentication"
-_AUTHORIZATION = "Apiserver authorization"
-_AUDIT = "Apiserver audit log"
-_FEATURES = "Features"
-_LOGGING = "Logging"
-_RETIRED = "Retired"
+_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
-def _ignored(name: str, kind: str, default: Any, group: str, note: str) -> Flag:
-    return Flag(name, kind, default, group, "", status="ignored", note=note)
+class FlagError(ValueError):
+    """The command line cannot be understood; the text is one sentence for the operator."""
 
 
-def _refused(name: str, kind: str, default: Any, group: str, note: str) -> Flag:
-    return Flag(name, kind, default, group, "", status="refused", note=note)
+def parse_duration(text: str) -> float:
+    """Return the seconds of a Go duration such as `1m30s`."""
+    rest = text.removeprefix("-").removeprefix("+") if text[:1] in ("-", "+") else text
+    if rest == "0":
+        return 0.0
+    seconds, position = 0.0, 0
+    while position < len(rest):
+        part = _DURATION_PART.match(rest, position)
+        if part is None:
+            if re.fullmatch(r"[\d.]+", rest[position:]):
+                raise ValueError(f'time: missing unit in duration "{text}"')
+            raise ValueError(f'time: invalid duration "{text}"')
+        seconds += float(part.group(1)) * _DURATION_UNITS[part.group(2)]
+        position = part.end()
+    if not rest:
+        raise ValueError(f'time: invalid duration "{text}"')
+    return -seconds if text.startswith("-") else seconds
 
 
-_NO_AUDIT = "this server writes no audit log; the kube-apiserver's audit log has all requests that come through it"
-_NO_HTTP2 = "this server speaks HTTP/1.1 only"
-_NO_EMULATION = "this server has one version of itself to offer"
+def format_duration(seconds: float) -> str:
+    """Return seconds as Go writes a duration, such as `1m30s`."""
+    if seconds == 0:
+        return "0s"
+    sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
+    if seconds < 1:
+        return f"{sign}{seconds * 1000:g}ms"
+    hours, rest = divmod(seconds, 3600)
+    minutes, rest = divmod(rest, 60)
+    text = f"{hours:.0f}h" if hours else ""
+    text += f"{minutes:.0f}m" if hours or minutes else ""
+    return f"{sign}{text}{rest:g}s"
 
-FLAGS = FlagSet(
-    (
-        Flag("metric-resolution", "duration", 60.0, _MAIN, "How often each kubelet is asked, at least 10s."),
-        Flag(
-            "kubeconfig",
-            "string",
-            "",
-            _MAIN,
-            "Kubeconfig file for the API server and the kubelets; without it the pod's service account is used.",
-        ),
-        Flag("version", "bool", False, _MAIN, "Print the version and exit."),
-        Flag("help", "bool", False, _MAIN, "Print this help and exit.", shorthand="h"),
-        Flag(
-            "max-requests-inflight",
-            "int",
-            400,
-            _GENERIC,
-            "Requests that may be under way at once; more are answered 429. 0 sets no limit.",
-        ),
-        Flag(
-            "request-timeout",
-            "duration",
-            60.0,
-            _GENERIC,
-            "How long one request may take, including a client that reads its answer slowly.",
-        ),
-        Flag(
-            "max-connections",
-            "int",
-            2000,
-            _GENERIC,
-            "Connections open at once; at most a quarter unauthenticated; the oldest of those is evicted first.",
-        ),
-        Flag(
-            "shutdown-delay-duration",
-            "duration",
-            0.0,
-            _GENERIC,
-            "How long to go on serving after SIGTERM while /readyz already fails, for load balancers to notice.",
-        ),
-        Flag(
-            "shutdown-send-retry-after",
-            "bool",
-            False,
-            _GENERIC,
-            "While requests under way are finished, answer new ones with 429 instead of refusing connections.",
-        ),
-        Flag(
-            "strict-transport-security-directives",
-            "strings",
-            (),
-            _GENERIC,
-            "Directives of the Strict-Transport-Security header, for example max-age=31536000,includeSubDomains.",
-        ),
-        _ignored("advertise-address", "string", "", _GENERIC, "clients find this server through its Service"),
-        _refused(
-            "cors-allowed-origins",
-            "strings",
-            (),
-            _GENERIC,
-            "this server answers no cross-origin requests; the kube-apiserver in front of it has this flag",
-        ),
-        _ignored("emulated-version", "strings", (), _GENERIC, _NO_EMULATION),
-        _ignored("emulation-forward-compatible", "bool", False, _GENERIC, _NO_EMULATION),
-        _ignored("external-hostname", "string", "", _GENERIC, "this server generates no URLs"),
-        _ignored("feature-gates", "strings", (), _GENERIC, "this server has no feature gates"),
-        _ignored("goaway-chance", "float", 0.0, _GENERIC, _NO_HTTP2),
-        _ignored("livez-grace-period", "duration", 0.0, _GENERIC, "/livez succeeds from the start"),
-        _ignored("max-mutating-requests-inflight", "int", 200, _GENERIC, "this API is read only"),
-        _ignored("min-compatibility-version", "strings", (), _GENERIC, _NO_EMULATION),
-        _ignored("min-request-timeout", "int", 1800, _GENERIC, "it concerns watches, which this API does not have"),
-        _ignored("runtime-config-emulation-forward-compatible", "bool", False, _GENERIC, _NO_EMULATION),
-        _ignored("shutdown-watch-termination-grace-period", "duration", 0.0, _GENERIC, "this API has no watches"),
-        _ignored("storage-initialization-timeout", "duration", 60.0, _GENERIC, "this server has no storage backend"),
-        Flag("kubelet-port", "int", 10250, _KUBELET, "The port of the kubelets."),
-        Flag(
-            "kubelet-use-node-status-port",
-            "bool",
-            False,
-            _KUBELET,
-            "Use the port that each Node names in its status, before --kubelet-port.",
-        ),
-        Flag(
-            "kubelet-preferred-address-types",
-            "strings",
-            ADDRESS_TYPES,
-            _KUBELET,
-            "Which of a node's addresses to dial, in order of preference.",
-        ),
-        Flag(
-            "kubelet-request-timeout",
-            "duration",
-            10.0,
-            _KUBELET,
-            "How long one request to a kubelet may take.",
-        ),
-        Flag(
-            "kubelet-certificate-authority",
-            "string",
-            "",
-            _KUBELET,
-            "CA file to verify the kubelets' certificates with; without it the CA of the API server's connection.",
-        ),
-        Flag("kubelet-client-certificate", "string", "", _KUBELET, "Client certificate to show to the kubelets."),
-        Flag("kubelet-client-key", "string", "", _KUBELET, "Key of --kubelet-client-certificate."),
-        Flag(
-            "kubelet-insecure-tls",
-            "bool",
-            False,
-            _KUBELET,
-            "Do not verify the kubelets' certificates. For tests only: anyone on the path can read the server's token.",
-        ),
-        Flag(
-            "deprecated-kubelet-completely-insecure",
-            "bool",
-            False,
-            _KUBELET,
-            "Plain HTTP without any credential, for the kubelets' old read-only port (10255).",
-        ),
-        Flag(
-            "node-selector",
-            "string",
-            "",
-            _KUBELET,
-            "Only nodes with matching labels, for example -l key1=value1,key2!=value2.",
-            shorthand="l",
-        ),
-        Flag(
-            "bind-address",
-            "ip",
-            "0.0.0.0",
-            _SERVING,
-            "Address to listen on; 0.0.0.0 and :: mean all addresses of both families.",
-        ),
-        Flag("secure-port", "int", 443, _SERVING, "Port to serve HTTPS on."),
-        Flag(
-            "cert-dir",
-            "string",
-            "apiserver.local.config/certificates",
-            _SERVING,
-            "Where a self-signed certificate is kept when none is given.",
-        ),
-        Flag(
-            "tls-cert-file",
-            "string",
-            "",
-            _SERVING,
-            "Serving certificate with its chain (PEM); read again when it changes.",
-        ),
-        Flag("tls-private-key-file", "string", "", _SERVING, "Key of --tls-cert-file."),
-        Flag(
-            "tls-min-version",
-            "string",
-            "",
-            _SERVING,
-            "Oldest TLS version to speak: VersionTLS12 (also without the flag) or VersionTLS13.",
-        ),
-        Flag(
-            "tls-cipher-suites",
-            "strings",
-            (),
-            _SERVING,
-            f"Cipher suites to offer, of {', '.join((*TLS13_CIPHER_SUITES, *CIPHER_SUITES))}.",
-        ),
-        Flag("permit-port-sharing", "bool", False, _SERVING, "Use SO_REUSEPORT: several servers may share the port."),
-        _ignored("permit-address-sharing", "bool", False, _SERVING, "the address is always bound with SO_REUSEADDR"),
-        _ignored("disable-http2-serving", "bool", False, _SERVING, _NO_HTTP2),
-        _ignored("http2-max-streams-per-connection", "int", 0, _SERVING, _NO_HTTP2),
-        _refused(
-            "tls-curve-preferences",
-            "strings",
-            (),
-            _SERVING,
-            "the key exchange groups cannot be restricted here; OpenSSL's defaults are used",
-        ),
-        _refused(
-            "tls-sni-cert-key",
-            "strings",
-            (),
-            _SERVING,
-            "there is one serving certificate: put all names into it and give it with --tls-cert-file",
-        ),
-        Flag(
-            "self-managed-certificate",
-            "bool",
-            False,
-            _MANAGED,
-            "Keep CA and certificate in a Secret that all replicas share, and the APIServices' caBundle up to date.",
-        ),
-        Flag("serving-secret", "string", "metrics-server-serving-cert", _MANAGED, "Name of that Secret."),
-        Flag("service-name", "string", "metrics-server", _MANAGED, "Service that the certificate is for."),
-        Flag(
-            "service-namespace",
-            "string",
-            "",
-            _MANAGED,
-            "Namespace of the Service and the Secret; without it the pod's.",
-        ),
-        Flag(
-            "apiservice",
-            "strings",
-            ("v1beta1.metrics.k8s.io",),
-            _MANAGED,
-            "APIServices whose caBundle is kept up to date.",
-        ),
-        Flag(
-            "authentication-kubeconfig",
-            "string",
-            "",
-            _AUTHENTICATION,
-            "Kubeconfig for token reviews and the cluster's settings; without it --kubeconfig, or the pod's account.",
-        ),
-        Flag(
-            "authentication-skip-lookup",
-            "bool",
-            False,
-            _AUTHENTICATION,
-            "Do not look up the cluster's authentication settings; only the flags below count.",
-        ),
-        Flag(
-            "authentication-tolerate-lookup-failure",
-            "bool",
-            False,
-            _AUTHENTICATION,
-            "Become ready although the cluster's authentication settings cannot be looked up.",
-        ),
-        Flag(
-            "authentication-token-webhook-cache-ttl",
-            "duration",
-            10.0,
-            _AUTHENTICATION,
-            "How long the answer to a token review is remembered.",
-        ),
-        Flag(
-            "client-ca-file", "string", "", _AUTHENTICATION, "CA file for client certificates (CN = user, O = groups)."
-        ),
-        Flag(
-            "requestheader-client-ca-file",
-            "string",
-            "",
-            _AUTHENTICATION,
-            "CA file for the front proxy's certificate; headers that name users are believed from it alone.",
-        ),
-        Flag(
-            "requestheader-allowed-names",
-            "strings",
-            (),
-            _AUTHENTICATION,
-            "Common names that the front proxy's certificate may have; without it any.",
-        ),
-        Flag(
-            "requestheader-username-headers",
-            "strings",
-            ("x-remote-user",),
-            _AUTHENTICATION,
-            "Headers with the user's name.",
-        ),
-        Flag(
-            "requestheader-group-headers",
-            "strings",
-            ("x-remote-group",),
-            _AUTHENTICATION,
-            "Headers with the user's groups.",
-        ),
-        Flag("requestheader-uid-headers", "strings", (), _AUTHENTICATION, "Headers with the user's UID."),
-        Flag(
-            "requestheader-extra-headers-prefix",
-            "strings",
-            ("x-remote-extra-",),
-            _AUTHENTICATION,
-            "Prefixes of headers with more about the user.",
-        ),
-        Flag(
-            "authorization-kubeconfig",
-            "string",
-            "",
-            _AUTHORIZATION,
-            "Kubeconfig file for access reviews; without it --kubeconfig, or the pod's account.",
-        ),
-        Flag(
-            "authorization-always-allow-paths",
-            "strings",
-            ("/healthz", "/readyz", "/livez"),
-            _AUTHORIZATION,
-            "Paths that everybody may read; a * at the end allows all below.",
-        ),
-        Flag(
-            "authorization-webhook-cache-authorized-ttl",
-            "duration",
-            10.0,
-            _AUTHORIZATION,
-            "How long a yes of an access review is remembered.",
-        ),
-        Flag(
-            "authorization-webhook-cache-unauthorized-ttl",
-            "duration",
-            10.0,
-            _AUTHORIZATION,
-            "How long a no of an access review is remembered.",
-        ),
-        *(
-            _refused(f"audit-{name}", kind, default, _AUDIT, _NO_AUDIT)
-            for name, kind, default in (
-                ("log-batch-buffer-size", "int", 10000),
-                ("log-batch-max-size", "int", 1),
-                ("log-batch-max-wait", "duration", 0.0),
-                ("log-batch-throttle-burst", "int", 0),
-                ("log-batch-throttle-enable", "bool", False),
-                ("log-batch-throttle-qps", "float", 0.0),
-                ("log-compress", "bool", False),
-                ("log-format", "string", "json"),
-                ("log-maxage", "int", 0),
-                ("log-maxbackup", "int", 0),
-                ("log-maxsize", "int", 0),
-                ("log-mode", "string", "blocking"),
-                ("log-path", "string", ""),
-                ("log-truncate-enabled", "bool", False),
-                ("log-truncate-max-batch-size", "int", 10485760),
-                ("log-truncate-max-event-size", "int", 102400),
-                ("log-version", "string", "audit.k8s.io/v1"),
-                ("policy-file", "string", ""),
-                ("webhook-batch-buffer-size", "int", 10000),
-                ("webhook-batch-max-size", "int", 400),
-                ("webhook-batch-max-wait", "duration", 30.0),
-                ("webhook-batch-throttle-burst", "int", 15),
-                ("webhook-batch-throttle-enable", "bool", True),
-                ("webhook-batch-throttle-qps", "float", 10.0),
-                ("webhook-config-file", "string", ""),
-                ("webhook-initial-backoff", "duration", 10.0),
-                ("webhook-mode", "string", "batch"),
-                ("webhook-truncate-enabled", "bool", False),
-                ("webhook-truncate-max-batch-size", "int", 10485760),
-                ("webhook-truncate-max-event-size", "int", 102400),
-                ("webhook-version", "string", "audit.k8s.io/v1"),
-            )
-        ),
-        Flag(
-            "profiling", "bool", True, _FEATURES, "Serve profiles under /debug/pprof/ to those who may read that path."
-        ),
-        _ignored("contention-profiling", "bool", False, _FEATURES, "there are no locks to contend for"),
-        _ignored(
-            "enable-priority-and-fairness",
-            "bool",
-            True,
-            _FEATURES,
-            "requests are limited by --max-requests-inflight and --max-connections",
-        ),
-        _refused(
-            "debug-socket-path",
-            "string",
-            "",
-            _FEATURES,
-            "this server opens no unprotected socket; profiles are under /debug/pprof/",
-        ),
-        Flag("logging-format", "string", "text", _LOGGING, "Form of the log: text or json."),
-        Flag(
-            "v", "int", 0, _LOGGING, "Verbosity of the log: 4 and more show what is done step by step.", shorthand="v"
-        ),
-        Flag(
-            "vmodule",
-            "strings",
-            (),
-            _LOGGING,
-            "Verbosity of single modules, as pattern=N, for example scheduler=4 (text format only).",
-        ),
-        _ignored("log-flush-frequency", "duration", 5.0, _LOGGING, "every line is written at once"),
-        _ignored("log-json-info-buffer-size", "string", "0", _LOGGING, "every line is written at once"),
-        _ignored("log-json-split-stream", "bool", False, _LOGGING, "the log goes to standard error"),
-        _ignored("log-text-info-buffer-size", "string", "0", _LOGGING, "every line is written at once"),
-        _ignored("log-text-split-stream", "bool", False, _LOGGING, "the log goes to standard error"),
-        _ignored("logtostderr", "bool", True, _RETIRED, "the log always goes to standard error"),
-        _ignored("alsologtostderr", "bool", False, _RETIRED, "the log always goes to standard error"),
-        _ignored("stderrthreshold", "string", "", _RETIRED, "the log always goes to standard error"),
-        Flag(
-            "source",
-            "string",
-            "",
-            _RETIRED,
-            "The source of Heapster and of the 0.2 generation; the error names the flags that replaced it.",
-        ),
-    )
-)
+
+def _boolean(text: str) -> bool:
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+
+
+def _integer(text: str) -> int:
+    try:
+        number = int(text, 0)
+    except ValueError:
+        raise ValueError(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f'strconv.ParseFloat: parsing "{text}": invalid syntax') from None
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        raise ValueError(f'failed to parse IP: "{text}"') from None
+
+
+def _strings(text: str) -> tuple[str, ...]:
+    if not text:
+        return ()
+    try:
+        rows = list(csv.reader([text], strict=True))
+    except csv.Error as error:
+        raise ValueError(f"not a comma-separated list: {error}") from None
+    return tuple(rows[0]) if rows else ()
+
+
+#: kind -> (parser of one value, the word that `--help` shows, whether repeated flags add up)
+_KINDS: dict[str, tuple[Callable[[str], Any], str, bool]] = {
+    "bool": (_boolean, "", False),
+    "string": (str, "string", False),
+    "int": (_integer, "int", False),
+    "float": (_number, "float", False),
+    "duration": (parse_duration, "duration", False),
+    "ip": (_address, "ip", False),
+    "strings": (_strings, "strings", True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag."""
+
+    name: str
+    kind: str
+    default: Any
+    group: str
+    help: str
+    shorthand: str = ""
+    #: `used`; `ignored` = accepted with a warning; `refused` = an error unless it says what holds anyway.
+    status: str = "used"
+    #: What the warning or the error says.
+    note: str = ""
+
+    @property
+    def option(self) -> str:
+        """Return the name of the attribute that holds the value."""
+        return self.name.replace("-", "_").replace(".", "_")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The result of a command line: values of all flags, and which of them were given."""
+
+    values: dict[str, Any]
+    given: tuple[str, ...]
+
+
+class FlagSet:
+    """A table of flags and the parser for it."""
+
+    def __init__(self, flags: Iterable[Flag]) -> None:
+        self.flags = tuple(flags)
+        self._by_name = {flag.name: flag for flag in self.flags}
+        self._by_shorthand = {flag.shorthand: flag for flag in self.flags if flag.shorthand}
+
+    def __getitem__(self, name: str) -> Flag:
+        return self._by_name[name]
+
+    def parse(self, arguments: Sequence[str]) -> Parsed:
+        """Parse a command line; raise `FlagError` with one sentence when it is wrong."""
+        values = {flag.option: flag.default for flag in self.flags}
+        given: dict[str, None] = {}
+        pending = list(arguments)
+        while pending:
+            argument = pending.pop(0)
+            if argument == "--" and not pending:
+                break
+            if argument == "--" or argument in ("", "-") or not argument.startswith("-"):
+                raise FlagError(
+                    f'unexpected argument "{pending[0] if argument == "--" else argument}": only flags are understood; '
+                    "a boolean flag takes its value as --flag=false"
+                )
+            if argument.startswith("--"):
+                self._long(argument, pending, values, given)
+            else:
+                self._short(argument, pending, values, given)
+        return Parsed(values, tuple(given))
+
+    def warnings(self, parsed: Parsed) -> list[str]:
+        """Return a sentence for each given flag without effect; raise `FlagError` for one that is refused."""
+        sentences = []
+        for name in parsed.given:
+            flag = self[name]
+            if flag.status == "ignored":
+                sentences.append(f"--{name} has no effect: {flag.note}")
+            elif flag.status == "refused" and parsed.values[flag.option] != flag.default:
+                raise FlagError(f"--{name} cannot be used: {flag.note}")
+        return sentences
+
+    def _long(self, argument: str, pending: list[str], values: dict[str, Any], given: dict[str, None]) -> None:
+        name, equals, value = argument[2:].partition("=")
+        if not name or name.startswith("-"):
+            raise FlagError(f"bad flag syntax: {argument}")
+        flag = self._by_name.get(name)
+        if flag is None:
+            raise FlagError(f"unknown flag: --{name} (see --help)")
+        self._set(flag, f"--{name}", value if equals else None, pending, values, given)
+
+    def _short(self, argument: str, pending: list[str], values: dict[str, Any], given: dict[str, None]) -> None:
+        letters = argument[1:]
+        while letters:
+            letter, letters = letters[0], letters[1:]
+            flag = self._by_shorthand.get(letter)
+            if flag is None:
+                raise FlagError(f"unknown shorthand flag: {letter!r} in {argument} (see --help)")
+            value: str | None = None
+            if letters.startswith("="):
+                value, letters = letters[1:], ""
+            elif letters and flag.kind != "bool":
+                value, letters = letters, ""
+            self._set(flag, f"-{letter}, --{flag.name}", value, pending, values, given)
+
+    @staticmethod
+    def _set(
+        flag: Flag, shown: str, value: str | None, pending: list[str], values: dict[str, Any], given: dict[str, None]
+    ) -> None:
+        parser, _unused, adds = _KINDS[flag.kind]
+        if value is None:
+            if flag.kind == "bool":
+                value = "true"
+            elif pending:
+                value = pending.pop(0)
+            else:
+                raise FlagError(f"flag needs an argument: {shown}")
+        try:
+            parsed = parser(value)
+        except ValueError as error:
+            raise FlagError(f'invalid argument "{value}" for "{shown}" flag: {error}') from None
+        values[flag.option] = values[flag.option] + parsed if adds and flag.name in given else parsed
+        given[flag.name] = None
+
+    def usage(self, width: int) -> str:
+        """Return the text of `--help`: the flags by group, wrapped to the width of the terminal."""
+        lines: list[str] = []
+        for group in dict.fromkeys(flag.group for flag in self.flags):
+            lines += [f"{group} flags:", ""]
+            rows = [(_synopsis(flag), flag) for flag in self.flags if flag.group == group]
+            column = min(max(len(synopsis) for synopsis, _unused in rows) + 3, 52)
+            for synopsis, flag in rows:
+                lines += _wrap(synopsis, _description(flag), column, max(width, column + 40))
+            lines.append("")
+        return "\n".join(lines)
+
+
+def _synopsis(flag: Flag) -> str:
+    word = _KINDS[flag.kind][1]
+    head = f"  -{flag.shorthand}, --{flag.name}" if flag.shorthand else f"      --{flag.name}"
+    return f"{head} {word}" if word else head
+
+
+def _description(flag: Flag) -> str:
+    text = flag.help
+    if flag.status != "used":
+        text = f"{'Accepted without effect' if flag.status == 'ignored' else 'Refused'}: {flag.note}"
+    elif flag.kind == "duration" and flag.default:
+        text += f" (default {format_duration(flag.default)})"
+    elif flag.kind == "strings" and flag.default:
+        text += f" (default [{','.join(flag.default)}])"
+    elif flag.kind == "string" and flag.default:
+        text += f' (default "{flag.default}")'
+    elif flag.default and flag.kind in ("int", "float", "ip", "bool"):
+        text += f" (default {str(flag.default).lower()})"
+    return text
+
+
+def _wrap(synopsis: str, text: str, column: int, width: int) -> list[str]:
+    lines: list[str] = []
+    line = synopsis.ljust(column)
+    if len(synopsis) >= column:
+        lines.append(synopsis)
+        line = " " * column
+    for word in text.split():
+        if len(line) + len(word) + 1 > width and line.strip():
+            lines.append(line.rstrip())
+            line = " " * column
+        line += word + " "
+    lines.append(line.rstrip())
+    return lines

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from metrics_server.api.selectors import SelectorError, parse_label_selector
-from metrics_server.flags import ADDRESS_TYPES, FLAGS
-from metrics_server.flagset import FlagError, format_duration
-from metrics_server.tls import BROKEN_CIPHER_SUITES, CIPHER_SUITES, TLS13_CIPHER_SUITES
+from metrics_server.flags import FlagError, format_duration
+from metrics_server.server_flags import ADDRESS_TYPES, FLAGS
+from metrics_server.tls.listener import BROKEN_CIPHER_SUITES, CIPHER_SUITES, TLS13_CIPHER_SUITES
 
 _TLS_VERSIONS = ("VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13")
 _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"

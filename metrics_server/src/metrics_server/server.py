@@ -24,10 +24,10 @@ from metrics_server.auth.requestheader import Authenticator
 from metrics_server.auth.token import TokenAuthenticator
 from metrics_server.auth.trust import FrontProxyFlags, Trust
 from metrics_server.health import Check, Health, Hysteresis
-from metrics_server.kube import KubeClient, KubeError
+from metrics_server.kube.client import KubeClient, KubeError
 from metrics_server.model import ClusterReader, MetricsReader
 from metrics_server.options import Options
-from metrics_server.serving import (
+from metrics_server.serving_certificate import (
     Certificates,
     FileCertificates,
     ManagedCertificates,
@@ -36,8 +36,8 @@ from metrics_server.serving import (
     ServingError,
     TlsSettings,
 )
-from metrics_server.tls import TlsConfigError, TlsListener
-from metrics_server.tlsfiles import MaterialError
+from metrics_server.tls.files import MaterialError
+from metrics_server.tls.listener import TlsConfigError, TlsListener
 
 _log = logging.getLogger(__name__)
 

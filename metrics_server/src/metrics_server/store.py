@@ -23,10 +23,10 @@ from functools import lru_cache
 
 import msgspec
 
-from metrics_server.cluster.entries import PodEntry
-from metrics_server.kubelet.batch import Batch, Layout, NodePoint, PodKey
+from metrics_server.kube.entries import PodEntry
 from metrics_server.model import ContainerUsage, Reading
 from metrics_server.quantity import cpu_quantity, go_duration, memory_quantity, rfc3339
+from metrics_server.scrape.batch import Batch, Layout, NodePoint, PodKey
 
 #: A first point is enough when the container started this long before it (in milliseconds): the counter began with 0
 #: at the start. Below the minimum the start-up itself would dominate, above the maximum it would be history.

@@ -17,8 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from api.conftest import World, config_map
 from api.support import Credential, Pki, eventually
-from metrics_server.auth.certificates import CertificateBundle, common_name
 from metrics_server.auth.identity import Rejected
+from metrics_server.tls.client_certificates import CertificateBundle, common_name
 
 NODES = "/apis/metrics.k8s.io/v1beta1/nodes"
 ALICE = [

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metrics_server.approver import options as approver_options
-from metrics_server.flags import FLAGS
-from metrics_server.flagset import FlagError, format_duration, parse_duration
+from metrics_server.flags import FlagError, format_duration, parse_duration
 from metrics_server.nanny import options as nanny_options
 from metrics_server.options import parse_options
+from metrics_server.server_flags import FLAGS
 
 #: The arguments of upstream's own manifest, and of the collection's.
 MANIFEST = [

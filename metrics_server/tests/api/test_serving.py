@@ -20,10 +20,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from api.conftest import World, config_map
 from api.support import FakeApiServer, FakeEngine, Pki, Running, client_context, eventually, running_server
-from metrics_server import pki as own_pki
-from metrics_server import serving
+from metrics_server import serving_certificate
 from metrics_server.api import app as app_module
 from metrics_server.server import StartError
+from metrics_server.tls import pki as own_pki
 
 MANAGED = ["--self-managed-certificate", "--service-namespace=kube-system"]
 SECRET = "metrics-server-serving-cert"
@@ -66,10 +66,10 @@ def bundle(api: FakeApiServer) -> bytes:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_FILE_CHECK_SECONDS", 0.05)
-    monkeypatch.setattr(serving, "_SECRET_CHECK_SECONDS", 0.05)
-    monkeypatch.setattr(serving, "_RETRY_SECONDS", (0.05,) * 5)
-    monkeypatch.setattr(serving, "_SWITCH_DELAY", 0.1)
+    monkeypatch.setattr(serving_certificate, "_FILE_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(serving_certificate, "_SECRET_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(serving_certificate, "_RETRY_SECONDS", (0.05,) * 5)
+    monkeypatch.setattr(serving_certificate, "_SWITCH_DELAY", 0.1)
 
 
 async def test_a_self_signed_pair_is_kept(api: FakeApiServer, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ async def test_an_old_ca_leaves_the_bundle(
         await eventually(lambda: running.server.certificates.problem() is None)
         del api.secrets[SECRET]
         await eventually(lambda: len(x509.load_pem_x509_certificates(bundle(api))) == 2)
-        monkeypatch.setattr(serving, "_OLD_CA_GRACE", own_pki.CA_LIFETIME * 0)
+        monkeypatch.setattr(serving_certificate, "_OLD_CA_GRACE", own_pki.CA_LIFETIME * 0)
         await eventually(lambda: len(x509.load_pem_x509_certificates(bundle(api))) == 1)
         async with asyncio.timeout(5):
             while True:
@@ -200,11 +200,11 @@ async def test_a_leaf_is_renewed_before_it_expires(
     async with running_server(api, tmp_path, MANAGED) as running:
         await eventually(lambda: running.server.certificates.problem() is None)
         before, trusted = await shown(running), bundle(api)
-        monkeypatch.setattr(serving, "_RENEW_BEFORE", own_pki.LEAF_LIFETIME * 2)
+        monkeypatch.setattr(serving_certificate, "_RENEW_BEFORE", own_pki.LEAF_LIFETIME * 2)
         async with asyncio.timeout(5):
             while await shown(running, "metrics-server.kube-system.svc", trusted) == before:
                 await asyncio.sleep(0.02)
-        monkeypatch.setattr(serving, "_RENEW_BEFORE", own_pki.LEAF_LIFETIME / 3)
+        monkeypatch.setattr(serving_certificate, "_RENEW_BEFORE", own_pki.LEAF_LIFETIME / 3)
         # The same CA signed it: nobody had to trust anything new.
         assert bundle(api) == trusted
 

@@ -20,9 +20,9 @@ from metrics_server.api.metrics import NODES, PODS, Answer, ListRequest, Metrics
 from metrics_server.api.negotiate import JSON, PROTOBUF, Choice
 from metrics_server.api.selectors import parse_field_selector, parse_label_selector
 from metrics_server.api.telemetry import ApiTelemetry
-from metrics_server.cluster.entries import PodEntry
-from metrics_server.kubelet.errors import Reason
+from metrics_server.kube.entries import PodEntry
 from metrics_server.quantity import cpu_quantity, memory_quantity
+from metrics_server.scrape.errors import Reason
 from metrics_server.store import Store
 from metrics_server.telemetry import EngineTelemetry
 

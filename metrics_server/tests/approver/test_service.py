@@ -18,13 +18,13 @@ from prometheus_client import CollectorRegistry
 from support.fake_api import FakeApi, answer, failure
 
 from metrics_server.approver import service
+from metrics_server.approver.__main__ import approve
 from metrics_server.approver.checks import Policy
-from metrics_server.approver.command import approve
 from metrics_server.approver.options import FLAGS, read_options, with_api_server
 from metrics_server.approver.service import Approver, Telemetry
 from metrics_server.companion import CompanionError
-from metrics_server.flagset import FlagError
-from metrics_server.kube import KubeClient
+from metrics_server.flags import FlagError
+from metrics_server.kube.client import KubeClient
 
 CORPUS = json.loads((Path(__file__).parents[1] / "corpus" / "kubelet_csrs.json").read_text(encoding="utf-8"))
 

@@ -21,12 +21,12 @@ from support.large import Large
 from support.pki import Authority, Pair
 from support.resource_text import Container, resource_text
 
-from metrics_server import scheduler as scheduler_module
-from metrics_server.cluster.entries import PATH_ANNOTATION, NodeEntry
 from metrics_server.engine import Engine, EngineConfig, EngineError
-from metrics_server.kube import KubeClient
-from metrics_server.kubelet.batch import Batch, Layout
-from metrics_server.kubelet.source import KubeletSource
+from metrics_server.kube.client import KubeClient
+from metrics_server.kube.entries import PATH_ANNOTATION, NodeEntry
+from metrics_server.scrape import scheduler as scheduler_module
+from metrics_server.scrape.batch import Batch, Layout
+from metrics_server.scrape.source import KubeletSource
 from metrics_server.telemetry import EngineTelemetry
 
 CA = Authority()

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.resource_text import Container, resource_text
 
-from metrics_server.cluster.entries import PodEntry
-from metrics_server.kubelet.batch import Batch, Layout
-from metrics_server.kubelet.parse import parse_resource
-from metrics_server.kubelet.summary import parse_summary
+from metrics_server.kube.entries import PodEntry
+from metrics_server.scrape.batch import Batch, Layout
+from metrics_server.scrape.parse import parse_resource
+from metrics_server.scrape.summary import parse_summary
 from metrics_server.store import Store, _pod_fragment
 
 CORPUS = Path(__file__).parents[1] / "corpus"

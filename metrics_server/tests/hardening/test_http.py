@@ -13,7 +13,8 @@ from api.conftest import World, config_map
 from api.support import FakeApiServer, client_context, eventually, running_server
 
 from hardening.raw import check, exchange, one
-from metrics_server import server, tls
+from metrics_server import server
+from metrics_server.tls import listener as tls
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 

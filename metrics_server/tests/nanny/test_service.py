@@ -13,8 +13,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from support.fake_api import FakeApi, answer, failure, node
 
-from metrics_server.flagset import FlagError
-from metrics_server.kube import KubeClient, KubeError
+from metrics_server.flags import FlagError
+from metrics_server.kube.client import KubeClient, KubeError
 from metrics_server.nanny.options import FLAGS, read_configuration, read_options
 from metrics_server.nanny.service import Nanny, SizingError, nodes_in_metrics
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from array import array
 
-from metrics_server.cluster.entries import NodeEntry, PodEntry
-from metrics_server.cluster.index import ClusterIndex
-from metrics_server.kubelet.batch import Batch, Layout, NodePoint
+from metrics_server.kube.entries import NodeEntry, PodEntry
+from metrics_server.kube.index import ClusterIndex
+from metrics_server.scrape.batch import Batch, Layout, NodePoint
 from metrics_server.store import Store
 
 T0 = 1_700_000_100_000

@@ -40,7 +40,7 @@ from metrics_server.auth.requestheader import Authenticator
 from metrics_server.health import Health
 from metrics_server.logs import Seldom
 from metrics_server.pace import Pace
-from metrics_server.tls import TlsConnection
+from metrics_server.tls.listener import TlsConnection
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import msgspec
 
 from metrics_server.api.fragment import read
 from metrics_server.api.status import GROUP, ApiError
-from metrics_server.flagset import parse_duration
+from metrics_server.flags import parse_duration
 from metrics_server.model import NodeMeta, PodMeta
 
 _MAGIC = b"k8s\x00"

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from metrics_server.approver.checks import Network, Policy, normalize
 from metrics_server.companion import Common, common, common_flags
-from metrics_server.flagset import Flag, FlagError, FlagSet
+from metrics_server.flags import Flag, FlagError, FlagSet
 
 _GROUP = "Approver"
 

@@ -25,8 +25,8 @@ from metrics_server.approver.checks import (
     Request,
     decide,
 )
-from metrics_server.cluster.watch import Watcher
-from metrics_server.kube import KubeClient, KubeError
+from metrics_server.kube.client import KubeClient, KubeError
+from metrics_server.kube.watch import Watcher
 
 log = logging.getLogger(__name__)
 

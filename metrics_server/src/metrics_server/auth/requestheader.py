@@ -21,11 +21,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from multidict import CIMultiDictProxy
 
-from metrics_server.auth.certificates import common_name, organizations
 from metrics_server.auth.identity import ANONYMOUS_USER, Rejected, Undecided, User
 from metrics_server.auth.token import TokenAuthenticator
 from metrics_server.auth.trust import FrontProxy, Trust
 from metrics_server.logs import Seldom
+from metrics_server.tls.client_certificates import common_name, organizations
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _MAX_JUDGEMENTS = 256
 
 
 class Connection(Protocol):
-    """The part of `tls.TlsConnection` that matters here."""
+    """The part of `tls.listener.TlsConnection` that matters here."""
 
     def peer_certificates(self) -> tuple[x509.Certificate, ...]:
         """Return what the client showed, unverified."""

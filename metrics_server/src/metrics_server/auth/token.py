@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from metrics_server.auth.cache import AnswerCache
 from metrics_server.auth.identity import Rejected, Undecided, User
-from metrics_server.kube import KubeError
+from metrics_server.kube.client import KubeError
 from metrics_server.logs import Seldom
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _MAX_TOKEN_LENGTH = 32 * 1024
 
 
 class Requester(Protocol):
-    """The part of `kube.KubeClient` that reviews need."""
+    """The part of `kube.client.KubeClient` that reviews need."""
 
     async def request(
         self,

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from metrics_server.auth.certificates import CertificateBundle
 from metrics_server.auth.token import Requester
-from metrics_server.kube import KubeError
-from metrics_server.tlsfiles import MaterialError, Source
+from metrics_server.kube.client import KubeError
+from metrics_server.tls.client_certificates import CertificateBundle
+from metrics_server.tls.files import MaterialError, Source
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class FrontProxyFlags:
 
 
 class WatchingRequester(Requester, Protocol):
-    """The part of `kube.KubeClient` that following an object needs."""
+    """The part of `kube.client.KubeClient` that following an object needs."""
 
     def watch(
         self, path: str, *, query: Mapping[str, str] | None = None, idle_timeout: float | None = 300.0

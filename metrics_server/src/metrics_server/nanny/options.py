@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from metrics_server.companion import Common, common, common_flags
-from metrics_server.flagset import Flag, FlagError, FlagSet, Parsed
-from metrics_server.kube import SERVICE_ACCOUNT_DIR
+from metrics_server.flags import Flag, FlagError, FlagSet, Parsed
+from metrics_server.kube.client import SERVICE_ACCOUNT_DIR
 from metrics_server.nanny.sizing import Need, Needs, Tolerance, exponential, linear
 from metrics_server.quantity import parse_quantity
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from metrics_server.kube import KubeClient, KubeError
+from metrics_server.kube.client import KubeClient, KubeError
 from metrics_server.nanny.options import Options, read_configuration
 from metrics_server.nanny.sizing import Needs, Wanted, expected, judge
 

@@ -20,11 +20,11 @@ from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import NoReturn, cast
 
-from metrics_server.kubelet.address import Target, certificate_covers, is_ip
-from metrics_server.kubelet.connection import Answer, Connection, ConnectionLostError, error_text
-from metrics_server.kubelet.errors import Reason, ScrapeError
-from metrics_server.kubelet.poll import Poll
-from metrics_server.tlsfiles import ClientTls, MaterialError, Source
+from metrics_server.scrape.address import Target, certificate_covers, is_ip
+from metrics_server.scrape.connection import Answer, Connection, ConnectionLostError, error_text
+from metrics_server.scrape.errors import Reason, ScrapeError
+from metrics_server.scrape.poll import Poll
+from metrics_server.tls.files import ClientTls, MaterialError, Source
 
 #: How much of an error answer's text is shown.
 _ERROR_TEXT = 200

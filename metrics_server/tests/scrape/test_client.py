@@ -28,10 +28,10 @@ from support.fake_kubelet import (
 )
 from support.pki import Authority, Pair
 
-from metrics_server.kubelet.address import Target
-from metrics_server.kubelet.client import KubeletClient
-from metrics_server.kubelet.errors import Reason, ScrapeError
-from metrics_server.tlsfiles import ClientTls, Source
+from metrics_server.scrape.address import Target
+from metrics_server.scrape.client import KubeletClient
+from metrics_server.scrape.errors import Reason, ScrapeError
+from metrics_server.tls.files import ClientTls, Source
 
 PATH = "/metrics/resource"
 CA = Authority()
@@ -264,7 +264,7 @@ async def test_client_certificate_is_missing(tmp_path: Path) -> None:
 
 
 async def test_the_authority_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metrics_server.tlsfiles.CHECK_INTERVAL", 0.0)
+    monkeypatch.setattr("metrics_server.tls.files.CHECK_INTERVAL", 0.0)
     new = Authority("new-ca")
     file = tmp_path / "ca.crt"
     file.write_bytes(CA.pem)
@@ -288,7 +288,7 @@ async def test_the_authority_file_is_read_again(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_the_token_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metrics_server.tlsfiles.CHECK_INTERVAL", 0.0)
+    monkeypatch.setattr("metrics_server.tls.files.CHECK_INTERVAL", 0.0)
     file = tmp_path / "token"
     file.write_bytes(b"first")
     kubelet = FakeKubelet(respond(body=b"ok"), GOOD)

@@ -3,9 +3,9 @@
 
 The standard library's `ssl` module can only verify a client certificate during the handshake, and then breaks the
 connection when it does not know the issuer. The Kubernetes contract is an HTTP 401 that says why, so the handshake
-must only prove that the peer owns the key of the certificate that it shows (TLS always does), and `auth.certificates`
-verifies the chain afterwards. pyOpenSSL can do that: its verify callback decides. Nothing here is trusted: a
-connection yields certificates, never an identity.
+must only prove that the peer owns the key of the certificate that it shows (TLS always does), and
+`tls.client_certificates` verifies the chain afterwards. pyOpenSSL can do that: its verify callback decides. Nothing
+here is trusted: a connection yields certificates, never an identity.
 
 The bytes travel through memory buffers, so that the transport below is asyncio's plain TCP and the protocol above any
 `asyncio.Protocol` (aiohttp's request handler).
@@ -116,7 +116,7 @@ def make_context(
         context.check_privatekey()
     except SSL.Error:
         raise TlsConfigError("the serving certificate and key do not belong together, or are too weak to use") from None
-    # See the module's head: possession of the key is proven by the handshake, the chain is judged by auth.certificates.
+    # See the module's head: the handshake proves possession of the key, tls.client_certificates judges the chain.
     context.set_verify(SSL.VERIFY_PEER, lambda *_unused: True)
     context.set_alpn_select_callback(_select_protocol)
     return context

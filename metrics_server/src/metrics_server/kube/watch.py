@@ -12,9 +12,9 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from metrics_server.cluster.entries import NodeEntry, NodeObject, PodEntry, PodObject, node_entry, pod_entry
-from metrics_server.cluster.index import ClusterIndex
-from metrics_server.kube import KubeClient, KubeError
+from metrics_server.kube.client import KubeClient, KubeError
+from metrics_server.kube.entries import NodeEntry, NodeObject, PodEntry, PodObject, node_entry, pod_entry
+from metrics_server.kube.index import ClusterIndex
 from metrics_server.pace import Pace
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from metrics_server.kubelet.batch import (
+from metrics_server.scrape.batch import (
     MAX_BYTES,
     MAX_CONTAINERS,
     MAX_SECONDS,

@@ -19,7 +19,7 @@ import msgspec
 import yaml
 from yarl import URL
 
-from metrics_server.tlsfiles import ClientTls, MaterialError, Source
+from metrics_server.tls.files import ClientTls, MaterialError, Source
 
 SERVICE_ACCOUNT_DIR = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 

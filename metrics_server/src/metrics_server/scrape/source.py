@@ -7,14 +7,14 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from metrics_server.cluster.entries import PATH_ANNOTATION, NodeEntry
-from metrics_server.kubelet.address import Target, choose_target
-from metrics_server.kubelet.batch import Batch, Layout, ParseError
-from metrics_server.kubelet.client import KubeletClient
-from metrics_server.kubelet.clock import NodeClocks
-from metrics_server.kubelet.errors import Reason, ScrapeError
-from metrics_server.kubelet.parse import parse_resource
-from metrics_server.kubelet.summary import parse_summary
+from metrics_server.kube.entries import PATH_ANNOTATION, NodeEntry
+from metrics_server.scrape.address import Target, choose_target
+from metrics_server.scrape.batch import Batch, Layout, ParseError
+from metrics_server.scrape.client import KubeletClient
+from metrics_server.scrape.clock import NodeClocks
+from metrics_server.scrape.errors import Reason, ScrapeError
+from metrics_server.scrape.parse import parse_resource
+from metrics_server.scrape.summary import parse_summary
 
 RESOURCE_PATH = "/metrics/resource"
 SUMMARY_PATH = "/stats/summary?only_cpu_and_memory=true"

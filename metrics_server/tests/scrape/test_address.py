@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from metrics_server.kubelet.address import DEFAULT_ADDRESS_TYPES, canonical, certificate_covers, choose_target
-from metrics_server.kubelet.errors import Reason, ScrapeError
+from metrics_server.scrape.address import DEFAULT_ADDRESS_TYPES, canonical, certificate_covers, choose_target
+from metrics_server.scrape.errors import Reason, ScrapeError
 
 ADDRESSES = (
     ("InternalIP", "10.0.0.5"),

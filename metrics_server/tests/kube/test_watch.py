@@ -14,11 +14,11 @@ import pytest
 from support.fake_api import FakeApi, answer, failure, node, pod, stream
 from support.turns import longest_turn
 
-from metrics_server.cluster import watch as watch_module
-from metrics_server.cluster.entries import PATH_ANNOTATION, PodEntry
-from metrics_server.cluster.index import ClusterIndex
-from metrics_server.cluster.watch import NodeSink, PodSink, Watcher
-from metrics_server.kube import KubeClient
+from metrics_server.kube import watch as watch_module
+from metrics_server.kube.client import KubeClient
+from metrics_server.kube.entries import PATH_ANNOTATION, PodEntry
+from metrics_server.kube.index import ClusterIndex
+from metrics_server.kube.watch import NodeSink, PodSink, Watcher
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:

@@ -14,8 +14,8 @@ from aiohttp import web
 from support.fake_api import FakeApi, answer, failure, node, stream
 from support.pki import Authority
 
-from metrics_server import kube
-from metrics_server.kube import KubeClient, KubeError
+from metrics_server.kube import client as kube
+from metrics_server.kube.client import KubeClient, KubeError
 
 AGENT = "test"
 
@@ -95,7 +95,7 @@ async def test_another_authority_is_not_trusted(tmp_path: Path) -> None:
 
 
 async def test_token_and_authority_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metrics_server.tlsfiles.CHECK_INTERVAL", 0.0)
+    monkeypatch.setattr("metrics_server.tls.files.CHECK_INTERVAL", 0.0)
     async with FakeApi(tmp_path) as api:
         path = api.kubeconfig(tokenFile="token")
         (tmp_path / "token").write_text("old\n")

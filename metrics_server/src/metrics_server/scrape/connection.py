@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import httptools
 
-from metrics_server.kubelet.address import Target
-from metrics_server.kubelet.errors import Reason, ScrapeError
-from metrics_server.kubelet.poll import Poll
+from metrics_server.scrape.address import Target
+from metrics_server.scrape.errors import Reason, ScrapeError
+from metrics_server.scrape.poll import Poll
 
 _CHUNK = 64 * 1024
 #: Reads in one go before other connections get their turn.

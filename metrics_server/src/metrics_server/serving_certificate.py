@@ -23,12 +23,12 @@ from typing import Any, Protocol
 from cryptography import x509
 from OpenSSL import SSL
 
-from metrics_server import pki
 from metrics_server.auth.token import Requester
-from metrics_server.kube import KubeError
-from metrics_server.pki import Pair
-from metrics_server.tls import TlsConfigError, make_context
-from metrics_server.tlsfiles import MaterialError, Source
+from metrics_server.kube.client import KubeError
+from metrics_server.tls import pki
+from metrics_server.tls.files import MaterialError, Source
+from metrics_server.tls.listener import TlsConfigError, make_context
+from metrics_server.tls.pki import Pair
 
 _log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.resource_text import Container, resource_text
 
-from metrics_server.cluster.entries import PodEntry
-from metrics_server.kubelet.clock import NodeClocks, http_date
-from metrics_server.kubelet.parse import parse_resource
+from metrics_server.kube.entries import PodEntry
+from metrics_server.scrape.clock import NodeClocks, http_date
+from metrics_server.scrape.parse import parse_resource
 from metrics_server.store import Store
 
 CORE = 1_000_000_000

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from metrics_server.cluster.entries import NodeEntry, PodEntry
+from metrics_server.kube.entries import NodeEntry, PodEntry
 
 NodeListener = Callable[[str, NodeEntry | None], None]
 PodListener = Callable[[PodEntry], None]

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.resource_text import Container, resource_text
 
-from metrics_server.kubelet import parse as parse_module
-from metrics_server.kubelet.batch import MAX_CONTAINERS, Batch, Layout, ParseError
-from metrics_server.kubelet.parse import parse_resource
-from metrics_server.kubelet.summary import parse_summary
+from metrics_server.scrape import parse as parse_module
+from metrics_server.scrape.batch import MAX_CONTAINERS, Batch, Layout, ParseError
+from metrics_server.scrape.parse import parse_resource
+from metrics_server.scrape.summary import parse_summary
 
 NOW = 1_700_000_200_000
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from metrics_server.kubelet.batch import (
+from metrics_server.scrape.batch import (
     MAX_BYTES,
     MAX_CONTAINERS,
     MAX_SECONDS,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metrics_server.kubelet.errors import Reason, ScrapeError
+from metrics_server.scrape.errors import Reason, ScrapeError
 
 #: One part of a DNS name. Underscores are no part of a host's name, but some are called so.
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
-from metrics_server.kubelet.poll import Poll
+from metrics_server.scrape.poll import Poll
 
 
 @contextmanager

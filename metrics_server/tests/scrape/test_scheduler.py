@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.virtual_time import run_virtual
 
-from metrics_server.scheduler import Outcome, Scheduler, phase_of
+from metrics_server.scrape.scheduler import Outcome, Scheduler, phase_of
 
 READY, WARMING, FAILED = Outcome.READY, Outcome.WARMING, Outcome.FAILED
 
