@@ -192,7 +192,7 @@ def record(inventory: Path) -> None:
         "variables": {
             **{key: value for key, value in variables["w1"].items() if key.startswith(("kube_", "metrics_server_"))},
             # Whatever becomes of the server's source, its image is the one that was there.
-            "metrics_server_image_tag": provider["result"]["deployment"]["images"][0].rpartition(":")[2],
+            "metrics_server_image_version": provider["result"]["deployment"]["images"][0].rpartition(":")[2],
         },
         "answers": answers,
     }

@@ -85,15 +85,15 @@ def problems(values: t.Mapping[str, t.Any]) -> list[str]:
     """Sentences for variables that cannot be meant, known without a request."""
     settings = Settings(values)
     found = []
-    if not settings.builds and not settings.text("image_tag"):
+    if not settings.builds and not settings.text("image_version"):
         found.append(
-            "metrics_server_image_source is pull, so metrics_server_image_repo and metrics_server_image_tag have to "
-            "name an image (for example registry.example.com/kubemetrics/metrics-server and 0.1.0)."
+            "metrics_server_image_source is pull, so metrics_server_image_name and metrics_server_image_version have "
+            "to name an image (for example registry.example.com/kubemetrics/metrics-server and 0.1.0)."
         )
-    repository = settings.text("image_repo")
+    repository = settings.text("image_name")
     if settings.builds and not _REGISTRY.fullmatch(repository.partition("/")[0] if "/" in repository else ""):
         found.append(
-            f"metrics_server_image_repo is {repository}, which container runtimes take for an image of docker.io; put "
+            f"metrics_server_image_name is {repository}, which container runtimes take for an image of docker.io; put "
             f"localhost/ in front of the name of an image that is built (localhost/{repository})."
         )
     if settings.builds:
@@ -109,10 +109,10 @@ def problems(values: t.Mapping[str, t.Any]) -> list[str]:
             "With metrics_server_host_network the port 10250 is the kubelet's own; set metrics_server_container_port, "
             "for example to 4443."
         )
-    if settings.flag("kubelet_insecure_tls") and settings.text("kubelet_certificate_authority"):
+    if settings.flag("kubelet_insecure_skip_tls_verify") and settings.text("kubelet_certificate_authority"):
         found.append(
-            "metrics_server_kubelet_insecure_tls and metrics_server_kubelet_certificate_authority exclude each other; "
-            "unset the first one."
+            "metrics_server_kubelet_insecure_skip_tls_verify and metrics_server_kubelet_certificate_authority exclude "
+            "each other; unset the first one."
         )
     resolution = seconds(settings.text("metric_resolution"))
     if resolution is None or resolution < SHORTEST_RESOLUTION:
@@ -175,7 +175,7 @@ def describe(
         "csr_approver_args": approver_arguments(settings, cluster),
         "resources": resources(settings),
         "node_selector": selector,
-        "affinity": settings.mapping("extra_affinity") or copy.deepcopy(SEPARATE_NODES),
+        "affinity": {**copy.deepcopy(SEPARATE_NODES), **settings.mapping("extra_affinity")},
         "tolerations": tolerations(settings),
     }
 
@@ -209,7 +209,7 @@ def server_arguments(settings: Settings, versions: t.Sequence[str]) -> list[str]
         f"--service-namespace={settings.text('namespace')}",
         "--apiservice=" + ",".join(f"{version}.{cluster_state.METRICS_GROUP}" for version in versions),
     ]
-    if settings.flag("kubelet_insecure_tls"):
+    if settings.flag("kubelet_insecure_skip_tls_verify"):
         arguments.append("--kubelet-insecure-tls")
     authority = settings.text("kubelet_certificate_authority")
     if authority:
@@ -222,14 +222,14 @@ def nanny_arguments(settings: Settings) -> list[str]:
         "nanny",
         f"--deployment={NAME}",
         f"--container={NAME}",
-        f"--cpu={settings.text('cpu')}",
-        f"--extra-cpu={settings.text('cpu_per_node')}",
+        f"--cpu={settings.text('nanny_cpu')}",
+        f"--extra-cpu={settings.text('nanny_cpu_per_node')}",
         # Without a limit of CPU, as the server has none.
         "--cpu-limit=false",
-        f"--memory={settings.text('memory')}",
-        f"--extra-memory={settings.text('memory_per_node')}",
+        f"--memory={settings.text('nanny_memory')}",
+        f"--extra-memory={settings.text('nanny_memory_per_node')}",
         "--estimator=exponential",
-        f"--minClusterSize={settings.number('min_cluster_size')}",
+        f"--minClusterSize={settings.number('nanny_min_cluster_size')}",
         "--threshold=5",
         # Slow to shrink, so that nodes which come and go are no rolling updates.
         "--scale-down-delay=30m",

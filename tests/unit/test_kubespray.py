@@ -13,19 +13,12 @@ from pathlib import Path
 import pytest
 import role_docs
 import yaml
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubespray
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SAMPLE = HERE / "plugins/corpus/kubespray-inventory"
-#: One name, one meaning: these are kubespray's for its own metrics server, and the role's.
-SHARED = {
-    "metrics_server_container_port",
-    "metrics_server_host_network",
-    "metrics_server_kubelet_insecure_tls",
-    "metrics_server_kubelet_preferred_address_types",
-    "metrics_server_metric_resolution",
-    "metrics_server_replicas",
-}
+HISTORY = HERE / "plugins/corpus/kubespray-metrics-server.yml"
 
 
 def uncommented(path):
@@ -37,13 +30,18 @@ def uncommented(path):
 @pytest.fixture(scope="module")
 def variables():
     """Group -> file -> what is set there."""
-    return {
+    found = {
         group.name: {
             path.stem: {**(yaml.safe_load(path.read_text()) or {}), **uncommented(path.with_suffix(".uncommented"))}
             for path in group.glob("*.yml")
         }
         for group in (SAMPLE / "group_vars").iterdir()
     }
+    # An offline site names its mirror's image by variables that only kubespray knows.
+    found["all"]["offline"]["metrics_server_image_repo"] = "{{ kubespray_knows_this }}/metrics-server/metrics-server"
+    # An inventory that has been carried along since 2.15.
+    found["k8s_cluster"]["addons"].update(metrics_server_memory="15Mi", metrics_server_limits_memory="55Mi")
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +86,9 @@ def seen(variables, tmp_path_factory):
 def test_names_in_common_are_meant_to_be(variables):
     theirs = {name for files in variables.values() for values in files.values() for name in values}
     ours = {name for role in role_docs.roles() for name in role_docs.options(role)}
-    assert ours & theirs == SHARED
+    history = set(yaml.safe_load(HISTORY.read_text()))
+    assert {name for name in theirs if name.startswith("metrics_server_")} < history
+    assert ours & (theirs | history) == set(kubespray.SHARED)
     assert len(theirs) > 100
 
 
@@ -103,7 +103,7 @@ def test_hosts_with_a_kubelet_are_taken(seen):
 def test_kubesprays_values_win(seen):
     values = seen["node4"]["values"]
     assert int(values["kubelet_access_read_only_port"]) == 10255
-    assert values["metrics_server_kubelet_insecure_tls"] is True
+    assert values["metrics_server_kubelet_insecure_skip_tls_verify"] is False
     assert int(values["metrics_server_container_port"]) == 10250
     assert seen["node4"]["more"]["service_cidrs"] == "10.233.0.0/18"
     assert seen["node4"]["more"]["pod_cidrs"] == "10.233.64.0/18"
@@ -112,6 +112,30 @@ def test_kubesprays_values_win(seen):
 def test_kubespray_does_not_deploy_its_own_so_this_one_is_deployed(variables, seen):
     assert variables["k8s_cluster"]["addons"]["metrics_server_enabled"] is False
     assert seen["node1"]["values"]["metrics_server_deploy"] is True
+
+
+def test_what_becomes_of_its_variables_for_its_own_server(seen):
+    found = seen["node1"]["more"]["metrics_server"]
+    assert found["problem"] == ""
+    assert sorted(found["left_alone"]) == [
+        "metrics_server_enabled",
+        "metrics_server_image_repo",
+        "metrics_server_kubelet_insecure_tls",
+        "metrics_server_memory",
+    ]
+    # The sample's values are set, whatever the defaults of the role are.
+    assert found["used"] == [
+        "metrics_server_container_port",
+        "metrics_server_host_network",
+        "metrics_server_kubelet_preferred_address_types",
+        "metrics_server_metric_resolution",
+        "metrics_server_replicas",
+    ]
+    settings = seen["node1"]["more"]["settings"]
+    assert settings["metrics_server_limits_memory"] == "80Mi"
+    assert settings["metrics_server_nanny_memory"] == "80Mi"
+    assert settings["metrics_server_metric_resolution"] == "15s"
+    assert set(settings).isdisjoint(kubespray.LEFT_ALONE)
 
 
 def test_addresses_of_a_host(seen):

@@ -468,7 +468,7 @@ ROWS: tuple[Row, ...] = (
         repair=Repair(
             "automatic",
             "Deploy the metrics server as site.yml would, with its image: built and loaded into nodes, or pulled "
-            "from the registry that metrics_server_image_repo names.",
+            "from the registry that metrics_server_image_name names.",
             downtime=_ROLLOUT,
             steps=("metrics_server",),
         ),

@@ -36,13 +36,13 @@ def test_the_defaults_are_sound():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"image_source": "pull"}, "metrics_server_image_repo and metrics_server_image_tag have to name an image"),
-        ({"image_repo": "kubemetrics/server"}, "take for an image of docker.io; put localhost/ in front"),
-        ({"image_repo": "server"}, "put localhost/ in front of the name"),
+        ({"image_source": "pull"}, "metrics_server_image_name and metrics_server_image_version have to name an image"),
+        ({"image_name": "kubemetrics/server"}, "take for an image of docker.io; put localhost/ in front"),
+        ({"image_name": "server"}, "put localhost/ in front of the name"),
         ({"image_nodes": "many"}, "metrics_server_image_nodes is 'many'"),
         ({"container_port": "0"}, "metrics_server_container_port is 0"),
         ({"host_network": "true"}, "the port 10250 is the kubelet's own"),
-        ({"kubelet_insecure_tls": True, "kubelet_certificate_authority": "/ca"}, "exclude each other"),
+        ({"kubelet_insecure_skip_tls_verify": True, "kubelet_certificate_authority": "/ca"}, "exclude each other"),
         ({"metric_resolution": "5s"}, "metrics_server_metric_resolution is 5s"),
         ({"metric_resolution": "15"}, "metrics_server_metric_resolution is 15"),
         ({"replicas": "0"}, "metrics_server_replicas is 0"),
@@ -56,8 +56,8 @@ def test_what_cannot_be_meant(changes, words):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"image_source": "pull", "image_repo": "example/server", "image_tag": "1", "image_nodes": "unused"},
-        {"image_repo": "registry.example.com:5000/a/b"},
+        {"image_source": "pull", "image_name": "example/server", "image_version": "1", "image_nodes": "unused"},
+        {"image_name": "registry.example.com:5000/a/b"},
         {"host_network": "false"},
         {"host_network": True, "container_port": "4443"},
         {"metric_resolution": "1m30s"},
@@ -108,7 +108,7 @@ def test_pods_of_a_pulled_image_can_be_anywhere():
 
 
 def test_arguments():
-    pod = describe(kubelet_insecure_tls="yes", extra_args=["--v=2"], container_port="4443", namespace="m")
+    pod = describe(kubelet_insecure_skip_tls_verify="yes", extra_args=["--v=2"], container_port="4443", namespace="m")
     assert "--secure-port=4443" in pod["args"]
     assert "--service-namespace=m" in pod["args"]
     assert "--apiservice=v1beta1.metrics.k8s.io,v1.metrics.k8s.io" in pod["args"]
@@ -135,7 +135,9 @@ def test_resources():
 
 def test_affinity_and_tolerations():
     assert "podAntiAffinity" in describe()["affinity"]
-    assert describe(extra_affinity={"podAffinity": {}})["affinity"] == {"podAffinity": {}}
+    # As in kubespray, further kinds of affinity come beside it, and one of the same kind wins.
+    assert sorted(describe(extra_affinity={"podAffinity": {}})["affinity"]) == ["podAffinity", "podAntiAffinity"]
+    assert describe(extra_affinity={"podAntiAffinity": {}})["affinity"] == {"podAntiAffinity": {}}
     assert describe(extra_tolerations=[{"operator": "Exists"}])["tolerations"][-1] == {"operator": "Exists"}
     assert metrics_server.placement(values())["selector"] == {"kubernetes.io/os": "linux"}
 
