@@ -13,9 +13,8 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from metrics_server import __version__, logs
 from metrics_server.engine import Engine, EngineConfig, EngineError
 from metrics_server.kube.client import KubeClient, KubeError
-from metrics_server.options import Options, parse_options
+from metrics_server.options import FLAGS, Options, parse_options
 from metrics_server.server import USER_AGENT, StartError, serve
-from metrics_server.server_flags import FLAGS
 from metrics_server.telemetry import EngineTelemetry
 
 _log = logging.getLogger(__name__)
