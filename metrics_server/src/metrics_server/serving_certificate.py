@@ -23,8 +23,7 @@ from typing import Any, Protocol
 from cryptography import x509
 from OpenSSL import SSL
 
-from metrics_server.auth.token import Requester
-from metrics_server.kube.client import KubeError
+from metrics_server.kube.client import KubeError, Requester
 from metrics_server.tls import pki
 from metrics_server.tls.files import MaterialError, Source
 from metrics_server.tls.listener import TlsConfigError, make_context

@@ -17,8 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from api.conftest import World, config_map
 from api.support import Credential, Pki, eventually
-from metrics_server.auth.identity import Rejected
-from metrics_server.tls.client_certificates import CertificateBundle, common_name
+from metrics_server.tls.client_certificates import CertificateBundle, CertificateError, common_name
 
 NODES = "/apis/metrics.k8s.io/v1beta1/nodes"
 ALICE = [
@@ -218,9 +217,9 @@ async def test_a_certificate_is_judged_once_and_not_for_each_connection(
     # By both authorities, each once.
     assert judged == ["front-proxy-client"] * 2
     # Another certificate of the same name is another one.
-    stranger = world.pki.leaf(world.pki.ca("front-proxy-ca"), "front-proxy-client")
+    unknown = world.pki.leaf(world.pki.ca("front-proxy-ca"), "front-proxy-client")
     for _unused in range(2):
-        assert (await world.running.get(NODES, credential=stranger, headers=ALICE)).status == 401
+        assert (await world.running.get(NODES, credential=unknown, headers=ALICE)).status == 401
     assert len(judged) > 4
     # Whom nobody vouches for is not kept.
     authenticator = world.running.server.app._authenticator
@@ -273,9 +272,9 @@ async def test_a_bad_token_is_401(world: World) -> None:
 
 async def test_a_good_token_beside_an_unknown_certificate_counts(world: World) -> None:
     world.api.tokens["good"] = {"username": "tom"}
-    stranger = world.pki.leaf(world.pki.ca("strangers"), "stranger")
-    assert (await world.running.get(NODES, credential=stranger, token="good")).status == 200
-    assert (await world.running.get(NODES, credential=stranger)).status == 401
+    unknown = world.pki.leaf(world.pki.ca("unknown"), "unknown")
+    assert (await world.running.get(NODES, credential=unknown, token="good")).status == 200
+    assert (await world.running.get(NODES, credential=unknown)).status == 401
 
 
 async def test_an_api_server_that_is_away_makes_503_and_never_401(world: World) -> None:
@@ -321,8 +320,8 @@ async def test_impersonation_is_refused_rather_than_ignored(world: World) -> Non
 
 
 async def test_health_needs_nobody(world: World) -> None:
-    stranger = world.pki.leaf(world.pki.ca("strangers"), "stranger")
-    for credential in (None, stranger):
+    unknown = world.pki.leaf(world.pki.ca("unknown"), "unknown")
+    for credential in (None, unknown):
         answer = await world.running.get("/readyz", credential=credential, token="bad")
         assert (answer.status, answer.body) == (200, b"ok")
     assert world.api.reviews == []
@@ -344,5 +343,5 @@ def test_a_short_rsa_key_is_refused(tmp_path: Path) -> None:
         .not_valid_after(now + datetime.timedelta(hours=1))
         .sign(ca.key, hashes.SHA256())
     )
-    with pytest.raises(Rejected, match="too weak"):
+    with pytest.raises(CertificateError, match="too weak"):
         CertificateBundle(ca.pem.encode()).verify_client((leaf,))

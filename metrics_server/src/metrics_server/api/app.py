@@ -189,7 +189,7 @@ class Application:
         if self._authorizer.open_to_all(attributes):
             # Health checks of the kubelet: no credential, no limit.
             return await self._dispatch(request, attributes, None)
-        unauthenticated = not self._vouched(connection)
+        unauthenticated = not self._is_authenticated(connection)
         if self.refusing or self._full(unauthenticated=unauthenticated):
             raise status.too_many_requests()
         self._inflight += 1
@@ -218,9 +218,11 @@ class Application:
             unauthenticated and self._unauthenticated >= max(1, limit // _UNAUTHENTICATED_SHARE)
         )
 
-    def _vouched(self, connection: object) -> bool:
+    def _is_authenticated(self, connection: object) -> bool:
         """Whether an authority vouches for the certificate of the connection, or a request on it was authenticated."""
-        return isinstance(connection, TlsConnection) and (connection.proven or self._authenticator.vouched(connection))
+        return isinstance(connection, TlsConnection) and (
+            connection.is_authenticated or self._authenticator.certificate_is_trusted(connection)
+        )
 
     async def _identify(self, request: web.BaseRequest, connection: object) -> User:
         tls = connection if isinstance(connection, TlsConnection) else None
@@ -233,7 +235,7 @@ class Application:
                 _log.warning("Cannot authenticate now", extra={"kv": {"err": str(error)}})
             raise status.unavailable("authentication is not possible at the moment, please try again") from None
         if tls is not None and user.name != ANONYMOUS:
-            tls.authenticated()
+            tls.mark_authenticated()
         if any(header in request.headers for header in _IMPERSONATION):
             # Ignoring the header would answer for the wrong user.
             raise ApiError(

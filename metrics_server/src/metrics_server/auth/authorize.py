@@ -10,8 +10,8 @@ from typing import Any
 
 from metrics_server.auth.cache import AnswerCache
 from metrics_server.auth.identity import PRIVILEGED_GROUP, Undecided, User
-from metrics_server.auth.token import Requester, undecided
-from metrics_server.kube.client import KubeError
+from metrics_server.auth.token import undecided
+from metrics_server.kube.client import KubeError, Requester
 
 _PATH = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 _CACHE_SIZE = 8192

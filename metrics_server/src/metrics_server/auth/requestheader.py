@@ -25,7 +25,7 @@ from metrics_server.auth.identity import ANONYMOUS_USER, Rejected, Undecided, Us
 from metrics_server.auth.token import TokenAuthenticator
 from metrics_server.auth.trust import FrontProxy, Trust
 from metrics_server.logs import Seldom
-from metrics_server.tls.client_certificates import common_name, organizations
+from metrics_server.tls.client_certificates import CertificateError, common_name, organizations
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Authenticator:
             raise Rejected("no credentials")
         return ANONYMOUS_USER
 
-    def vouched(self, connection: Connection) -> bool:
+    def certificate_is_trusted(self, connection: Connection) -> bool:
         """Whether one of the authorities vouches for the certificate of a connection, as far as is known now."""
         try:
             judgement = self._judge(connection)
@@ -160,7 +160,7 @@ class Authenticator:
                 else:
                     front_proxy = True
                     good_until = min(good_until, _timestamp(expiry))
-            except Rejected as error:
+            except CertificateError as error:
                 problems.append(f"front proxy: {error}")
         if self._trust.clients is not None:
             try:
@@ -168,12 +168,12 @@ class Authenticator:
                 good_until = min(good_until, _timestamp(expiry))
                 if common_name(leaf):
                     user = User(common_name(leaf), groups=organizations(leaf))
-            except Rejected as error:
+            except CertificateError as error:
                 problems.append(f"client: {error}")
         # A certificate that one authority vouches for is good; what the other says of it does not matter then.
         kept = () if front_proxy or user is not None else tuple(problems)
         if kept:
-            # It may become valid: look again with the next request, a refused client costs its own time.
+            # It may become valid: check again with the next request, a refused client costs its own time.
             good_until = 0.0
         return _Judgement(generation, good_until, front_proxy, user, kept)
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from metrics_server.auth.cache import AnswerCache
 from metrics_server.auth.identity import Rejected, Undecided, User
-from metrics_server.kube.client import KubeError
+from metrics_server.kube.client import KubeError, Requester
 from metrics_server.logs import Seldom
 
 _log = logging.getLogger(__name__)
@@ -21,22 +21,6 @@ _PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
 _CACHE_SIZE = 4096
 #: Kubernetes' own tokens have 1 to 2 KiB; the rest of a request's headers must fit into 64 KiB as well.
 _MAX_TOKEN_LENGTH = 32 * 1024
-
-
-class Requester(Protocol):
-    """The part of `kube.client.KubeClient` that reviews need."""
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Any = None,
-        content_type: str = "application/json",
-        timeout: float = 10.0,
-    ) -> Any:
-        """Send one request and return the decoded answer."""
 
 
 def undecided(error: KubeError, what: str) -> Undecided:

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from metrics_server.auth.token import Requester
-from metrics_server.kube.client import KubeError
+from metrics_server.kube.client import KubeError, WatchingRequester
 from metrics_server.tls.client_certificates import CertificateBundle
 from metrics_server.tls.files import MaterialError, Source
 
@@ -55,15 +54,6 @@ class FrontProxyFlags:
     group_headers: tuple[str, ...]
     uid_headers: tuple[str, ...]
     extra_prefixes: tuple[str, ...]
-
-
-class WatchingRequester(Requester, Protocol):
-    """The part of `kube.client.KubeClient` that following an object needs."""
-
-    def watch(
-        self, path: str, *, query: Mapping[str, str] | None = None, idle_timeout: float | None = 300.0
-    ) -> AsyncIterator[bytes]:
-        """Yield the lines of a watch."""
 
 
 class Trust:

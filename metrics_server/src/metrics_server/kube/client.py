@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
@@ -47,6 +47,31 @@ class KubeError(Exception):
 class _Status(msgspec.Struct):
     message: str = ""
     reason: str = ""
+
+
+class Requester(Protocol):
+    """Who sends requests to the API server."""
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout: float = 10.0,
+    ) -> Any:
+        """Send one request and return the decoded answer."""
+
+
+class WatchingRequester(Requester, Protocol):
+    """Who can also watch."""
+
+    def watch(
+        self, path: str, *, query: Mapping[str, str] | None = None, idle_timeout: float | None = 300.0
+    ) -> AsyncIterator[bytes]:
+        """Yield the lines of a watch."""
 
 
 class KubeClient:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Verification of client certificates against a bundle of CAs.
 
-The TLS handshake has proven that the peer owns the key of its certificate, nothing more. Here the chain is built and
+The TLS handshake has verified that the peer owns the key of its certificate, nothing more. Here the chain is built and
 verified by OpenSSL (signatures, validity periods, basic constraints, path length), and on top of it what OpenSSL
 leaves to the application: the certificate must be meant for client authentication, and no certificate below the
 trusted one may be signed with a broken hash or use a key that is too short.
@@ -18,12 +18,14 @@ from cryptography.hazmat.primitives.asymmetric import dsa, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
-from metrics_server.auth.identity import Rejected
-
 _MIN_RSA_BITS = 2048
 _SOUND_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512, hashes.SHA3_256, hashes.SHA3_384, hashes.SHA3_512)
 #: What a client may send along with its certificate; real chains have one or two.
 _MAX_INTERMEDIATES = 8
+
+
+class CertificateError(Exception):
+    """No authority of the bundle vouches for the certificate; the text is for the log, not for the client."""
 
 
 class CertificateBundle:
@@ -49,11 +51,11 @@ class CertificateBundle:
     ) -> datetime.datetime:
         """Verify a client's certificate (first) with the intermediates it sent; return when the verified chain expires.
 
-        `excluded` authorities of the bundle are not asked. Raise `Rejected` with the reason when nobody vouches.
+        `excluded` authorities of the bundle are not asked. Raise `CertificateError` with the reason if nobody vouches.
         """
         leaf, intermediates = presented[0], presented[1:]
         if len(intermediates) > _MAX_INTERMEDIATES:
-            raise Rejected("the client sent more intermediate certificates than any sound chain has")
+            raise CertificateError("the client sent more intermediate certificates than any sound chain has")
         reasons: list[str] = []
         for certificate, store in zip(self.certificates, self._stores, strict=True):
             if certificate in excluded:
@@ -69,11 +71,11 @@ class CertificateBundle:
                 _check_chain(chain)
             except crypto.X509StoreContextError as error:
                 reasons.append(str(error))
-            except Rejected as error:
+            except CertificateError as error:
                 reasons.append(str(error))
             else:
                 return min(link.not_valid_after_utc for link in chain)
-        raise Rejected(f"x509: {_describe(leaf)}: {_most_telling(reasons)}")
+        raise CertificateError(f"x509: {_describe(leaf)}: {_most_telling(reasons)}")
 
 
 def common_name(certificate: x509.Certificate) -> str:
@@ -102,10 +104,10 @@ def _check_strength(certificate: x509.Certificate) -> None:
     algorithm = certificate.signature_hash_algorithm
     # No hash algorithm is named by signatures that carry their own (Ed25519, Ed448).
     if algorithm is not None and not isinstance(algorithm, _SOUND_HASHES):
-        raise Rejected(f"signed with the broken hash {algorithm.name}")
+        raise CertificateError(f"signed with the broken hash {algorithm.name}")
     key = certificate.public_key()
     if isinstance(key, dsa.DSAPublicKey) or (isinstance(key, rsa.RSAPublicKey) and key.key_size < _MIN_RSA_BITS):
-        raise Rejected("the key is too weak")
+        raise CertificateError("the key is too weak")
 
 
 def _check_purpose(certificate: x509.Certificate) -> None:
@@ -114,16 +116,16 @@ def _check_purpose(certificate: x509.Certificate) -> None:
     except x509.ExtensionNotFound:
         return
     if ExtendedKeyUsageOID.CLIENT_AUTH not in usages and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usages:
-        raise Rejected("certificate specifies an incompatible key usage")
+        raise CertificateError("certificate specifies an incompatible key usage")
 
 
 def _check_intermediate(certificate: x509.Certificate) -> None:
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     except x509.ExtensionNotFound:
-        raise Rejected("an intermediate certificate is not a CA") from None
+        raise CertificateError("an intermediate certificate is not a CA") from None
     if not constraints.ca:
-        raise Rejected("an intermediate certificate is not a CA")
+        raise CertificateError("an intermediate certificate is not a CA")
 
 
 def _describe(certificate: x509.Certificate) -> str:

@@ -70,7 +70,7 @@ class Source:
         return self._data
 
     def expire_check(self) -> None:
-        """Look at the file again at the next read, for a caller that was just told that the content is no longer
+        """Check the file again at the next read, for a caller that was just told that the content is no longer
         good."""
         self._checked = float("-inf")
 

@@ -3,7 +3,7 @@
 
 The standard library's `ssl` module can only verify a client certificate during the handshake, and then breaks the
 connection when it does not know the issuer. The Kubernetes contract is an HTTP 401 that says why, so the handshake
-must only prove that the peer owns the key of the certificate that it shows (TLS always does), and
+must only verify that the peer owns the key of the certificate that it shows (TLS always does), and
 `tls.client_certificates` verifies the chain afterwards. pyOpenSSL can do that: its verify callback decides. Nothing
 here is trusted: a connection yields certificates, never an identity.
 
@@ -116,7 +116,7 @@ def make_context(
         context.check_privatekey()
     except SSL.Error:
         raise TlsConfigError("the serving certificate and key do not belong together, or are too weak to use") from None
-    # See the module's head: the handshake proves possession of the key, tls.client_certificates judges the chain.
+    # See the module's head: the handshake verifies possession of the key, tls.client_certificates the chain.
     context.set_verify(SSL.VERIFY_PEER, lambda *_unused: True)
     context.set_alpn_select_callback(_select_protocol)
     return context
@@ -168,11 +168,11 @@ class TlsListener:
         self._unauthenticated[connection] = None
         return True
 
-    def proven(self, connection: TlsConnection) -> bool:
+    def is_authenticated(self, connection: TlsConnection) -> bool:
         """Whether an authenticated request came over this connection."""
         return connection in self._connections and connection not in self._unauthenticated
 
-    def prove(self, connection: TlsConnection) -> None:
+    def mark_authenticated(self, connection: TlsConnection) -> None:
         """Note that an authenticated request came over this connection."""
         self._unauthenticated.pop(connection, None)
 
@@ -338,15 +338,15 @@ class TlsConnection(asyncio.Protocol):
         """Note that the headers of a request are complete."""
         self._cancel_deadline()
 
-    def authenticated(self) -> None:
+    def mark_authenticated(self) -> None:
         """Note that the peer has shown a valid identity, so the connection is not the first to go when places are
         scarce."""
-        self._listener.prove(self)
+        self._listener.mark_authenticated(self)
 
     @property
-    def proven(self) -> bool:
+    def is_authenticated(self) -> bool:
         """Whether the peer has shown a valid identity."""
-        return self._listener.proven(self)
+        return self._listener.is_authenticated(self)
 
     def peer_certificates(self) -> tuple[x509.Certificate, ...]:
         """Return the client's certificate and what it sent along, unverified; empty when it showed none."""
