@@ -212,9 +212,11 @@ class Store:
 
     def _commit_containers(self, known: _Node, batch: Batch, now: float) -> bool:
         """Return whether any container has a new point."""
-        if batch.zeros or batch.layout.pods is not known.layout.pods:
+        same_containers = batch.layout.same_containers(known.layout)
+        if batch.zeros or not same_containers:
             self._retain(known, batch)
-        if batch.layout is known.layout and (batch.starts is known.starts or batch.starts == known.starts):
+        if same_containers and (batch.starts is known.starts or batch.starts == known.starts):
+            known.layout = batch.layout
             if batch.times == known.times:
                 if batch.memory != known.memory:
                     known.memory = batch.memory
@@ -240,8 +242,8 @@ class Store:
     def _merge(self, known: _Node, batch: Batch, now: float) -> bool:
         """Take in a scrape container by container: some came, went, restarted, or have no new sample."""
         old_layout = known.layout
-        same_slots = batch.layout.pods is old_layout.pods and batch.layout.slots is old_layout.slots
-        old_slots = None if same_slots else _slot_finder(old_layout)
+        same_containers = batch.layout.same_containers(old_layout)
+        old_slots = None if same_containers else _slot_finder(old_layout)
         size = batch.layout.size
         times, cpu, memory = batch.times[:], batch.cpu[:], batch.memory[:]
         starts = batch.starts[:]
@@ -285,7 +287,7 @@ class Store:
                         known.retained.pop(key, None)
                 else:
                     previous_times[slot], previous_cpu[slot] = known.times[old], known.cpu[old]
-        if batch.layout.pods is not old_layout.pods:
+        if not same_containers:
             self._share_names(batch.layout)
         known.layout = batch.layout
         known.times, known.cpu, known.memory, known.starts = times, cpu, memory, starts
@@ -320,7 +322,7 @@ class Store:
             found = new.pods.get(key)
             if (
                 found is not None
-                and (new.pods is known.layout.pods or set(known.layout.names[number]) <= set(new.names[found]))
+                and (new.same_containers(known.layout) or set(known.layout.names[number]) <= set(new.names[found]))
                 and (not batch.zeros or all(memory[slot] for slot in new.slots[found]))
             ):
                 known.retained.pop(key, None)

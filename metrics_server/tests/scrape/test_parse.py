@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -391,3 +392,19 @@ def test_summary_with_one_strange_container(changes: dict[str, object], bad: dic
 def test_summary_that_is_none(body: bytes) -> None:
     with pytest.raises(ParseError):
         parse_summary(body, None, NOW)
+
+
+def test_layouts_share_their_containers_as_long_as_none_comes_or_goes() -> None:
+    text = resource_text([WEB, SIDE, DNS])
+    first = parse_resource(text, None, NOW).layout
+    assert parse_resource(text, first, NOW).layout is first
+    # A line that cannot be used, or a restart: another text, but the same containers in the same slots.
+    bad = parse_resource(text + b"container_memory_working_set_bytes{} 1\n", first, NOW).layout
+    restarted = parse_resource(resource_text([replace(WEB, start=1_700_000_050.0), SIDE, DNS]), bad, NOW).layout
+    for layout in (bad, restarted):
+        assert layout is not first
+        assert layout.same_containers(first)
+        assert (layout.names, layout.slots, layout.size) == (first.names, first.slots, first.size)
+    assert (bad.shapes, restarted.shapes == first.shapes) == (None, True)
+    for others in ([WEB, SIDE], [WEB, SIDE, DNS, IDLE], [WEB, replace(SIDE, name="other"), DNS]):
+        assert not parse_resource(resource_text(others), first, NOW).layout.same_containers(first)

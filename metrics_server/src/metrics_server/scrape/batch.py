@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from metrics_server.sharing import shared_names, shared_slots
 
@@ -24,7 +24,7 @@ class ParseError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FamilyShape:
-    """How one metric family was laid out in the text, to recognise the same layout without looking at labels again."""
+    """How one metric family was laid out in the text, to recognise the same layout without reading labels again."""
 
     #: Hash over the series names and labels in their order; 0 when the family is absent.
     signature: int
@@ -40,8 +40,8 @@ class FamilyShape:
 class Layout:
     """Which containers a node reports, and in which column slots they are.
 
-    As long as a node reports the same containers its batches share one Layout object: identity means "nothing came or
-    went".
+    As long as a node reports the same containers in the same slots, the layouts of its batches share them: one
+    comparison of references (`same_containers`) tells that nothing came or went. `following` keeps it so.
     """
 
     #: Number of each pod.
@@ -58,6 +58,22 @@ class Layout:
     #: usable.
     start_lines: int = 0
     starts: array[float] | None = None
+
+    def same_containers(self, other: Layout) -> bool:
+        """Whether a layout of the same node has the same containers in the same slots."""
+        return self.pods is other.pods
+
+    def following(self, previous: Layout | None) -> Layout:
+        """Return this new layout, with the containers of the node's previous one when nothing came or went."""
+        if (
+            previous is None
+            or previous.incomplete != self.incomplete
+            or previous.slots != self.slots
+            or previous.names != self.names
+            or previous.pods != self.pods
+        ):
+            return self
+        return previous if previous.shapes is None else replace(previous, shapes=None, start_lines=0, starts=None)
 
 
 @dataclass(slots=True)
@@ -136,17 +152,7 @@ def build_batch(
         names.append(shared_names(tuple(name for name, _unused in members)))
         slots.append(shared_slots(tuple(slot for _unused, slot in members)))
     pods = {key: number for number, key in enumerate(by_pod)}
-    if (
-        previous is not None
-        and previous.shapes is None
-        and previous.incomplete == incomplete
-        and previous.slots == slots
-        and previous.names == names
-        and previous.pods == pods
-    ):
-        layout = previous
-    else:
-        layout = Layout(pods, names, slots, len(order), incomplete)
+    layout = Layout(pods, names, slots, len(order), incomplete).following(previous)
     oldest, newest = (min(times), max(times)) if times else (0, 0)
     zero_cpu = void_where_cpu_is_zero(cpu, memory)
     return Batch(layout, node, times, cpu, memory, starts, oldest, newest, memory.count(0.0), zero_cpu, bad=bad), order

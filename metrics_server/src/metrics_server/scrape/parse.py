@@ -3,7 +3,7 @@
 
 Two ways lead to the same result. The careful way reads line by line, takes labels in any order and counts what it
 cannot use. It also notes the shape of what it read. Nearly every following scrape of that node has the same shape, and
-then the fast way takes the numbers column by column without looking at a single label. Whatever does not fit takes the
+then the fast way takes the numbers column by column without reading a single label. Whatever does not fit takes the
 careful way again.
 """
 
@@ -337,15 +337,13 @@ class _Careful:
         previous: Layout | None,
     ) -> Layout:
         layout = batch.layout
-        if previous is not None and (
-            previous.incomplete == layout.incomplete
-            and previous.pods == layout.pods
-            and previous.names == layout.names
-            and previous.slots == layout.slots
+        if (
+            previous is not None
+            and layout.same_containers(previous)
+            and previous.shapes == shapes
+            and previous.starts == batch.starts
         ):
-            if previous.shapes == shapes and previous.starts == batch.starts:
-                return previous
-            layout = previous
+            return previous
         start = body.find(_OPENERS[2])
         if start < 0 or shapes[2].stride != 2:
             return replace(layout, shapes=shapes, starts=None)
