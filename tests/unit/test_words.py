@@ -32,7 +32,7 @@ WORDS = {
     r"\bway of (pods|the pods|packets)\b|\btraffic of pods\b": "pod traffic forwarding",
     r"\blet through\b|\blets? .{0,30} through\b": "forward, accept",
 }
-#: What users read: documents, names of tasks, messages, and the modules' documentation.
+#: What users and maintainers read: documents, names of tasks, messages, documentation of modules, and the server.
 PATTERNS = (
     "*.md",
     "*.yml",
@@ -45,6 +45,8 @@ PATTERNS = (
     "inventory/**/*.yml",
     "lab/**/*.md",
     "lab/**/*.yml",
+    "metrics_server/src/**/*.py",
+    "metrics_server/tests/**/*.py",
     "molecule/**/*.yml",
     "playbooks/*.yml",
     "plugins/**/*.py",

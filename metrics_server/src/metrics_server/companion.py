@@ -7,7 +7,7 @@ import asyncio
 import logging
 import shutil
 import signal
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, disable_creat
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from metrics_server import __version__, logs
-from metrics_server.flags import Flag, FlagError, FlagSet, Parsed
+from metrics_server.flags import FlagError, FlagSet, Parsed, flag
 from metrics_server.health import Health
 from metrics_server.kube.client import KubeClient, KubeError
 
@@ -27,27 +27,26 @@ class CompanionError(Exception):
     """The program cannot start or go on; the text is one sentence for the operator."""
 
 
-@dataclass(frozen=True, slots=True)
-class Common:
-    """The settings that all of them have."""
+_GROUP, _LOGGING = "Common", "Logging"
 
-    kubeconfig: str
-    bind_address: str
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonOptions:
+    """The settings that all of them have, but for the default of --port."""
+
+    kubeconfig: str = flag("string", "", _GROUP, "Kubeconfig file; without it the pod's service account is used.")
+    bind_address: str = flag("ip", "0.0.0.0", _GROUP, "Address for health and metrics; 0.0.0.0 and :: mean all.")
     port: int
+    version: bool = flag("bool", False, _GROUP, "Print the version and exit.")
+    help: bool = flag("bool", False, _GROUP, "Print this help and exit.", shorthand="h")
+    logging_format: str = flag("string", "text", _LOGGING, "Form of the log: text or json.")
+    v: int = flag("int", 0, _LOGGING, "Verbosity of the log: 4 and more show every step.", shorthand="v")
 
 
-def common_flags(port: int) -> tuple[Flag, ...]:
-    """Return the flags that all of them have; `port` is the default of --port."""
-    group, logging_group = "Common", "Logging"
-    return (
-        Flag("kubeconfig", "string", "", group, "Kubeconfig file; without it the pod's service account is used."),
-        Flag("bind-address", "ip", "0.0.0.0", group, "Address for health and metrics; 0.0.0.0 and :: mean all."),
-        Flag("port", "int", port, group, "Port for /healthz, /livez, /readyz and /metrics, in plain HTTP. 0 for none."),
-        Flag("version", "bool", False, group, "Print the version and exit."),
-        Flag("help", "bool", False, group, "Print this help and exit.", shorthand="h"),
-        Flag("logging-format", "string", "text", logging_group, "Form of the log: text or json."),
-        Flag("v", "int", 0, logging_group, "Verbosity of the log: 4 and more show every step.", shorthand="v"),
-    )
+def port_flag(default: int) -> Any:
+    """Declare --port."""
+    text = "Port for /healthz, /livez, /readyz and /metrics, in plain HTTP. 0 for none."
+    return flag("int", default, _GROUP, text)
 
 
 def start(flags: FlagSet, name: str, purpose: str, arguments: list[str]) -> Parsed | None:
@@ -76,11 +75,6 @@ def start(flags: FlagSet, name: str, purpose: str, arguments: list[str]) -> Pars
     return parsed
 
 
-def common(values: Mapping[str, Any]) -> Common:
-    """Return the settings that all of them have."""
-    return Common(values["kubeconfig"], values["bind_address"], values["port"])
-
-
 class Companion:
     """One program: background tasks, a page for health and one for metrics, and an end by signal."""
 
@@ -96,7 +90,7 @@ class Companion:
 
     async def run(
         self,
-        settings: Common,
+        settings: CommonOptions,
         tasks: Iterable[Coroutine[Any, Any, None]],
         started: Callable[[int], None] | None = None,
     ) -> None:
@@ -116,7 +110,7 @@ class Companion:
             if runner is not None:
                 await runner.cleanup()
 
-    async def _listen(self, settings: Common, started: Callable[[int], None] | None) -> web.AppRunner | None:
+    async def _listen(self, settings: CommonOptions, started: Callable[[int], None] | None) -> web.AppRunner | None:
         if settings.port == 0 and started is None:
             return None
         application = web.Application()
@@ -162,7 +156,7 @@ def until_signal(companion: Companion) -> None:
         loop.add_signal_handler(number, companion.stop)
 
 
-def connect(settings: Common, name: str) -> KubeClient:
+def connect(settings: CommonOptions, name: str) -> KubeClient:
     """Return a client for the API server."""
     return KubeClient.from_kubeconfig(settings.kubeconfig or None, user_agent=f"kubemetrics-{name}/{__version__}")
 

@@ -20,7 +20,7 @@ from metrics_server.kube.entries import NodeEntry
 from metrics_server.kube.index import ClusterIndex
 from metrics_server.kube.watch import NodeSink, PodSink, Watcher
 from metrics_server.pace import Pace
-from metrics_server.scrape.address import DEFAULT_ADDRESS_TYPES
+from metrics_server.scrape.address import ADDRESS_TYPES
 from metrics_server.scrape.batch import Batch
 from metrics_server.scrape.client import KubeletClient
 from metrics_server.scrape.errors import Reason, ScrapeError
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 #: A failing node is named in the log when its failure is new, and then again this often.
 _LOG_INTERVAL = 300.0
 _SWAP_LINE = b'kubemetrics_node_swap_usage_bytes{node="%b"} %d\n'
-#: When no node has metrics, all are looked at this often only: unauthenticated clients may ask all the time.
+#: When no node has metrics, all are checked this often only: unauthenticated clients may ask all the time.
 _LOOK_AGAIN = 1.0
 
 
@@ -53,7 +53,7 @@ class EngineConfig:
     kubelet_port: int = 10250
     #: Take the port from the Node's status.daemonEndpoints, `kubelet_port` where it has none.
     kubelet_use_node_status_port: bool = False
-    kubelet_preferred_address_types: tuple[str, ...] = DEFAULT_ADDRESS_TYPES
+    kubelet_preferred_address_types: tuple[str, ...] = ADDRESS_TYPES
     #: File with the CAs that sign the kubelets' serving certificates; None: the CA of the API client (in a pod the
     #: cluster's root CA).
     kubelet_certificate_authority: str | None = None
@@ -125,7 +125,7 @@ class Engine:
         self._ready_nodes: set[str] = set()
         #: Ready nodes that neither had metrics nor failed twice in a row yet.
         self._pending: set[str] = set()
-        #: A node that had metrics when it was last asked for, and when all shall be looked at if it has none any more.
+        #: A node that had metrics when it was last asked for, and when all shall be checked if it has none any more.
         self._witness = ""
         self._look_again = float("-inf")
         self._ready = False
@@ -224,7 +224,7 @@ class Engine:
         return False
 
     def _examples(self, names: Collection[str]) -> str:
-        # Only some are looked at: with thousands that fail, the first ones tell as much.
+        # Only some are read: with thousands that fail, the first ones tell as much.
         texts = [
             f"{name}: {reason.value}" for name, reason in islice(self._telemetry.failing().items(), 50) if name in names
         ]

@@ -12,8 +12,10 @@ import csv
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+Options = TypeVar("Options")
 
 _DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -126,11 +128,50 @@ class Flag:
     status: str = "used"
     #: What the warning or the error says.
     note: str = ""
+    #: The name of the attribute that holds the value, where it does not follow from the flag's.
+    attribute: str = ""
 
     @property
     def option(self) -> str:
         """Return the name of the attribute that holds the value."""
-        return self.name.replace("-", "_").replace(".", "_")
+        return self.attribute or self.name.replace("-", "_").replace(".", "_")
+
+
+#: Where the metadata of a field holds the flag that it declares.
+_DECLARED = "flag"
+
+
+def flag(kind: str, default: Any, group: str, text: str, *, name: str = "", shorthand: str = "") -> Any:
+    """Declare a field of a dataclass as a flag: a flag and the option that it sets are one line.
+
+    Its name is that of the field with hyphens, unless `name` says otherwise.
+    """
+    declared = Flag(name, kind, default, group, text, shorthand)
+    return field(default=default, metadata={_DECLARED: declared})
+
+
+def flags_of(options: type) -> tuple[Flag, ...]:
+    """Return the flags that the fields of a dataclass declare: its own, then those that it inherits."""
+    found = [one for one in fields(options) if _DECLARED in one.metadata]
+    found.sort(key=lambda one: one.name not in options.__annotations__)
+    return tuple(
+        replace(
+            one.metadata[_DECLARED],
+            name=one.metadata[_DECLARED].name or one.name.replace("_", "-"),
+            attribute=one.name,
+        )
+        for one in found
+    )
+
+
+def ignored(name: str, kind: str, default: Any, group: str, note: str) -> Flag:
+    """Return a flag that is accepted with a warning; `note` says why it has no effect."""
+    return Flag(name, kind, default, group, "", status="ignored", note=note)
+
+
+def refused(name: str, kind: str, default: Any, group: str, note: str) -> Flag:
+    """Return a flag that is an error unless it says what holds anyway; `note` says why."""
+    return Flag(name, kind, default, group, "", status="refused", note=note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +180,10 @@ class Parsed:
 
     values: dict[str, Any]
     given: tuple[str, ...]
+
+    def options(self, options: type[Options]) -> Options:
+        """Return the values as the dataclass of which the fields declare the flags."""
+        return options(**{flag.option: self.values[flag.option] for flag in flags_of(options)})
 
 
 class FlagSet:

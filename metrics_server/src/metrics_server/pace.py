@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Long work in short turns: whoever has many objects to go through looks at the clock, not at their number."""
+"""Long work in short turns: whoever has many objects to go through watches the clock, not their number."""
 
 from __future__ import annotations
 

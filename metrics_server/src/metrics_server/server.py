@@ -239,7 +239,7 @@ class Server:
             group.create_task(self.certificates.run(use), name="serving certificate")
 
     async def _drain(self, tcp: asyncio.Server) -> None:
-        """End without cutting anybody off: first let the load balancers notice, then let the last requests end."""
+        """End without cutting a client off: first let the load balancers notice, then let the last requests end."""
         self.app.closing = True
         await asyncio.sleep(self._options.shutdown_delay_duration)
         if self._options.shutdown_send_retry_after:

@@ -469,7 +469,7 @@ async def fetch(
 
 
 def client_context(credential: Credential | None = None, chain: Path | None = None) -> ssl.SSLContext:
-    """Return a context that takes any server: the tests of serving look at its certificate, others need not."""
+    """Return a context that takes any server: the tests of serving check its certificate, others need not."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -5,16 +5,16 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from metrics_server.approver import options as approver_options
-from metrics_server.flags import FlagError, format_duration, parse_duration
+from metrics_server.flags import FlagError, flags_of, format_duration, parse_duration
 from metrics_server.nanny import options as nanny_options
-from metrics_server.options import parse_options
-from metrics_server.server_flags import FLAGS
+from metrics_server.options import FLAGS, Options, parse_options
 
 #: The arguments of upstream's own manifest, and of the collection's.
 MANIFEST = [
@@ -192,6 +192,15 @@ def test_any_command_line_is_understood_or_refused(arguments: list[str]) -> None
         parse_options(arguments)
     except FlagError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("options", [Options, approver_options.Options, nanny_options.Options])
+def test_an_option_has_the_type_of_its_flag(options: type) -> None:
+    types = {"bool": bool, "int": int, "float": float, "duration": float, "strings": tuple[str, ...]}
+    hints = get_type_hints(options)
+    for flag in flags_of(options):
+        assert hints[flag.option] == types.get(flag.kind, str), flag.name
+        assert isinstance(flag.default, get_origin(hints[flag.option]) or hints[flag.option]), flag.name
 
 
 def test_every_flag_is_in_the_help() -> None:

@@ -255,9 +255,9 @@ async def test_not_ready_while_the_authentication_settings_are_unknown(api: Fake
     async with running_server(api, tmp_path) as running:
         await eventually(lambda: "404" in (running.server.trust.problem or ""))
         assert b"[-]authentication-configuration failed" in (await running.get("/readyz")).body
-        stranger = api.pki.leaf(api.pki.ca("x"), "x")
-        # Who is a stranger cannot be known yet: a 401 would be wrong.
-        assert (await running.get("/metrics", credential=stranger)).status == 503
+        unknown = api.pki.leaf(api.pki.ca("x"), "x")
+        # Who is unknown cannot be told yet: a 401 would be wrong.
+        assert (await running.get("/metrics", credential=unknown)).status == 503
 
 
 @pytest.mark.parametrize(

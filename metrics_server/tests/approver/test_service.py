@@ -183,9 +183,9 @@ async def test_the_program_serves_health_and_metrics_and_ends(tmp_path: Path) ->
 
     async with FakeApi(tmp_path) as api:
         await api.put(node("w1"), of("as a kubelet sends it"))
-        values = FLAGS.parse([f"--kubeconfig={api.kubeconfig()}", "--port=0", "--bind-address=127.0.0.1"]).values
+        parsed = FLAGS.parse([f"--kubeconfig={api.kubeconfig()}", "--port=0", "--bind-address=127.0.0.1"])
         ports: list[int] = []
-        run = asyncio.create_task(approve(read_options(values), ports.append))
+        run = asyncio.create_task(approve(read_options(parsed), ports.append))
         await until(lambda: conditions(api, "a") == ["Approved"])
         for path in ("/healthz", "/livez", "/readyz", "/readyz/lists"):
             assert await asyncio.to_thread(fetch, ports[0], path) == "ok"
@@ -193,7 +193,7 @@ async def test_the_program_serves_health_and_metrics_and_ends(tmp_path: Path) ->
         assert 'metrics_server_csr_approver_decisions_total{decision="approved",reason="ChecksPassed"} 1.0' in text
         taken = FLAGS.parse([f"--kubeconfig={api.kubeconfig()}", f"--port={ports[0]}", "--bind-address=127.0.0.1"])
         with pytest.raises(CompanionError, match="choose another one with --port"):
-            await approve(read_options(taken.values))
+            await approve(read_options(taken))
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
@@ -212,14 +212,14 @@ async def test_the_program_serves_health_and_metrics_and_ends(tmp_path: Path) ->
 )
 def test_flags_that_make_no_sense(argument: str, text: str) -> None:
     with pytest.raises(FlagError, match=text) as caught:
-        read_options(FLAGS.parse([argument]).values)
+        read_options(FLAGS.parse([argument]))
     assert "\n" not in str(caught.value)
 
 
 def test_the_policy_from_flags_and_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00:0::1")
     arguments = ["--allowed-domains=.Example.com", "--control-plane-addresses=LB.example.com.,192.0.2.1"]
-    policy = read_options(FLAGS.parse(arguments).values).policy
+    policy = read_options(FLAGS.parse(arguments)).policy
     assert policy.allowed_domains == ("example.com",)
     assert policy.service_addresses == {"fd00::1"}
     assert with_api_server(policy, "https://[fd00::1]:443") == policy

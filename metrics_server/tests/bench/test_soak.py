@@ -53,7 +53,7 @@ def test_missed_scrapes_lost_nodes_and_refused_clients_are_named() -> None:
 @pytest.mark.parametrize(
     ("stamps", "missed"),
     [
-        # A sample each 15 s, looked at each 5 s.
+        # A sample each 15 s, checked each 5 s.
         ([0, 0, 0, 15, 15, 15, 30, 30, 30, 45], 0),
         # One is missed. It is seen while the gap is open and again when it ends, and counts once.
         ([0, 0, 0, 0, 0, 0, 30, 30, 30, 45], 1),
@@ -69,8 +69,8 @@ def test_missed_scrapes_lost_nodes_and_refused_clients_are_named() -> None:
 def test_a_gap_between_samples_is_a_scrape_that_was_missed(stamps: list[float | None], missed: int) -> None:
     code = f"""
 samples = soak.Samples()
-for look, stamp in enumerate({stamps!r}):
-    samples.look(1.0 + 5 * look, {{}} if stamp is None else {{"a": 0.9 + stamp}}, lambda name: True, ["a"])
+for number, stamp in enumerate({stamps!r}):
+    samples.look(1.0 + 5 * number, {{}} if stamp is None else {{"a": 0.9 + stamp}}, lambda name: True, ["a"])
 print(json.dumps(len(samples.missed)))
 """
     assert run(code) == missed
@@ -79,8 +79,8 @@ print(json.dumps(len(samples.missed)))
 def test_the_gap_of_a_kubelet_that_failed_is_nothing_missed() -> None:
     code = """
 samples = soak.Samples()
-for look, stamp in enumerate([0, 0, 0, 0, 0, 0, 0, 0, 60, 60]):
-    samples.look(5.0 * look, {"a": stamp}, lambda name: look > 8, ["a"])
+for number, stamp in enumerate([0, 0, 0, 0, 0, 0, 0, 0, 60, 60]):
+    samples.look(5.0 * number, {"a": stamp}, lambda name: number > 8, ["a"])
 print(json.dumps(samples.missed))
 """
     assert run(code) == []

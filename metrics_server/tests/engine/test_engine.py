@@ -182,7 +182,7 @@ async def test_readiness_costs_nothing_with_many_nodes(tmp_path: Path) -> None:
 
 
 async def test_what_a_new_list_brought_is_no_garbage_to_look_through(tmp_path: Path) -> None:
-    """A full collection stops the event loop for each long-lived object that it looks at."""
+    """A full collection stops the event loop for each long-lived object that it visits."""
     client = KubeClient.from_kubeconfig(FakeApi(tmp_path, port=1).kubeconfig(), user_agent="test")
     engine = Engine(EngineConfig(kubelet_completely_insecure=True), client, EngineTelemetry(CollectorRegistry()))
     gc.unfreeze()

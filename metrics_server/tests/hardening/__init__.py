@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The server under attack: what strangers, hostile clients and hostile kubelets can do, and what they cannot."""
+"""The server under attack: what unauthenticated and hostile clients and kubelets can do, and what they cannot."""

@@ -24,7 +24,7 @@ from hardening.site import ADMIN, NODES, OWN_TOKEN, PODS, RESOLUTION, Site, runn
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONNECTIONS = 200
-STRANGER = client_context()
+UNAUTHENTICATED = client_context()
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -68,14 +68,14 @@ async def garbage(site: Site) -> Streams:
 
 async def half_a_request(site: Site) -> Streams:
     """Finish the handshake, then send headers and never their end."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=STRANGER)
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=UNAUTHENTICATED)
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 50)
     return reader, writer
 
 
 async def huge_headers(site: Site) -> Streams:
     """Send headers that never end."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=STRANGER)
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=UNAUTHENTICATED)
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 200_000)
     return reader, writer
 
@@ -167,7 +167,7 @@ async def test_hostile_clients_cost_the_others_nothing(
     assert max(ages.values()) < RESOLUTION + 3
     assert site.longest_pause(began) < RESOLUTION
     assert memory - before < 64 << 20
-    # A quarter for strangers; the front proxy's own, and those that another attack left behind, are few.
+    # A quarter for unauthenticated clients; the front proxy's own, and those that another attack left behind, are few.
     assert connections <= CONNECTIONS // 4 + 40
     assert site.process.returncode is None
 

@@ -234,20 +234,22 @@ async def test_strangers_leave_places_to_others(world: World, monkeypatch: pytes
 
     monkeypatch.setattr(tokens._client, "request", slow)
     monkeypatch.setattr(app, "_config", dataclasses.replace(app._config, max_requests_inflight=8))
-    strangers = [asyncio.ensure_future(world.running.get("/metrics", token=f"t{n}")) for n in range(5)]
-    await eventually(lambda: app._inflight == 2 and sum(task.done() for task in strangers) == 3)
-    assert [task.result().status for task in strangers if task.done()] == [429] * 3
+    unauthenticated = [asyncio.ensure_future(world.running.get("/metrics", token=f"t{n}")) for n in range(5)]
+    await eventually(lambda: app._inflight == 2 and sum(task.done() for task in unauthenticated) == 3)
+    assert [task.result().status for task in unauthenticated if task.done()] == [429] * 3
     admin = [("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters")]
     assert (await world.running.get(NODES.decode(), credential=world.front_proxy, headers=admin)).status == 200
     release.set()
-    assert {task.result().status for task in (await asyncio.wait(strangers))[0]} == {401, 429}
+    assert {task.result().status for task in (await asyncio.wait(unauthenticated))[0]} == {401, 429}
 
 
 async def test_hanging_token_reviews_hold_up_nothing_else(world: World) -> None:
     """Each takes a connection to the API server until its time-out; watches and access reviews need theirs."""
     world.api.answering_tokens.clear()
     admins = [("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters")]
-    strangers = [asyncio.ensure_future(world.running.get("/metrics", token=f"t{number}")) for number in range(100)]
+    unauthenticated = [
+        asyncio.ensure_future(world.running.get("/metrics", token=f"t{number}")) for number in range(100)
+    ]
     try:
         await eventually(lambda: world.running.server.app._unauthenticated == 100)
         await eventually(lambda: world.api.token_reviews >= 50)
@@ -264,7 +266,7 @@ async def test_hanging_token_reviews_hold_up_nothing_else(world: World) -> None:
         assert reply.status == 401
     finally:
         world.api.answering_tokens.set()
-        await asyncio.wait(strangers)
+        await asyncio.wait(unauthenticated)
 
 
 async def test_no_answer_tells_versions(world: World) -> None:

@@ -72,7 +72,7 @@ async def test_it_grows_and_shrinks_with_the_cluster(tmp_path: Path, caplog: pyt
         sizes = []
         for number in (20, 22, 700, 700, 20):
             await nodes(api, number)
-            await nanny.look()
+            await nanny.check()
             sizes.append(sized(api))
         assert sizes == ["100Mi", "100Mi", "780Mi", "780Mi", "100Mi"]
         assert api.count("patch deployments") == 3
@@ -94,17 +94,17 @@ async def test_delays(tmp_path: Path) -> None:
     async with FakeApi(tmp_path) as api, nannying(api, *delays, clock=clock) as nanny:
         await nodes(api, 20)
         await api.put(deployment(requests={"memory": "90Mi"}, limits={"memory": "90Mi"}))
-        await nanny.look()
+        await nanny.check()
         assert sized(api) == "90Mi"
         clock.now = 10
-        await nanny.look()
+        await nanny.check()
         assert sized(api) == "100Mi"
         await nodes(api, 5)
         clock.now = 69
-        await nanny.look()
+        await nanny.check()
         assert sized(api) == "100Mi"
         clock.now = 70
-        await nanny.look()
+        await nanny.check()
         assert sized(api) == "85Mi"
 
 
@@ -112,15 +112,15 @@ async def test_two_nannies_and_a_stranger(tmp_path: Path) -> None:
     async with FakeApi(tmp_path) as api, nannying(api) as one, nannying(api) as two:
         await nodes(api, 20)
         await api.put(deployment())
-        await one.look()
-        await two.look()
+        await one.check()
+        await two.check()
         assert api.count("patch deployments") == 1
         await nodes(api, 40)
         api.order("patch deployments", answer(409, failure(409, "Conflict")))
         with pytest.raises(KubeError):
-            await one.look()
-        await two.look()
-        await one.look()
+            await one.check()
+        await two.check()
+        await one.check()
         assert sized(api) == "120Mi"
 
 
@@ -133,7 +133,7 @@ async def test_a_deployment_that_changed_in_between_is_not_overwritten(tmp_path:
         await api.put(api.objects[KEY])
         api.order("get deployments", answer(200, old))
         with pytest.raises(KubeError) as caught:
-            await nanny.look()
+            await nanny.check()
         assert caught.value.status == 409
 
 
@@ -153,29 +153,29 @@ async def test_the_number_of_nodes_from_metrics(tmp_path: Path, text: str, count
     async with FakeApi(tmp_path, metrics=text) as api, nannying(api, "--use-metrics") as nanny:
         await api.put(deployment())
         if count:
-            await nanny.look()
+            await nanny.check()
             assert sized(api) in {"380Mi", "1280Mi", "85Mi"}
         else:
             with pytest.raises(SizingError, match="leave --use-metrics out"):
-                await nanny.look()
+                await nanny.check()
         assert api.count("list nodes") == 0
 
 
 async def test_what_stands_in_the_way(tmp_path: Path) -> None:
     async with FakeApi(tmp_path) as api, nannying(api) as nanny:
         with pytest.raises(SizingError, match="lists no nodes"):
-            await nanny.look()
+            await nanny.check()
         await nodes(api, 3)
         with pytest.raises(KubeError, match="404"):
-            await nanny.look()
+            await nanny.check()
         await api.put(deployment(requests={"memory": "lots"}))
         with pytest.raises(SizingError, match='ns/web: "lots" is no quantity'):
-            await nanny.look()
+            await nanny.check()
     async with FakeApi(tmp_path) as api, nannying(api, "--container=none") as nanny:
         await nodes(api, 3)
         await api.put(deployment())
         with pytest.raises(SizingError, match="no container none"):
-            await nanny.look()
+            await nanny.check()
 
 
 async def test_the_configuration_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -183,20 +183,20 @@ async def test_the_configuration_file_is_read_again(tmp_path: Path, caplog: pyte
     async with FakeApi(tmp_path) as api, nannying(api, f"--config-dir={tmp_path}") as nanny:
         await nodes(api, 20)
         await api.put(deployment())
-        await nanny.look()
+        await nanny.check()
         assert sized(api) == "100Mi"
         path.write_text(CONFIGURATION + "memoryPerNode: 2Mi\n")
-        await nanny.look()
+        await nanny.check()
         assert sized(api) == "120Mi"
         path.write_text(CONFIGURATION + "memoryPerNode: 2 potatoes\n")
-        await nanny.look()
-        await nanny.look()
+        await nanny.check()
+        await nanny.check()
         assert sized(api) == "120Mi"
         path.write_text(CONFIGURATION + "memoryPerNode: 0\n")
-        await nanny.look()
+        await nanny.check()
         assert sized(api) == "80Mi"
         path.unlink()
-        await nanny.look()
+        await nanny.check()
         assert sized(api) == "100Mi"
     assert [record.getMessage() for record in caplog.records if "potatoes" in record.getMessage()] == [
         f'{path} is not used: --extra-memory: "2 potatoes" is no quantity such as 100m or 200Mi'
@@ -253,7 +253,7 @@ def test_upstreams_command_line_is_understood() -> None:
     options = read_options(parsed)
     assert set(options.needs) == {"cpu", "memory"}
     assert (options.size(5), options.size(101)) == (100, 150)
-    assert (options.poll_period, options.tolerance.acceptance, options.use_metrics) == (300.0, 5, True)
+    assert (options.poll_period, options.tolerance.acceptance, options.use_metrics) == (300_000, 5, True)
     assert len(FLAGS.warnings(parsed)) == 2
     with pytest.raises(FlagError, match="--scaling-mode cannot be used"):
         FLAGS.warnings(FLAGS.parse(["--scaling-mode=container-proportional"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from metrics_server.scrape.address import DEFAULT_ADDRESS_TYPES, canonical, certificate_covers, choose_target
+from metrics_server.scrape.address import ADDRESS_TYPES, canonical, certificate_covers, choose_target
 from metrics_server.scrape.errors import Reason, ScrapeError
 
 ADDRESSES = (
@@ -20,7 +20,7 @@ ADDRESSES = (
 @pytest.mark.parametrize(
     ("preferred", "hosts"),
     [
-        (DEFAULT_ADDRESS_TYPES, ("node-1",)),
+        (ADDRESS_TYPES, ("node-1",)),
         (("InternalIP", "ExternalIP", "Hostname"), ("10.0.0.5", "fd00::5")),
         (("ExternalDNS", "ExternalIP"), ("203.0.113.5",)),
         (("InternalDNS",), ("node-1.internal",)),
@@ -46,7 +46,7 @@ def test_no_address_of_a_wanted_type(addresses: tuple[tuple[str, str], ...]) -> 
 def test_a_name_that_is_none_is_not_dialled(name: str) -> None:
     """Whoever may edit a Node may write anything there."""
     addresses = (("Hostname", name), ("InternalIP", "10.0.0.5"))
-    assert choose_target("n1", addresses, DEFAULT_ADDRESS_TYPES, 10250).hosts == ("10.0.0.5",)
+    assert choose_target("n1", addresses, ADDRESS_TYPES, 10250).hosts == ("10.0.0.5",)
     with pytest.raises(ScrapeError, match="neither an IP address nor a DNS name") as caught:
         choose_target("n1", addresses, ["Hostname"], 10250)
     assert caught.value.reason is Reason.NO_ADDRESS

@@ -141,7 +141,7 @@ async def test_http_1_0(tmp_path: Path) -> None:
 
 
 async def test_a_body_without_length_must_end_properly(tmp_path: Path) -> None:
-    """Over TLS, an end without close_notify can be anybody's work: half an answer must not pass for a whole."""
+    """Over TLS, an end without close_notify can be anyone's work: half an answer must not pass for a whole."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*GOOD.write(tmp_path, "kubelet"))
 
@@ -209,7 +209,7 @@ async def test_refused_certificates(tmp_path: Path, certificate: Pair, reason: R
         error = await failure(make_client(), target(kubelet))
     assert error.reason is reason
     assert text in error.message
-    # The token is for the kubelet alone: nothing was sent before it had proved to be that.
+    # The token is for the kubelet alone: nothing was sent before it was verified to be that.
     assert kubelet.requests == []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 
 async def longest_turn(work: Coroutine[Any, Any, Any]) -> float:
-    """Do the work, and return the most CPU seconds that lay between two looks at the event loop."""
+    """Do the work, and return the most CPU seconds that lay between two turns of the event loop."""
     longest = 0.0
     before = time.thread_time()
 

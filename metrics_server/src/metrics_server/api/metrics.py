@@ -20,7 +20,7 @@ from metrics_server.api.selectors import FieldSelector, LabelSelector
 from metrics_server.model import ClusterReader, MetricsReader, NodeMeta, PodMeta, Reading
 from metrics_server.pace import Pace
 
-#: Objects handled between two looks at the clock: each may be one whose node must be rendered first.
+#: Objects handled between two readings of the clock: each may be one whose node must be rendered first.
 _STRIDE = 32
 #: A list of more than this part of all pods is better rendered node by node than pod by pod.
 _WHOLE_NODES = 0.3

@@ -17,7 +17,7 @@ NAME = "csr-approver"
 
 async def approve(options: Options, started: Callable[[int], None] | None = None) -> None:
     """Run the approver until a signal."""
-    client = connect(options.common, NAME)
+    client = connect(options, NAME)
     registry = CollectorRegistry()
     policy = with_api_server(options.policy, client.server)
     approver = Approver(client, policy, Telemetry(registry), resync=options.resync_period)
@@ -27,9 +27,7 @@ async def approve(options: Options, started: Callable[[int], None] | None = None
     )
     until_signal(companion)
     try:
-        await companion.run(
-            options.common, (approver.node_watch.run(), approver.request_watch.run(), approver.run()), started
-        )
+        await companion.run(options, (approver.node_watch.run(), approver.request_watch.run(), approver.run()), started)
     finally:
         await client.close()
 
@@ -37,4 +35,4 @@ async def approve(options: Options, started: Callable[[int], None] | None = None
 def main(arguments: list[str]) -> int:
     """Run the program and return its exit code. Raises FlagError."""
     parsed = start(FLAGS, NAME, "Approve serving certificates of kubelets that pass every check.", arguments)
-    return 0 if parsed is None else exit_code(approve(read_options(parsed.values)))
+    return 0 if parsed is None else exit_code(approve(read_options(parsed)))

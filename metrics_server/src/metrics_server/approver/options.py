@@ -5,71 +5,70 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import urlsplit
 
 from metrics_server.approver.checks import Network, Policy, normalize
-from metrics_server.companion import Common, common, common_flags
-from metrics_server.flags import Flag, FlagError, FlagSet
+from metrics_server.companion import CommonOptions, port_flag
+from metrics_server.flags import FlagError, FlagSet, Parsed, flag, flags_of
 
 _GROUP = "Approver"
 
-FLAGS = FlagSet(
-    (
-        Flag(
-            "allowed-cidrs",
-            "strings",
-            (),
-            _GROUP,
-            "Networks that IPs in certificates have to be in, for example 192.0.2.0/24,2001:db8::/64; without it any.",
-        ),
-        Flag(
-            "allowed-domains",
-            "strings",
-            (),
-            _GROUP,
-            "Domains that DNS names other than the node's own have to be in, for example example.com; without it any.",
-        ),
-        Flag(
-            "control-plane-addresses",
-            "strings",
-            (),
-            _GROUP,
-            "Addresses of API servers and of load balancers before them, which only control planes may have.",
-        ),
-        Flag("service-cidrs", "strings", (), _GROUP, "Networks of Services, which no node has an address in."),
-        Flag("resync-period", "duration", 300.0, _GROUP, "How often all pending requests are checked again."),
-        *common_flags(8081),
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(CommonOptions):
+    """The settings of a run. Each field but the last declares its flag."""
+
+    allowed_cidrs: tuple[str, ...] = flag(
+        "strings",
+        (),
+        _GROUP,
+        "Networks that IPs in certificates have to be in, for example 192.0.2.0/24,2001:db8::/64; without it any.",
     )
-)
+    allowed_domains: tuple[str, ...] = flag(
+        "strings",
+        (),
+        _GROUP,
+        "Domains that DNS names other than the node's own have to be in, for example example.com; without it any.",
+    )
+    control_plane_addresses: tuple[str, ...] = flag(
+        "strings",
+        (),
+        _GROUP,
+        "Addresses of API servers and of load balancers before them, which only control planes may have.",
+    )
+    service_cidrs: tuple[str, ...] = flag(
+        "strings", (), _GROUP, "Networks of Services, which no node has an address in."
+    )
+    resync_period: float = flag("duration", 300.0, _GROUP, "How often all pending requests are checked again.")
+    port: int = port_flag(8081)
+    #: What may be approved, as the flags say it.
+    policy: Policy = Policy()
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The settings of a run, validated."""
-
-    common: Common
-    policy: Policy
-    resync_period: float
+FLAGS = FlagSet(flags_of(Options))
 
 
-def read_options(values: Mapping[str, Any]) -> Options:
+def read_options(parsed: Parsed) -> Options:
     """Return the settings; raise `FlagError` with one sentence when they make no sense."""
-    if values["resync_period"] < 1:
+    options = parsed.options(Options)
+    if options.resync_period < 1:
         raise FlagError("--resync-period must be at least 1s, for example 5m")
-    for name in ("allowed_domains", "control_plane_addresses"):
-        if not all(entry.strip(" .") for entry in values[name]):
-            raise FlagError(f"--{name.replace('_', '-')}: an entry of the list is empty")
+    for name, entries in (
+        ("allowed-domains", options.allowed_domains),
+        ("control-plane-addresses", options.control_plane_addresses),
+    ):
+        if not all(entry.strip(" .") for entry in entries):
+            raise FlagError(f"--{name}: an entry of the list is empty")
     policy = Policy(
-        allowed_cidrs=_networks("allowed-cidrs", values),
-        allowed_domains=tuple(normalize(text).lstrip(".") for text in values["allowed_domains"]),
+        allowed_cidrs=_networks("allowed-cidrs", options.allowed_cidrs),
+        allowed_domains=tuple(normalize(text).lstrip(".") for text in options.allowed_domains),
         service_addresses=frozenset(_service_address()),
-        service_cidrs=_networks("service-cidrs", values),
-        control_plane_addresses=frozenset(normalize(text) for text in values["control_plane_addresses"]),
+        service_cidrs=_networks("service-cidrs", options.service_cidrs),
+        control_plane_addresses=frozenset(normalize(text) for text in options.control_plane_addresses),
     )
-    return Options(common(values), policy, values["resync_period"])
+    return replace(options, policy=policy)
 
 
 def with_api_server(policy: Policy, server: str) -> Policy:
@@ -80,8 +79,8 @@ def with_api_server(policy: Policy, server: str) -> Policy:
     return replace(policy, control_plane_addresses=policy.control_plane_addresses | {host})
 
 
-def _networks(name: str, values: Mapping[str, Any]) -> tuple[Network, ...]:
-    return tuple(_network(name, text) for text in values[name.replace("-", "_")])
+def _networks(name: str, texts: Sequence[str]) -> tuple[Network, ...]:
+    return tuple(_network(name, text) for text in texts)
 
 
 def _network(name: str, text: str) -> Network:

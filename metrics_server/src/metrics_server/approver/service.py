@@ -235,7 +235,7 @@ class Approver:
                 delay = self._resync if await self._round() else min(_RETRY, self._resync)
 
     async def _round(self) -> bool:
-        """Look at all requests once; say whether everything could be done."""
+        """Check all requests once; say whether everything could be done."""
         decision = decide(self._requests.requests.values(), self._addresses, self._policy)
         self._telemetry.pending = Tally(error.code for _unused, error in decision.leave)
         left = {}

@@ -17,13 +17,13 @@ NAME = "nanny"
 
 async def size(options: Options, started: Callable[[int], None] | None = None) -> None:
     """Run the nanny until a signal."""
-    client = connect(options.common, NAME)
+    client = connect(options, NAME)
     registry = CollectorRegistry()
     nanny = Nanny(client, options, registry)
-    companion = Companion(Health({"livez": {}, "readyz": {"last-look": nanny.problem}, "healthz": {}}), registry)
+    companion = Companion(Health({"livez": {}, "readyz": {"last-check": nanny.problem}, "healthz": {}}), registry)
     until_signal(companion)
     try:
-        await companion.run(options.common, (nanny.run(),), started)
+        await companion.run(options, (nanny.run(),), started)
     finally:
         await client.close()
 

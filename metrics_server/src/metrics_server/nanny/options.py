@@ -4,81 +4,91 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from metrics_server.companion import Common, common, common_flags
-from metrics_server.flags import Flag, FlagError, FlagSet, Parsed
+from metrics_server.companion import CommonOptions, port_flag
+from metrics_server.flags import FlagError, FlagSet, Parsed, flag, flags_of, ignored, refused
 from metrics_server.kube.client import SERVICE_ACCOUNT_DIR
 from metrics_server.nanny.sizing import Need, Needs, Tolerance, exponential, linear
 from metrics_server.quantity import parse_quantity
 
 _GROUP = "Nanny"
-_LOG = "Retired"
+_RETIRED = "Retired"
 #: How pod_nanny writes that a resource is not its business.
 _NO_VALUE = "MISSING"
+#: Options that say how much.
+_AMOUNTS = ("cpu", "extra_cpu", "memory", "extra_memory", "storage", "extra_storage")
 #: Field of the configuration file -> option.
 _FIELDS = {"baseCPU": "cpu", "cpuPerNode": "extra_cpu", "baseMemory": "memory", "memoryPerNode": "extra_memory"}
 _API_VERSION = "nannyconfig/v1alpha1"
 
 
-def _ignored(name: str, kind: str, default: Any, note: str) -> Flag:
-    return Flag(name, kind, default, _LOG, "", status="ignored", note=note)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(CommonOptions):
+    """The settings of a run. Each field declares its flag, but for the last ones, which follow from several."""
+
+    config_dir: str = flag("string", _NO_VALUE, _GROUP, "Folder with the file NannyConfiguration, which beats flags.")
+    cpu: str = flag("string", _NO_VALUE, _GROUP, "CPU without any node, for example 100m.")
+    extra_cpu: str = flag("string", "0", _GROUP, "CPU for each node.")
+    memory: str = flag("string", _NO_VALUE, _GROUP, "Memory without any node, for example 80Mi.")
+    extra_memory: str = flag("string", "0Mi", _GROUP, "Memory for each node.")
+    storage: str = flag("string", _NO_VALUE, _GROUP, "Ephemeral storage without any node.")
+    extra_storage: str = flag("string", "0Gi", _GROUP, "Ephemeral storage for each node.")
+    cpu_limit: bool = flag("bool", True, _GROUP, "Set the CPU limit to the request; with false limits of CPU stay.")
+    threshold: int = flag("int", 0, _GROUP, "Percentage by which resources may be off before they are rewritten.")
+    acceptance_offset: int = flag(
+        "int", 20, _GROUP, "The same, together with --recommendation-offset instead of --threshold."
+    )
+    recommendation_offset: int = flag(
+        "int",
+        10,
+        _GROUP,
+        "Percentage from the expected amount at which a rewritten resource ends, on the side that it came from.",
+    )
+    scale_down_delay: float = flag("duration", 0.0, _GROUP, "Time after the start or a change before shrinking.")
+    scale_up_delay: float = flag("duration", 0.0, _GROUP, "Time after the start or a change before growing.")
+    estimator: str = flag("string", "linear", _GROUP, "linear, or exponential: sizes in steps of half the size before.")
+    min_cluster_size: int = flag(
+        "int", 16, _GROUP, "Number of nodes at which exponential begins, at least 2.", name="minClusterSize"
+    )
+    use_metrics: bool = flag("bool", False, _GROUP, "Read the number of nodes from the API server's /metrics.")
+    poll_period: int = flag("int", 10000, _GROUP, "Milliseconds between two checks.")
+    namespace: str = flag("string", "", _GROUP, "Namespace of the Deployment; without it the pod's own.")
+    deployment: str = flag("string", "", _GROUP, "Name of the Deployment. Needed.")
+    container: str = flag("string", "pod-nanny", _GROUP, "Name of the container in it.")
+    port: int = port_flag(8082)
+    #: What is to be sized, by the flags alone.
+    needs: Needs = field(default_factory=dict)
+    configuration: Path | None = None
+    #: The number of nodes to size for, by the number that there is.
+    size: Callable[[int], int] = linear
+    tolerance: Tolerance = Tolerance(0)
+
+    @property
+    def amounts(self) -> dict[str, str]:
+        """Return the amounts as they were given, for a configuration file to change some of."""
+        return {name: getattr(self, name) for name in _AMOUNTS}
 
 
 FLAGS = FlagSet(
     (
-        Flag("config-dir", "string", _NO_VALUE, _GROUP, "Folder with the file NannyConfiguration, which beats flags."),
-        Flag("cpu", "string", _NO_VALUE, _GROUP, "CPU without any node, for example 100m."),
-        Flag("extra-cpu", "string", "0", _GROUP, "CPU for each node."),
-        Flag("memory", "string", _NO_VALUE, _GROUP, "Memory without any node, for example 80Mi."),
-        Flag("extra-memory", "string", "0Mi", _GROUP, "Memory for each node."),
-        Flag("storage", "string", _NO_VALUE, _GROUP, "Ephemeral storage without any node."),
-        Flag("extra-storage", "string", "0Gi", _GROUP, "Ephemeral storage for each node."),
-        Flag("cpu-limit", "bool", True, _GROUP, "Set the CPU limit to the request; with false limits of CPU stay."),
-        Flag("threshold", "int", 0, _GROUP, "Percentage by which resources may be off before they are rewritten."),
-        Flag(
-            "acceptance-offset",
-            "int",
-            20,
-            _GROUP,
-            "The same, together with --recommendation-offset instead of --threshold.",
-        ),
-        Flag(
-            "recommendation-offset",
-            "int",
-            10,
-            _GROUP,
-            "Percentage from the expected amount at which a rewritten resource ends, on the side that it came from.",
-        ),
-        Flag("scale-down-delay", "duration", 0.0, _GROUP, "Time after the start or a change before shrinking."),
-        Flag("scale-up-delay", "duration", 0.0, _GROUP, "Time after the start or a change before growing."),
-        Flag(
-            "estimator", "string", "linear", _GROUP, "linear, or exponential: sizes in steps of half the size before."
-        ),
-        Flag("minClusterSize", "int", 16, _GROUP, "Number of nodes at which exponential begins, at least 2."),
-        Flag("use-metrics", "bool", False, _GROUP, "Read the number of nodes from the API server's /metrics."),
-        Flag("poll-period", "int", 10000, _GROUP, "Milliseconds between two checks."),
-        Flag("namespace", "string", "", _GROUP, "Namespace of the Deployment; without it the pod's own."),
-        Flag("deployment", "string", "", _GROUP, "Name of the Deployment. Needed."),
-        Flag("container", "string", "pod-nanny", _GROUP, "Name of the container in it."),
-        _ignored("pod", "string", "", "the Deployment is read, so that all of its replicas agree"),
-        Flag(
+        *flags_of(Options),
+        ignored("pod", "string", "", _GROUP, "the Deployment is read, so that all of its replicas agree"),
+        refused(
             "scaling-mode",
             "string",
             "node-proportional",
-            _LOG,
-            "",
-            status="refused",
-            note="sizes follow the number of nodes (node-proportional) only",
+            _RETIRED,
+            "sizes follow the number of nodes (node-proportional) only",
         ),
         *(
-            _ignored(name, kind, default, "the log goes to standard error, every line at once")
+            ignored(name, kind, default, _RETIRED, "the log goes to standard error, every line at once")
             for name, kind, default in (
                 ("logtostderr", "bool", True),
                 ("alsologtostderr", "bool", False),
@@ -89,69 +99,40 @@ FLAGS = FlagSet(
                 ("vmodule", "string", ""),
             )
         ),
-        *common_flags(8082),
     )
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The settings of a run, validated."""
-
-    common: Common
-    namespace: str
-    deployment: str
-    container: str
-    poll_period: float
-    needs: Needs
-    configuration: Path | None
-    size: Callable[[int], int]
-    tolerance: Tolerance
-    limit_cpu: bool
-    scale_down_delay: float
-    scale_up_delay: float
-    use_metrics: bool
-    #: The amounts as they were given, for a configuration file to change some of.
-    amounts: Mapping[str, str]
-
-
 def read_options(parsed: Parsed) -> Options:
     """Return the settings; raise `FlagError` with one sentence when they make no sense."""
-    values = parsed.values
-    if not values["deployment"]:
+    options = parsed.options(Options)
+    if not options.deployment:
         raise FlagError("--deployment is needed, for example --deployment=metrics-server")
-    if not values["container"]:
+    if not options.container:
         raise FlagError("--container must not be empty")
-    if values["poll_period"] < 100:
+    if options.poll_period < 100:
         raise FlagError("--poll-period must be at least 100 (milliseconds), for example 10000")
-    for option in ("scale_down_delay", "scale_up_delay"):
-        if values[option] < 0:
-            raise FlagError(f"--{option.replace('_', '-')} must not be negative")
-    amounts = {option: values[option] for option in ("cpu", "extra_cpu", "memory", "extra_memory")}
-    amounts |= {"storage": values["storage"], "extra_storage": values["extra_storage"]}
-    directory = values["config_dir"]
+    for name, delay in (
+        ("scale-down-delay", options.scale_down_delay),
+        ("scale-up-delay", options.scale_up_delay),
+    ):
+        if delay < 0:
+            raise FlagError(f"--{name} must not be negative")
+    directory = options.config_dir
     configuration = Path(directory) / "NannyConfiguration" if directory not in ("", _NO_VALUE) else None
     try:
-        needs = needs_of(amounts)
+        needs = needs_of(options.amounts)
     except ValueError as error:
         raise FlagError(str(error)) from None
     if not needs and configuration is None:
         raise FlagError("nothing to size: give --cpu, --memory or --storage, for example --memory=80Mi")
-    return Options(
-        common(values),
-        values["namespace"] or _own_namespace(),
-        values["deployment"],
-        values["container"],
-        values["poll_period"] / 1000,
-        needs,
-        configuration,
-        _size(values),
-        _tolerance(parsed),
-        values["cpu_limit"],
-        values["scale_down_delay"],
-        values["scale_up_delay"],
-        values["use_metrics"],
-        amounts,
+    return replace(
+        options,
+        needs=needs,
+        configuration=configuration,
+        size=_size(options),
+        tolerance=_tolerance(options, parsed.given),
+        namespace=options.namespace or _own_namespace(),
     )
 
 
@@ -194,29 +175,32 @@ def _amount(name: str, text: str) -> Any:
     return amount
 
 
-def _size(values: Mapping[str, Any]) -> Callable[[int], int]:
-    if values["minClusterSize"] < 2:
+def _size(options: Options) -> Callable[[int], int]:
+    if options.min_cluster_size < 2:
         raise FlagError("--minClusterSize must be at least 2")
-    if values["estimator"] == "linear":
+    if options.estimator == "linear":
         return linear
-    if values["estimator"] == "exponential":
-        return partial(exponential, smallest=values["minClusterSize"])
-    raise FlagError(f'--estimator: "{values["estimator"]}" is not known, must be linear or exponential')
+    if options.estimator == "exponential":
+        return partial(exponential, smallest=options.min_cluster_size)
+    raise FlagError(f'--estimator: "{options.estimator}" is not known, must be linear or exponential')
 
 
-def _tolerance(parsed: Parsed) -> Tolerance:
-    values = parsed.values
-    ranged = [name for name in ("acceptance-offset", "recommendation-offset") if name in parsed.given]
-    for name in ("threshold", "acceptance-offset", "recommendation-offset"):
-        if not 0 <= values[name.replace("-", "_")] <= 100:
+def _tolerance(options: Options, given: Sequence[str]) -> Tolerance:
+    ranged = [name for name in ("acceptance-offset", "recommendation-offset") if name in given]
+    for name, percentage in (
+        ("threshold", options.threshold),
+        ("acceptance-offset", options.acceptance_offset),
+        ("recommendation-offset", options.recommendation_offset),
+    ):
+        if not 0 <= percentage <= 100:
             raise FlagError(f"--{name} must be between 0 and 100")
     if not ranged:
-        return Tolerance(values["threshold"])
-    if "threshold" in parsed.given:
+        return Tolerance(options.threshold)
+    if "threshold" in given:
         raise FlagError(f"cannot use both --threshold and --{ranged[0]}")
-    if values["recommendation_offset"] > values["acceptance_offset"]:
+    if options.recommendation_offset > options.acceptance_offset:
         raise FlagError("--acceptance-offset must not be lower than --recommendation-offset")
-    return Tolerance(values["acceptance_offset"], values["recommendation_offset"])
+    return Tolerance(options.acceptance_offset, options.recommendation_offset)
 
 
 def _own_namespace() -> str:

@@ -26,7 +26,7 @@ _STORED = re.compile(
 
 
 class SizingError(Exception):
-    """A look could not be finished; the text is one sentence."""
+    """A check could not be finished; the text is one sentence."""
 
 
 class Nanny:
@@ -56,22 +56,22 @@ class Nanny:
         self._errors = Counter("metrics_server_nanny_errors", "Checks that failed", registry=registry)
 
     def problem(self) -> str | None:
-        """Return why the last look failed, or None."""
+        """Return why the last check failed, or None."""
         return self._failure
 
     async def run(self) -> None:
-        """Look once in every period."""
+        """Check once in every period."""
         while True:
             try:
-                await self.look()
+                await self.check()
                 self._failure = None
             except (KubeError, SizingError) as error:
                 self._failure = str(error)
                 self._errors.inc()
                 self._say(logging.WARNING, str(error))
-            await asyncio.sleep(self._options.poll_period)
+            await asyncio.sleep(self._options.poll_period / 1000)
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Compare once, and rewrite when it has to be."""
         options = self._options
         nodes = await self._count()
@@ -80,10 +80,10 @@ class Nanny:
         amounts = expected(self._configuration.needs(), size)
         deployment = await self._client.request("GET", self._path)
         try:
-            wanted = judge(self._resources(deployment), amounts, options.tolerance, limit_cpu=options.limit_cpu)
+            wanted = judge(self._resources(deployment), amounts, options.tolerance, limit_cpu=options.cpu_limit)
         except ValueError as error:
             raise SizingError(f"Deployment {options.namespace}/{options.deployment}: {error}") from error
-        sized = f"for {nodes} nodes" + (f" (reckoned as {size})" if size != nodes else "")
+        sized = f"for {nodes} nodes" + (f" (sized as for {size})" if size != nodes else "")
         if not wanted.direction:
             self._say(logging.INFO, f"Kept {sized}")
             return
@@ -144,7 +144,7 @@ class Nanny:
     async def _rewrite(self, deployment: dict[str, Any], wanted: Wanted) -> None:
         resources = {"requests": wanted.requests, "limits": wanted.limits}
         body = {
-            # Somebody else's change in between is a conflict, and the next look sees it.
+            # Somebody else's change in between is a conflict, and the next check sees it.
             "metadata": {"resourceVersion": deployment["metadata"]["resourceVersion"]},
             "spec": {
                 "template": {

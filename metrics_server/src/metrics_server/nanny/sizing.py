@@ -27,12 +27,12 @@ Needs = Mapping[str, Need]
 
 
 def linear(nodes: int) -> int:
-    """Return the number of nodes to reckon with: their number."""
+    """Return the number of nodes to size for: their number."""
     return nodes
 
 
 def exponential(nodes: int, smallest: int) -> int:
-    """Return the number of nodes to reckon with: in steps of half, so that few of them are a change."""
+    """Return the number of nodes to size for: in steps of half, so that few of them are a change."""
     size = smallest
     while size < nodes:
         size = math.trunc(size * _SCALE + Fraction(1, 100))
@@ -65,7 +65,7 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The result of a look at a container."""
+    """The result of a check of a container."""
 
     #: -1 to shrink, 1 to grow, 0 when it is close enough.
     direction: int

@@ -13,8 +13,8 @@ from metrics_server.scrape.errors import Reason, ScrapeError
 #: One part of a DNS name. Underscores are no part of a host's name, but some are called so.
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
-#: What `--kubelet-preferred-address-types` starts with, and all that a Node can have.
-DEFAULT_ADDRESS_TYPES = ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP")
+#: All that a Node can have, in the order in which they are preferred without `--kubelet-preferred-address-types`.
+ADDRESS_TYPES = ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 """The kubelets' sockets behind one descriptor of their own.
 
 Answers come in groups, because scrapes are begun in groups. Were their sockets the event loop's own, it would handle
-all of them before it looks at its clients again. It sees one descriptor instead, that of a second epoll, and handles
+all of them before it turns to its clients again. It sees one descriptor instead, that of a second epoll, and handles
 one socket a turn: a request waits for the work of one scrape at most.
 """
 
