@@ -55,19 +55,20 @@ def request_loop(lab: faults.Lab) -> Iterator[Path]:
 
 def killed(lab: faults.Lab, identifier: str, seconds: float, log: Path) -> str:
     """Starts the repair and kills it after so many seconds; the task that was running."""
-    command = ["ansible-playbook", "-i", str(lab.inventory), str(faults.ROOT / "playbooks/repair.yml"), "-e"]
+    # Ansible's workers are in sessions of their own, where no signal to a process group reaches them. With the first
+    # process of a PID namespace everything in it is gone.
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    command += ["ansible-playbook", "-i", str(lab.inventory), str(faults.ROOT / "playbooks/repair.yml")]
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
-            [*command, f"repair={identifier}"],
+            [*command, "-e", f"repair={identifier}"],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
     tasks = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("TASK [")]
     return tasks[-1].removeprefix("TASK [").partition("]")[0] if tasks else "before the first task"

@@ -422,6 +422,11 @@ def table(results: list[Result]) -> str:
     )
 
 
+def file_name(label: str) -> str:
+    """Of the files about a job: it goes into `-e NAME=VALUE`, where a space would end the value."""
+    return label.replace("/", "@").replace(" ", "-")
+
+
 class Runner:
     """Faults of one lab, one after the other."""
 
@@ -441,7 +446,7 @@ class Runner:
             command += ["-e", variable]
         start = time.monotonic()
         done = run(command, 1800, {**os.environ, "ANSIBLE_FORCE_COLOR": "false"})
-        log = self.folder / f"{label.replace('/', '@')}.log"
+        log = self.folder / f"{file_name(label)}.log"
         log.write_text(f"$ {' '.join(command)}\n{done.stdout}", encoding="utf-8")
         return done.returncode, time.monotonic() - start
 
@@ -455,7 +460,7 @@ class Runner:
         return seconds
 
     def doctor(self, label: str) -> tuple[dict[str, Any], float]:
-        name = label.replace("/", "@")
+        name = file_name(label)
         report, evidence = self.folder / f"{name}-diagnosis.json", self.folder / f"{name}-evidence.json"
         for path in (report, evidence):
             path.unlink(missing_ok=True)
@@ -475,7 +480,7 @@ class Runner:
             self.options.capture.mkdir(parents=True, exist_ok=True)
             document = trimmed(json.loads(evidence.read_text(encoding="utf-8")))
             text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False)
-            (self.options.capture / f"{Path(label).name}.json").write_text(text + "\n", encoding="utf-8")
+            (self.options.capture / f"{file_name(Path(label).name)}.json").write_text(text + "\n", encoding="utf-8")
         return diagnosis, seconds
 
     def wait_for_top(self, seconds: float) -> str:

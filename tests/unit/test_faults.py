@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.parsing.splitter import parse_kv
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = importlib.util.spec_from_file_location("lab_faults", ROOT / "lab/faults/run.py")
@@ -242,3 +243,9 @@ class TestSuites:
     def test_ten_faults_are_on_one_control_plane_of_three(self):
         assert len(set(self.SUITES["one_of_three"]["faults"])) == 10
         assert set(self.SUITES["one_of_three"]["faults"]) <= set(runner.names())
+
+
+@pytest.mark.parametrize("job", ["KUB-04", "healthy/joined", "KUB-04+AGG-05"])
+def test_ansible_reads_the_file_of_a_job_on_one_host_as_one_value(job):
+    path = f"/lab/{runner.file_name(runner.Job.of(job, 'cp2').label)}.json"
+    assert parse_kv(f"doctor_report_file={path}") == {"doctor_report_file": path}
