@@ -11,7 +11,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubelet_settings, rollout
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubelet_settings, kubespray, rollout
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
 
 ARGUMENTS: dict[str, t.Any] = {
@@ -46,12 +46,15 @@ class ActionModule(ActionBase):
 def planned(arguments: dict[str, t.Any], hostvars: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """What kubelet_rollout returns. Raises RolloutError."""
     cluster = arguments["cluster"]
-    hosts, said = [], {}
+    hosts, said = [], []
     for name in arguments["hosts"]:
         variables = hostvars[name]
         if variables.get("cluster_host") and variables.get(arguments["settings"]):
             hosts.append(host_of(name, variables, arguments["settings"]))
-            said = said or native(variables[arguments["settings"]]).get("kubespray") or {}
+            inventory = native(variables[arguments["settings"]]).get("kubespray") or {}
+            # Groups may differ, a thousand hosts of one group do not.
+            if inventory not in said:
+                said.append(inventory)
     plan = rollout.plan(
         hosts,
         rollout.Cluster(
@@ -81,8 +84,18 @@ def planned(arguments: dict[str, t.Any], hostvars: t.Mapping[str, t.Any]) -> dic
             if not (api_server_flags(host.facts) or {}).get("kubelet-client-certificate")
         ],
         "lasting": lasting,
-        "inventory_lines": rollout.inventory_lines(common, said) if cluster["flavour"] == "kubespray" else {},
+        "inventory_lines": lines_for(common, said, lasting) if cluster["flavour"] == "kubespray" else {},
     }
+
+
+def lines_for(
+    settings: kubelet_settings.Settings, said: t.Sequence[t.Mapping[str, t.Any]], lasting: t.Mapping[str, t.Any]
+) -> dict[str, t.Any]:
+    """The lines for kubespray's inventory. Where groups of hosts differ, the first one that lacks a line decides."""
+    found: dict[str, t.Any] = {}
+    for inventory in said:
+        found = {**kubespray.kubelet_lines(settings, inventory, lasting), **found}
+    return found
 
 
 def concerned(plan: t.Mapping[str, t.Any], api_servers: t.Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import api_servers, front_proxy
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import api_servers, front_proxy, kubespray
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import with_native_arguments
 
 
@@ -33,7 +33,7 @@ class FilterModule:
             "api_server_staged": api_servers.staged,
             "api_server_needs_cluster_ip": front_proxy.routes_unknown,
             "api_server_newly_routed": api_servers.newly_routed,
-            "api_server_inventory_lines": api_servers.inventory_lines,
+            "api_server_inventory_lines": kubespray.api_server_lines,
             "api_server_failure": api_servers.failure,
             "api_server_newest_log": api_servers.newest_log,
             "api_server_last_error": api_servers.last_error,

@@ -19,6 +19,7 @@ class FilterModule:
         filters = {
             "kubespray_notes": kubespray.notes,
             "kubespray_own": kubespray.own,
+            "kubespray_settings": kubespray.settings,
             "kubespray_translate": kubespray.translate,
         }
         return {name: with_native_arguments(function) for name, function in filters.items()}

@@ -105,33 +105,6 @@ def newly_routed(host: t.Mapping[str, t.Any], wanted: t.Mapping[str, t.Any]) -> 
     return bool(wanted.get(front_proxy.ROUTING)) and before not in ("1", "t", "true")
 
 
-def inventory_lines(
-    inventory: t.Mapping[str, t.Any],
-    kept: t.Mapping[str, t.Any],
-    routed: bool,
-    mounts: t.Sequence[str],
-) -> t.Dict[str, t.Any]:
-    """The variables of kubespray that keep the flags, as far as the inventory does not have them.
-
-    ``inventory`` holds kubespray's variables, ``kept`` the flags that kubeadm does not set by itself, ``mounts`` the
-    directories that the static pod has to see.
-    """
-    lines: t.Dict[str, t.Any] = {}
-    if routed and not inventory.get("kube_api_aggregator_routing"):
-        lines["kube_api_aggregator_routing"] = True
-    extra = {name: value for name, value in kept.items() if value is not None and name != front_proxy.ROUTING}
-    said = inventory.get("kube_kubeadm_apiserver_extra_args") or {}
-    if any(said.get(name) != value for name, value in extra.items()):
-        lines["kube_kubeadm_apiserver_extra_args"] = {**said, **extra}
-    if mounts:
-        volumes = [
-            {"name": front_proxy.volume_name(path), "hostPath": path, "mountPath": path, "readOnly": True}
-            for path in mounts
-        ]
-        lines["apiserver_extra_volumes"] = [*(inventory.get("apiserver_extra_volumes") or []), *volumes]
-    return lines
-
-
 def failure(result: t.Mapping[str, t.Any]) -> str:
     """Why a health check failed, from what its last attempt saw; when attempts run out, Ansible has no message."""
     message = re.sub(r"^.*Unknown error\.?$", "", str(result.get("msg") or "")).strip()

@@ -6,11 +6,21 @@
 
 from __future__ import annotations
 
+import copy
 import re
+import shlex
 import typing as t
 from decimal import Decimal
 
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags, kubelet_values
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import Settings, truth, whole
+
+Facts = t.Mapping[str, t.Any]
+
+# --- its metrics server ---------------------------------------------------------------------------------------------
 
 #: The same setting for kubespray's metrics server and for the bundled one, by the same name.
 SHARED = (
@@ -87,6 +97,14 @@ def translate(values: t.Mapping[str, t.Any], given: t.Iterable[str], enabled: t.
     }
 
 
+def settings(said: Facts) -> dict[str, t.Any]:
+    """What kubespray's variables mean, as far as that needs no host and no cluster."""
+    wants_deploy = said.get("metrics_server_deploy")
+    deploys = boolean(True if wants_deploy in (None, "") else wants_deploy, strict=False)
+    twice = deploys and boolean(said.get("metrics_server_enabled") or False, strict=False)
+    return {"problem": _deployed_twice() if twice else ""}
+
+
 def _deployed_twice() -> str:
     return (
         "metrics_server_enabled is true, so that kubespray deploys a metrics server of its own, now and on every later "
@@ -130,3 +148,178 @@ def notes(translated: t.Mapping[str, t.Any], values: t.Mapping[str, t.Any], flav
 def _short(value: t.Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+# --- what its next run writes into the kubelet's files --------------------------------------------------------------
+
+
+class Switch(t.NamedTuple):
+    """A variable of kubespray for a setting of the kubelet that is either on or off."""
+
+    name: str
+    #: What kubespray takes where the inventory says nothing.
+    default: bool
+    #: The variable of the role kubelet_access for the same.
+    setting: str
+    path: tuple[str, ...]
+    value: t.Any = True
+
+
+SWITCHES = (
+    Switch("kubelet_authentication_token_webhook", True, "webhook", ("authentication", "webhook", "enabled")),
+    Switch("kubelet_authorization_mode_webhook", True, "webhook", ("authorization", "mode"), "Webhook"),
+    Switch("kubelet_rotate_certificates", True, "rotate_certificates", ("rotateCertificates",)),
+    Switch("kubelet_rotate_server_certificates", False, "serving_certificates", ("serverTLSBootstrap",)),
+)
+#: What kubespray's template of the kubelet's file always has, so that kubelet_config_extra_args writes it twice.
+ALWAYS_WRITTEN = ("authentication", "authorization", "readOnlyPort")
+#: What kubespray has no variable for: it lasts as a flag, which wins over the file and is written nowhere else.
+WITHOUT_VARIABLE = (
+    ("authentication", "webhook", "cacheTTL"),
+    ("authorization", "webhook", "cacheAuthorizedTTL"),
+    ("authorization", "webhook", "cacheUnauthorizedTTL"),
+)
+_FLAG_OF = {path: name for name, path in CONFIG_FLAGS.items()}
+
+
+def kubelet_lines(settings: Settings, said: Facts, wanted: Facts) -> dict[str, t.Any]:
+    """The variables that the inventory lacks, or has with another value, so that kubespray's next run keeps kubelets.
+
+    ``said`` holds kubespray's variables by name, empty where the inventory does not have them; ``wanted`` is what holds
+    for all kubelets alike.
+    """
+    lines: dict[str, t.Any] = {}
+    extra = {name: said.get(name) for name in ("kubelet_config_extra_args", "kubelet_node_config_extra_args")}
+    in_extra = {name: value for name, value in extra.items() if isinstance(value, dict) and value}
+    if whole(said.get("kube_read_only_port") or 0, "kube_read_only_port") != settings.read_only_port:
+        lines["kube_read_only_port"] = settings.read_only_port
+    for switch in SWITCHES:
+        value = said.get(switch.name)
+        on = truth(switch.default if value in (None, "") else value, switch.name)
+        # The inventory may say it in the other way, which kubespray's template writes behind its own lines.
+        on = on or any(kubelet_values.lookup(one, switch.path) == switch.value for one in in_extra.values())
+        if getattr(settings, switch.setting) and not on:
+            lines[switch.name] = True
+    if "kubelet_rotate_server_certificates" in lines and said.get("kubelet_csr_approver_enabled") in (None, ""):
+        # It defaults to the same value, and denies what this collection approves.
+        lines["kubelet_csr_approver_enabled"] = False
+    asked = dict(kubelet_values.leaves(wanted))
+    moved: dict[tuple[str, ...], t.Any] = {}
+    for name, config in in_extra.items():
+        left, taken = _without_repetition(config, asked)
+        moved.update(taken)
+        if left != config:
+            lines[name] = left
+    for path in WITHOUT_VARIABLE:
+        if path in asked:
+            moved[path] = asked[path]
+    for name in ("kubelet_custom_flags", "kubelet_node_custom_flags"):
+        more = moved if name == "kubelet_custom_flags" else {}
+        given = _words(said.get(name))
+        words = _flags_kept(given, asked, more)
+        if words != given:
+            lines[name] = words
+    return lines
+
+
+def _without_repetition(
+    config: Facts, asked: t.Mapping[tuple[str, ...], t.Any]
+) -> tuple[dict[str, t.Any], dict[tuple[str, ...], t.Any]]:
+    """What may stay of kubelet_config_extra_args, and what has to become a flag instead of being there twice."""
+    left: dict[str, t.Any] = {}
+    moved: dict[tuple[str, ...], t.Any] = {}
+    for path, value in kubelet_values.leaves(copy.deepcopy(dict(config))):
+        if path in asked and not kubelet_values.holds(path, value, asked[path]):
+            continue
+        if path[0] not in ALWAYS_WRITTEN:
+            kubelet_values.nest(path, value, left)
+        elif path not in asked and path in _FLAG_OF:
+            moved[path] = value
+        elif path not in asked:
+            # No flag says it; twice is better than not at all.
+            kubelet_values.nest(path, value, left)
+    return left, moved
+
+
+def _words(given: t.Any) -> list[str]:
+    """kubelet_custom_flags as a list of flags; older releases took a text as well."""
+    texts = given if isinstance(given, list) else [given or ""]
+    words = [word for text in texts for word in _split(str(text))]
+    found = flags.parse(words, "kubelet")
+    carried = {index for flag in found for index in range(flag.start, flag.end)}
+    entries = [(flag.start, " ".join(words[flag.start : flag.end])) for flag in found]
+    entries += [(index, word) for index, word in enumerate(words) if index not in carried]
+    return [entry for _index, entry in sorted(entries)]
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def _flags_kept(
+    given: t.Sequence[str], asked: t.Mapping[tuple[str, ...], t.Any], more: t.Mapping[tuple[str, ...], t.Any]
+) -> list[str]:
+    """The flags without those that contradict what is asked for, and with what has no variable."""
+    kept, there = [], set()
+    for entry in given:
+        found = flags.parse(_split(entry), "kubelet")
+        path = CONFIG_FLAGS.get(found[0].name) if found else None
+        if path in asked and not kubelet_values.flag_agrees(found[0].text, path, asked[path]):
+            continue
+        there.add(path)
+        kept.append(entry)
+    for path, value in more.items():
+        if path not in there:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            kept.append(f"--{_FLAG_OF[path]}={text}")
+    return kept
+
+
+def repeated_key(message: str) -> str:
+    """The key that stands twice in a file, by what the editor says of it; empty where it says something else."""
+    match = re.search(r"sets '([^']+)' twice", message)
+    return match.group(1) if match else ""
+
+
+# --- what its next run writes into the API servers' definitions -----------------------------------------------------
+
+
+def api_server_lines(said: Facts, kept: Facts, routed: bool, mounts: t.Sequence[str]) -> dict[str, t.Any]:
+    """The variables that keep the flags of API servers, as far as the inventory does not have them.
+
+    ``kept`` are the flags that kubeadm does not set by itself, ``mounts`` the directories that the static pod has to
+    see.
+    """
+    lines: dict[str, t.Any] = {}
+    if routed and not boolean(said.get("kube_api_aggregator_routing") or False, strict=False):
+        lines["kube_api_aggregator_routing"] = True
+    arguments = said.get("kube_kubeadm_apiserver_extra_args")
+    arguments = dict(arguments) if isinstance(arguments, dict) else {}
+    # kubespray writes its own variable as well, and of a flag that is there twice the last one counts.
+    stay = {
+        name: value
+        for name, value in arguments.items()
+        if not (routed and name == front_proxy.ROUTING and not boolean(value, strict=False))
+    }
+    extra = {name: value for name, value in kept.items() if value is not None and name != front_proxy.ROUTING}
+    if {**stay, **extra} != arguments:
+        lines["kube_kubeadm_apiserver_extra_args"] = {**stay, **extra}
+    volumes = _volumes(said.get("apiserver_extra_volumes"))
+    mounted = {volume.get("mountPath") for volume in volumes}
+    missing = [
+        {"name": front_proxy.volume_name(path), "hostPath": path, "mountPath": path, "readOnly": True}
+        for path in mounts
+        if path not in mounted
+    ]
+    if missing:
+        lines["apiserver_extra_volumes"] = [*volumes, *missing]
+    return lines
+
+
+def _volumes(said: t.Any) -> list[dict[str, t.Any]]:
+    """A list; kubespray's default is an empty mapping, and some inventories have one of volumes by their names."""
+    entries = said.values() if isinstance(said, dict) else said if isinstance(said, list) else ()
+    return [entry for entry in entries if isinstance(entry, dict)]

@@ -19,13 +19,18 @@ from urllib.parse import urlsplit
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.kubelet_csrs import as_ip, normalize
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_values import nest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.yaml_text import merged
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.yaml_text import (
+    YamlText,
+    YamlTextError,
+    merged,
+)
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubespray
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.kubelet_effective import (
     SettingsError,
     effective_settings,
     planned_changes,
 )
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import Settings, truth, whole
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import Settings
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_waves import waves
 
 Facts = t.Mapping[str, t.Any]
@@ -39,13 +44,6 @@ READ_ONLY_PORT = 10255
 CERT_DIR = "/var/lib/kubelet/pki"
 #: What an inventory says of a host's addresses. The same names as facts would be the host's own word.
 ADDRESS_VARIABLES = ("ansible_host", "ip", "ip6", "access_ip", "access_ip6")
-#: kubespray's variables for the same settings: name, the default that kubespray has, and what they have to be.
-KUBESPRAY = (
-    ("kubelet_authentication_token_webhook", True, "webhook"),
-    ("kubelet_authorization_mode_webhook", True, "webhook"),
-    ("kubelet_rotate_certificates", True, "rotate_certificates"),
-    ("kubelet_rotate_server_certificates", False, "serving_certificates"),
-)
 
 
 class Host(t.NamedTuple):
@@ -275,7 +273,12 @@ class Kubelet:
                     "restart it."
                 )
             return ""
-        return self._trouble_of_addresses() or self._trouble_of_certificate() or self._trouble_of_service()
+        return (
+            self._trouble_of_addresses()
+            or self._trouble_of_certificate()
+            or self._trouble_of_service()
+            or self._trouble_of_file()
+        )
 
     def _owner(self) -> str:
         manager = str(self.host.kubelet.get("managed_by"))
@@ -337,6 +340,26 @@ class Kubelet:
             f"The kubelet of {self.host.name} is no systemd service, so that it cannot be restarted from here; set "
             f"{wanted} where it is started."
         )
+
+    def _trouble_of_file(self) -> str:
+        """A file that the kubelet takes and no editor can change: of a key that is there twice, the last one counts."""
+        path, text = self.config.get("path"), self.config.get("text")
+        if not self.changes["config"] or not path or text is None:
+            return ""
+        try:
+            YamlText(str(text), str(path))
+        except YamlTextError as exc:
+            key = kubespray.repeated_key(str(exc))
+            if not key:
+                return ""
+            words = f"{path} of {self.host.name} has the key {key} twice, and the kubelet takes the second one"
+            if self.cluster.flavour == "kubespray":
+                return (
+                    f"{words}: kubespray writes it, and kubelet_config_extra_args of the inventory writes it again; "
+                    f"take {key} out there, and one of the two out of the file."
+                )
+            return f"{words}; take one of the two out."
+        return ""
 
     def notes(self) -> list[str]:
         """What is left as it is, or happens beside what was asked for, as sentences."""
@@ -487,15 +510,3 @@ def open_ports(hosts: t.Sequence[Host]) -> list[str]:
 def shortened(names: t.Sequence[str], most: int = 10) -> str:
     more = len(names) - most
     return and_join(names) if more <= 0 else ", ".join(names[:most]) + f" and {more} more"
-
-
-def inventory_lines(settings: Settings, said: Facts) -> dict[str, t.Any]:
-    """kubespray's variables that its inventory lacks, so that its next run keeps what was set."""
-    lines: dict[str, t.Any] = {}
-    if whole(said.get("kube_read_only_port") or 0, "kube_read_only_port") != settings.read_only_port:
-        lines["kube_read_only_port"] = settings.read_only_port
-    for name, default, wanted in KUBESPRAY:
-        value = said.get(name)
-        if getattr(settings, wanted) and not truth(default if value in (None, "") else value, name):
-            lines[name] = True
-    return lines

@@ -64,8 +64,19 @@ def test_the_facts_of_all_hosts_become_one_plan():
     assert plan["allowed_addresses"] == {"cp1": ["192.0.2.11"], "w1": ["192.0.2.21", "w1.lan"]}
     assert json.loads(plan["hosts"]["w1"])["client_ca"] == "/pki/ca.crt"
     assert plan["lasting"]["serverTLSBootstrap"] is True
-    assert plan["inventory_lines"] == {"kubelet_rotate_server_certificates": True}
+    assert plan["inventory_lines"] == {
+        "kubelet_rotate_server_certificates": True,
+        "kubelet_csr_approver_enabled": False,
+    }
     assert "late" not in plan["hosts"]
+
+
+def test_groups_of_hosts_may_have_other_lines():
+    hosts = dict(HOSTVARS)
+    for name, flags in (("cp1", []), ("w1", ["--read-only-port=10255"])):
+        said = {"kubelet_rotate_server_certificates": True, "kubelet_custom_flags": flags}
+        hosts[name] = variables(name, asked={"ip": HOSTVARS[name]["asked"]["ip"] or "192.0.2.11", "kubespray": said})
+    assert planned(hosts)["inventory_lines"] == {"kubelet_custom_flags": []}
 
 
 def test_a_host_whose_name_is_an_address():

@@ -115,37 +115,6 @@ def test_unknown_networks_of_services_are_a_sentence():
         api_servers.cluster_ip([])
 
 
-def test_kubespray_is_told_what_its_inventory_lacks():
-    kept = {
-        "requestheader-allowed-names": "aggregator",
-        "enable-aggregator-routing": True,
-        "proxy-client-key-file": None,
-    }
-    assert api_servers.inventory_lines({}, kept, True, ["/etc/pki"]) == {
-        "kube_api_aggregator_routing": True,
-        "kube_kubeadm_apiserver_extra_args": {"requestheader-allowed-names": "aggregator"},
-        "apiserver_extra_volumes": [
-            {"name": "front-proxy-etc-pki", "hostPath": "/etc/pki", "mountPath": "/etc/pki", "readOnly": True}
-        ],
-    }
-    inventory = {
-        "kube_api_aggregator_routing": True,
-        "kube_kubeadm_apiserver_extra_args": {"requestheader-allowed-names": "aggregator", "profiling": "false"},
-    }
-    assert api_servers.inventory_lines(inventory, kept, True, []) == {}
-    assert api_servers.inventory_lines({}, {"enable-aggregator-routing": None}, False, []) == {}
-
-
-def test_what_the_inventory_has_stays_in_its_lines():
-    inventory = {
-        "kube_kubeadm_apiserver_extra_args": {"profiling": "false"},
-        "apiserver_extra_volumes": [{"name": "x"}],
-    }
-    lines = api_servers.inventory_lines(inventory, {"a": "b"}, False, ["/p"])
-    assert lines["kube_kubeadm_apiserver_extra_args"] == {"profiling": "false", "a": "b"}
-    assert [volume["name"] for volume in lines["apiserver_extra_volumes"]] == ["x", "front-proxy-p"]
-
-
 @pytest.mark.parametrize(
     ("result", "reason"),
     [

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubespray
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubespray, rollout
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import Settings
 
 TREE = Path(__file__).parents[4]
 DEFAULTS = yaml.safe_load((TREE / "roles/metrics_server/defaults/main.yml").read_text())
@@ -48,6 +49,15 @@ def test_kubesprays_switch_is_not_the_one_of_the_role():
     assert translate(enabled="False")["problem"] == ""
 
 
+def test_a_second_metrics_server_is_found_without_any_host():
+    assert kubespray.settings({"metrics_server_enabled": "true", "metrics_server_deploy": ""})["problem"]
+    assert kubespray.settings({"metrics_server_enabled": True})["problem"]
+    for said in ({}, {"metrics_server_enabled": False}, {"metrics_server_enabled": ""}):
+        assert kubespray.settings(said)["problem"] == ""
+    # Who keeps kubespray's, uses the rest of this collection.
+    assert kubespray.settings({"metrics_server_enabled": True, "metrics_server_deploy": "false"})["problem"] == ""
+
+
 def test_old_sizes_of_kubesprays_resizer_reach_no_nanny():
     found = translate(cpu="20m", memory="15Mi", memory_per_node="2Mi", min_cluster_size=10)
     assert found["settings"] == {}
@@ -86,7 +96,7 @@ def test_a_limit_that_would_not_start_the_server_is_raised(limit, raised):
 
 
 def test_the_least_memory_is_what_the_nanny_begins_with():
-    assert kubespray.LEAST_MEMORY == DEFAULTS["metrics_server_nanny_memory"]
+    assert DEFAULTS["metrics_server_nanny_memory"] == kubespray.LEAST_MEMORY
 
 
 def test_what_is_used_and_what_is_left_alone_is_said():
@@ -114,3 +124,184 @@ def test_long_values_are_shortened():
 def test_variables_of_kubesprays_own_server_are_not_read():
     names = ["metrics_server_image_repo", "metrics_server_replicas", "metrics_server_nanny"]
     assert kubespray.own(names) == ["metrics_server_replicas", "metrics_server_nanny"]
+
+
+# --- lines for the kubelet ------------------------------------------------------------------------------------------
+
+
+def kubelet_lines(said=None, **settings):
+    asked = Settings(**settings)
+    wanted = rollout.lasting(asked)
+    if asked.serving_certificates:
+        wanted["serverTLSBootstrap"] = True
+    return kubespray.kubelet_lines(asked, {"kubelet_rotate_server_certificates": True, **(said or {})}, wanted)
+
+
+def test_lines_that_the_inventory_lacks():
+    said = {"kube_read_only_port": "", "kubelet_rotate_server_certificates": ""}
+    line = {"kubelet_rotate_server_certificates": True}
+    # Without the second line kubespray deploys an approver of its own with the first.
+    assert kubelet_lines(said) == {**line, "kubelet_csr_approver_enabled": False}
+    assert kubelet_lines({**said, "kubelet_csr_approver_enabled": True}) == line
+    assert kubelet_lines({**said, "kubelet_csr_approver_enabled": "false"}) == line
+    said = {"kube_read_only_port": "10255", "kubelet_rotate_server_certificates": "true"}
+    said["kubelet_authorization_mode_webhook"] = "False"
+    assert kubelet_lines(said) == {"kube_read_only_port": 0, "kubelet_authorization_mode_webhook": True}
+
+
+def test_an_inventory_that_says_all_of_it_gets_no_lines():
+    assert kubelet_lines() == {}
+    # Who has certificates of the cluster already, has kubespray's approver as well; it is left alone.
+    assert kubelet_lines({"kubelet_config_extra_args": {}, "kubelet_custom_flags": []}) == {}
+    assert kubelet_lines({"kubelet_config_extra_args": "", "kubelet_custom_flags": ""}) == {}
+    harmless = {"maxParallelImagePulls": 5, "serverTLSBootstrap": True, "evictionHard": {"memory.available": "1Gi"}}
+    assert kubelet_lines({"kubelet_config_extra_args": harmless, "kubelet_rotate_server_certificates": False}) == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "left", "flags"),
+    [
+        # It contradicts.
+        ({"readOnlyPort": 10255, "maxPods": 200}, {"maxPods": 200}, None),
+        ({"authorization": {"mode": "AlwaysAllow"}}, {}, None),
+        ({"authentication": {"anonymous": {"enabled": True}}, "maxPods": 200}, {"maxPods": 200}, None),
+        ({"serverTLSBootstrap": False}, {}, None),
+        # It agrees, and is there twice.
+        ({"readOnlyPort": 0}, {}, None),
+        ({"authentication": {"webhook": {"enabled": True}}}, {}, None),
+        # Nobody asked for something else: as a flag it is there once.
+        (
+            {"authentication": {"webhook": {"enabled": True, "cacheTTL": "30s"}}},
+            {},
+            ["--authentication-token-webhook-cache-ttl=30s"],
+        ),
+        ({"authentication": {"x509": {"clientCAFile": "/ca"}}}, {}, ["--client-ca-file=/ca"]),
+        # No flag says it.
+        ({"authorization": {"later": {"setting": 1}}}, None, None),
+        ({"cpuManagerPolicy": "static"}, None, None),
+    ],
+)
+def test_what_contradicts_or_is_there_twice_in_the_extra_arguments(said, left, flags):
+    lines = kubelet_lines({"kubelet_config_extra_args": said})
+    assert lines == {
+        **({} if left is None else {"kubelet_config_extra_args": left}),
+        **({} if flags is None else {"kubelet_custom_flags": flags}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        (["--read-only-port=10255", "--v=4"], ["--v=4"]),
+        (["--authorization-mode AlwaysAllow"], []),
+        (["--authorization-mode", "AlwaysAllow", "--v", "4"], ["--v 4"]),
+        ("--anonymous-auth=true --event-qps=0", ["--event-qps=0"]),
+        (["--rotate-server-certificates=false"], []),
+        (["--anonymous-auth"], []),
+        (["--anonymous-auth=false", "--authorization-mode=Webhook", "--read-only-port=0"], None),
+        (["--node-labels=a=b,c=d", "--fail-swap-on=false"], None),
+        ("--node-labels='a b'", None),
+        ("--broken='", None),
+        (None, None),
+    ],
+)
+def test_flags_that_contradict(said, left):
+    lines = kubelet_lines({"kubelet_custom_flags": said})
+    assert lines == ({} if left is None else {"kubelet_custom_flags": left})
+
+
+def test_what_kubespray_has_no_variable_for_lasts_as_a_flag():
+    ttls = {"token_cache_ttl": "1m", "authorized_cache_ttl": "2m", "unauthorized_cache_ttl": "10s"}
+    flags = [
+        "--authentication-token-webhook-cache-ttl=1m",
+        "--authorization-webhook-cache-authorized-ttl=2m",
+        "--authorization-webhook-cache-unauthorized-ttl=10s",
+    ]
+    assert kubelet_lines({"kubelet_custom_flags": ["--v=4"]}, **ttls) == {"kubelet_custom_flags": ["--v=4", *flags]}
+    assert kubelet_lines({"kubelet_custom_flags": ["--v=4", *flags]}, **ttls) == {}
+    other = ["--authentication-token-webhook-cache-ttl=5m"]
+    assert kubelet_lines({"kubelet_custom_flags": other}, **ttls) == {"kubelet_custom_flags": flags}
+
+
+def test_workers_may_have_lines_of_their_own():
+    said = {
+        "kubelet_node_custom_flags": ["--read-only-port=10255"],
+        "kubelet_node_config_extra_args": {"readOnlyPort": 1},
+    }
+    assert kubelet_lines(said) == {"kubelet_node_custom_flags": [], "kubelet_node_config_extra_args": {}}
+
+
+def test_the_lines_are_what_the_inventory_needs():
+    """With them in the inventory, nothing is left to say."""
+    said = {
+        "kube_read_only_port": 10255,
+        "kubelet_rotate_server_certificates": "",
+        "kubelet_config_extra_args": {
+            "authentication": {"webhook": {"cacheTTL": "30s"}},
+            "readOnlyPort": 1,
+            "maxPods": 9,
+        },
+        "kubelet_custom_flags": "--read-only-port=1 --v=2",
+    }
+    assert kubelet_lines({**said, **kubelet_lines(said)}) == {}
+
+
+def test_a_key_that_is_there_twice_is_named():
+    text = "kubelet-config.yaml sets 'readOnlyPort' twice in the same mapping (line 9); correct the file first."
+    assert kubespray.repeated_key(text) == "readOnlyPort"
+    assert kubespray.repeated_key("kubelet-config.yaml is not valid YAML") == ""
+
+
+# --- lines for API servers ------------------------------------------------------------------------------------------
+
+
+def test_kubespray_is_told_what_its_inventory_lacks():
+    kept = {
+        "requestheader-allowed-names": "aggregator",
+        "enable-aggregator-routing": True,
+        "proxy-client-key-file": None,
+    }
+    assert kubespray.api_server_lines({}, kept, True, ["/etc/pki"]) == {
+        "kube_api_aggregator_routing": True,
+        "kube_kubeadm_apiserver_extra_args": {"requestheader-allowed-names": "aggregator"},
+        "apiserver_extra_volumes": [
+            {"name": "front-proxy-etc-pki", "hostPath": "/etc/pki", "mountPath": "/etc/pki", "readOnly": True}
+        ],
+    }
+    inventory = {
+        "kube_api_aggregator_routing": True,
+        "kube_kubeadm_apiserver_extra_args": {"requestheader-allowed-names": "aggregator", "profiling": "false"},
+    }
+    assert kubespray.api_server_lines(inventory, kept, True, []) == {}
+    assert kubespray.api_server_lines({}, {"enable-aggregator-routing": None}, False, []) == {}
+
+
+def test_what_the_inventory_has_stays_in_its_lines():
+    inventory = {
+        "kube_kubeadm_apiserver_extra_args": {"profiling": "false"},
+        "apiserver_extra_volumes": [{"name": "x"}],
+    }
+    lines = kubespray.api_server_lines(inventory, {"a": "b"}, False, ["/p"])
+    assert lines["kube_kubeadm_apiserver_extra_args"] == {"profiling": "false", "a": "b"}
+    assert [volume["name"] for volume in lines["apiserver_extra_volumes"]] == ["x", "front-proxy-p"]
+
+
+@pytest.mark.parametrize("said", [{}, [], None, "", {"a": "b"}])
+def test_extra_volumes_that_are_none(said):
+    lines = kubespray.api_server_lines({"apiserver_extra_volumes": said}, {}, False, ["/p"])
+    assert [volume["name"] for volume in lines["apiserver_extra_volumes"]] == ["front-proxy-p"]
+
+
+def test_extra_volumes_by_their_names():
+    said = {"audit": {"name": "audit", "hostPath": "/a", "mountPath": "/a"}}
+    lines = kubespray.api_server_lines({"apiserver_extra_volumes": said}, {}, False, ["/p"])
+    assert [volume["name"] for volume in lines["apiserver_extra_volumes"]] == ["audit", "front-proxy-p"]
+    assert kubespray.api_server_lines({"apiserver_extra_volumes": said}, {}, False, ["/a"]) == {}
+
+
+def test_extra_arguments_that_contradict():
+    said = {"kube_api_aggregator_routing": True, "kube_kubeadm_apiserver_extra_args": {"v": "2"}}
+    said["kube_kubeadm_apiserver_extra_args"]["enable-aggregator-routing"] = "false"
+    assert kubespray.api_server_lines(said, {}, True, []) == {"kube_kubeadm_apiserver_extra_args": {"v": "2"}}
+    assert kubespray.api_server_lines(said, {}, False, []) == {}
+    assert kubespray.api_server_lines({"kube_kubeadm_apiserver_extra_args": ""}, {}, False, []) == {}

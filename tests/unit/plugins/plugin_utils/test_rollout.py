@@ -402,18 +402,17 @@ def test_the_time_is_linear_in_the_number_of_hosts(facts, processor_seconds):
     assert seconds(400) < 8 * max(seconds(100), 0.05)
 
 
-# --- lines for the inventory of kubespray ---------------------------------------------------------------------------
-
-
-def test_lines_that_kubesprays_inventory_lacks():
-    said = {"kube_read_only_port": "", "kubelet_rotate_server_certificates": ""}
-    assert rollout.inventory_lines(Settings(), said) == {"kubelet_rotate_server_certificates": True}
-    said = {"kube_read_only_port": "10255", "kubelet_rotate_server_certificates": "true"}
-    said["kubelet_authorization_mode_webhook"] = "False"
-    assert rollout.inventory_lines(Settings(), said) == {
-        "kube_read_only_port": 0,
-        "kubelet_authorization_mode_webhook": True,
-    }
+def test_a_key_that_is_there_twice_is_named_before_anything_changes(facts):
+    text = OPEN + "authorization: {mode: AlwaysAllow}\n"
+    trouble = decided(facts(text=text))["trouble"]
+    assert trouble == (
+        f"{CONFIG} of w1 has the key authorization twice, and the kubelet takes the second one; take one of the two "
+        "out."
+    )
+    trouble = decided(facts(text=text), cluster(flavour="kubespray"))["trouble"]
+    assert "kubelet_config_extra_args of the inventory writes it again; take authorization out there" in trouble
+    # A kubelet that does what is asked for is not edited.
+    assert decided(facts(text=CLOSED + "serverTLSBootstrap: true\n"))["trouble"] == ""
 
 
 # --- the health check -----------------------------------------------------------------------------------------------
