@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,22 @@ def test_no_node_has_an_address_of_services() -> None:
 def test_allowed_domains(domain: str, expected: str) -> None:
     policy = Policy(allowed_domains=(domain,))
     assert outcome(OTHERWISE_WRITTEN, policy) == {"a": expected}
-    # A node's own name is not written by the kubelet into the status alone; it is who the node is.
+    # A name without a domain is in none.
     assert outcome(SOUND, policy) == {"a": "Approved"}
+
+
+def test_a_nodes_own_name_is_in_the_allowed_domains() -> None:
+    own = next(case["csrs"] for case in CORPUS["cases"] if case["title"].startswith("a control plane that is called"))
+    assert outcome(own, replace(POLICY, allowed_domains=("example.com",))) == {"a": "Approved"}
+    assert outcome(own, replace(POLICY, allowed_domains=("nodes.example.com",))) == {"a": "DomainNotAllowed"}
+
+
+def test_what_the_api_servers_certificate_names_is_for_control_planes() -> None:
+    own = next(case["csrs"] for case in CORPUS["cases"] if case["title"].startswith("a worker that is called like the"))
+    assert outcome(own, Policy()) == {"a": "Approved"}
+    policy = Policy(service_addresses=frozenset({"10.233.0.1"})).with_api_server(["", "10.233.0.1", "API.example.com."])
+    assert policy.control_plane_addresses == {"api.example.com"}
+    assert outcome(own, policy) == {"a": "AddressOfAPIServer"}
 
 
 def test_nodes_come_change_and_go() -> None:

@@ -20,11 +20,11 @@ from support.fake_api import FakeApi, answer, failure
 from metrics_server.approver import service
 from metrics_server.approver.__main__ import approve
 from metrics_server.approver.checks import Policy
-from metrics_server.approver.options import FLAGS, read_options, with_api_server
+from metrics_server.approver.options import FLAGS, read_options
 from metrics_server.approver.service import Approver, Telemetry
 from metrics_server.companion import CompanionError
 from metrics_server.flags import FlagError
-from metrics_server.kube.client import KubeClient
+from metrics_server.kube.client import KubeClient, KubeError
 
 CORPUS = json.loads((Path(__file__).parents[1] / "corpus" / "kubelet_csrs.json").read_text(encoding="utf-8"))
 
@@ -63,9 +63,7 @@ async def approving(api: FakeApi, *, resync: float = 300.0) -> AsyncIterator[Col
     registry = CollectorRegistry()
     client = KubeClient.from_kubeconfig(api.kubeconfig(), user_agent="test")
     approver = Approver(client, Policy(), Telemetry(registry), resync=resync)
-    tasks = [
-        asyncio.create_task(run) for run in (approver.node_watch.run(), approver.request_watch.run(), approver.run())
-    ]
+    tasks = [asyncio.create_task(run) for run in approver.tasks()]
     try:
         yield registry
         assert not any(task.done() for task in tasks)
@@ -125,6 +123,42 @@ async def test_nothing_is_approved_before_all_nodes_are_known(tmp_path: Path) ->
         async with approving(api):
             await until(lambda: api.count("list certificatesigningrequests") == 1)
             await asyncio.sleep(0.2)
+            assert api.count("approve") == 0
+            await until(lambda: conditions(api, "a") == ["Approved"])
+
+
+CALLED_LIKE_THE_API = "a worker that is called like the API server"
+
+
+async def test_a_worker_that_is_called_as_the_api_servers_certificate_says(tmp_path: Path) -> None:
+    async with FakeApi(tmp_path, names=("kubernetes", "API.example.com")) as api:
+        await api.put(node("api.example.com"), of(CALLED_LIKE_THE_API))
+        async with approving(api) as registry:
+            await until(lambda: counted(registry, "left", "AddressOfAPIServer") == 1)
+            labelled = node("api.example.com")
+            labelled["metadata"]["labels"] = {"node-role.kubernetes.io/control-plane": ""}
+            await api.put(labelled)
+            await until(lambda: conditions(api, "a") == ["Approved"])
+
+
+async def test_nothing_is_approved_before_the_api_servers_names_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_RETRY", 0.3)
+    names = KubeClient.certificate_names
+    failures = [KubeError(None, "Refused", "connection refused")]
+
+    async def fail_once(client: KubeClient) -> tuple[str, ...]:
+        if failures:
+            raise failures.pop()
+        return await names(client)
+
+    monkeypatch.setattr(KubeClient, "certificate_names", fail_once)
+    async with FakeApi(tmp_path) as api:
+        await api.put(node("w1"), of("as a kubelet sends it"))
+        async with approving(api):
+            await until(lambda: api.count("watch certificatesigningrequests") == 1 and not failures)
+            await asyncio.sleep(0.15)
             assert api.count("approve") == 0
             await until(lambda: conditions(api, "a") == ["Approved"])
 
@@ -222,6 +256,5 @@ def test_the_policy_from_flags_and_surroundings(monkeypatch: pytest.MonkeyPatch)
     policy = read_options(FLAGS.parse(arguments)).policy
     assert policy.allowed_domains == ("example.com",)
     assert policy.service_addresses == {"fd00::1"}
-    assert with_api_server(policy, "https://[fd00::1]:443") == policy
-    outside = with_api_server(policy, "https://192.0.2.9:6443")
+    outside = policy.with_api_server(["fd00:0:0::1", "192.0.2.9"])
     assert outside.control_plane_addresses == {"lb.example.com", "192.0.2.1", "192.0.2.9"}

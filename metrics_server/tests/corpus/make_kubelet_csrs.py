@@ -37,6 +37,15 @@ NODES = [
     node("w2", "192.0.2.22", "192.0.2.101"),
     node("w3", "10.0.2.15"),
     node("w4", "10.0.2.15"),
+    # A kubelet chooses the name of its node: these are called as others are.
+    node("api.example.com", "192.0.2.31"),
+    node("192.0.2.102", "192.0.2.32"),
+    node("kubernetes", "192.0.2.33"),
+    node("kubernetes.default.svc", "192.0.2.34"),
+    node("dns.kube-system.svc.cluster.local", "192.0.2.35"),
+    node("192.0.2.41", "192.0.2.36"),
+    node("w6", "192.0.2.41"),
+    node("cp2.example.com", "192.0.2.12", control_plane=True),
     node("w5", "kubernetes.default.svc", "127.0.0.1", "10.233.0.1", "*.example.com", "cp1"),
 ]
 
@@ -173,6 +182,50 @@ def cases() -> list[tuple[str, list[dict[str, Any]], dict[str, str]]]:
         ("the long name of a Service", csr("a", "x.kube-system.svc.cluster.local", sender="w5"), "AddressReserved"),
         ("the short name of the kubernetes Service", csr("a", "kubernetes", sender="w5"), "AddressReserved"),
         ("a wildcard", csr("a", "*.example.com", sender="w5"), "AddressReserved"),
+        (
+            "a worker that is called like the API server",
+            csr("a", "api.example.com", "192.0.2.31", sender="api.example.com"),
+            "AddressOfAPIServer",
+        ),
+        (
+            "a worker that is called like an address of the API server",
+            csr("a", "192.0.2.102", "192.0.2.32", sender="192.0.2.102"),
+            "AddressOfAPIServer",
+        ),
+        (
+            "a control plane that is called like the API server",
+            csr("a", "cp2.example.com", "192.0.2.12", sender="cp2.example.com"),
+            "Approved",
+        ),
+        (
+            "a node that is called like the kubernetes Service",
+            csr("a", "kubernetes", "192.0.2.33", sender="kubernetes"),
+            "AddressReserved",
+        ),
+        (
+            "a node that is called like a Service",
+            csr("a", "kubernetes.default.svc", sender="kubernetes.default.svc"),
+            "AddressReserved",
+        ),
+        (
+            "a node that is called like the long name of a Service",
+            csr(
+                "a",
+                "dns.kube-system.svc.cluster.local",
+                sender="dns.kube-system.svc.cluster.local",
+            ),
+            "AddressReserved",
+        ),
+        (
+            "a node that is called like the address of another",
+            csr("a", "192.0.2.41", sender="192.0.2.41"),
+            "AddressOfOtherNode",
+        ),
+        (
+            "only its own address, in spite of its name",
+            csr("a", "192.0.2.34", sender="kubernetes.default.svc"),
+            "Approved",
+        ),
     ]
     several: list[tuple[str, list[dict[str, Any]], dict[str, str]]] = [
         (
@@ -211,7 +264,7 @@ def main() -> None:
     corpus = {
         "nodes": NODES,
         "service_addresses": ["10.233.0.1"],
-        "control_plane_addresses": ["192.0.2.100", "192.0.2.101"],
+        "control_plane_addresses": ["192.0.2.100", "192.0.2.101", "192.0.2.102", "api.example.com", "cp2.example.com"],
         "cases": [{"title": title, "csrs": csrs, "expected": expected} for title, csrs, expected in cases()],
     }
     Path(__file__).with_name("kubelet_csrs.json").write_text(json.dumps(corpus, indent=1) + "\n", encoding="utf-8")

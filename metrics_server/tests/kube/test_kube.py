@@ -244,3 +244,25 @@ async def test_unreachable_name(tmp_path: Path) -> None:
         await client.request("GET", "/version", timeout=5)
     await client.close()
     assert caught.value.reason in ("DNS", "Timeout")
+
+
+async def test_the_names_of_the_api_server(tmp_path: Path) -> None:
+    async with FakeApi(tmp_path, names=("kubernetes", "api.example.com")) as api:
+        client = KubeClient.from_kubeconfig(api.kubeconfig(), user_agent=AGENT)
+        assert await client.certificate_names() == ("127.0.0.1", "kubernetes", "api.example.com", "127.0.0.1")
+        await api.close()
+        with pytest.raises(KubeError) as caught:
+            await client.certificate_names()
+        assert caught.value.reason == "Refused"
+        await client.close()
+
+
+async def test_no_names_of_a_server_that_is_not_trusted(tmp_path: Path) -> None:
+    async with FakeApi(tmp_path) as api:
+        path = api.kubeconfig()
+        (tmp_path / "ca.crt").write_bytes(Authority("another").pem)
+        client = KubeClient.from_kubeconfig(path, user_agent=AGENT)
+        with pytest.raises(KubeError) as caught:
+            await client.certificate_names()
+        assert caught.value.reason == "TLS"
+        await client.close()

@@ -88,6 +88,8 @@ class FakeApi:
     orders: dict[str, list[Handler]] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     port: int = 0
+    #: What its certificate names beside its address.
+    names: tuple[str, ...] = ()
     #: What /metrics says.
     metrics: str = ""
     _authority: Authority = field(default_factory=Authority)
@@ -117,7 +119,7 @@ class FakeApi:
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        pair = self._authority.issue("kube-apiserver", ips=("127.0.0.1",))
+        pair = self._authority.issue("kube-apiserver", dns=self.names, ips=("127.0.0.1",))
         context.load_cert_chain(*pair.write(self.directory, "api"))
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=context)
         await site.start()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
-from metrics_server.approver.options import FLAGS, Options, read_options, with_api_server
+from metrics_server.approver.options import FLAGS, Options, read_options
 from metrics_server.approver.service import Approver, Telemetry
 from metrics_server.companion import Companion, connect, exit_code, start, until_signal
 from metrics_server.health import Health
@@ -19,15 +19,14 @@ async def approve(options: Options, started: Callable[[int], None] | None = None
     """Run the approver until a signal."""
     client = connect(options, NAME)
     registry = CollectorRegistry()
-    policy = with_api_server(options.policy, client.server)
-    approver = Approver(client, policy, Telemetry(registry), resync=options.resync_period)
+    approver = Approver(client, options.policy, Telemetry(registry), resync=options.resync_period)
     companion = Companion(
         Health({"livez": {}, "readyz": {"lists": approver.problem}, "healthz": {}}),
         registry,
     )
     until_signal(companion)
     try:
-        await companion.run(options, (approver.node_watch.run(), approver.request_watch.run(), approver.run()), started)
+        await companion.run(options, approver.tasks(), started)
     finally:
         await client.close()
 

@@ -11,7 +11,7 @@ import base64
 import binascii
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 from cryptography import x509
@@ -121,14 +121,19 @@ class Policy:
 
     #: IPs have to be in one of these networks; empty: anywhere.
     allowed_cidrs: tuple[Network, ...] = ()
-    #: Names other than the node's own have to be in one of these domains; empty: anywhere.
+    #: Names other than the node's own without a domain have to be in one of these domains; empty: anywhere.
     allowed_domains: tuple[str, ...] = ()
     #: Addresses of the kubernetes Service.
     service_addresses: frozenset[str] = frozenset()
     #: Networks of Services, which no node has an address in.
     service_cidrs: tuple[Network, ...] = ()
-    #: Addresses of API servers, which only control planes may have.
+    #: Addresses and names of API servers, which only control planes may have.
     control_plane_addresses: frozenset[str] = frozenset()
+
+    def with_api_server(self, names: Iterable[str]) -> Policy:
+        """Return the policy with addresses and names by which clients know an API server."""
+        hosts = {normalize(name) for name in names if name} - self.service_addresses
+        return replace(self, control_plane_addresses=self.control_plane_addresses | hosts)
 
 
 class Addresses:
@@ -183,13 +188,12 @@ class Addresses:
             raise FaultError("AddressOfOtherNode", f"{address} also belongs to node {others[0]}")
         if address not in self._of[node]:
             raise FaultError("AddressUnknown", f"{address} is no address of node {node}")
-        if (
-            address in policy.control_plane_addresses
-            and address != normalize(node)
-            and node not in self._control_planes
-        ):
+        # A kubelet chooses the name of its node itself, so that this name is checked as any other.
+        if address in policy.control_plane_addresses and node not in self._control_planes:
             raise FaultError(
-                "AddressOfAPIServer", f"{address} is the address of the API server, and node {node} is no control plane"
+                "AddressOfAPIServer",
+                f"{address} is the address of the API server, and node {node} does not have a control plane's label "
+                f"({_CONTROL_PLANE_LABELS[0]})",
             )
         _check_allowed(node, address, policy)
 
@@ -218,7 +222,8 @@ def _check_allowed(node: str, address: str, policy: Policy) -> None:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        if not policy.allowed_domains or address == normalize(node):
+        # A node's own name without a domain is in none; with one it could be that of any machine.
+        if not policy.allowed_domains or (address == normalize(node) and "." not in address):
             return
         if not any(address == domain or address.endswith("." + domain) for domain in policy.allowed_domains):
             raise FaultError("DomainNotAllowed", f"{address} is in none of the allowed domains") from None

@@ -7,7 +7,6 @@ import ipaddress
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 from metrics_server.approver.checks import Network, Policy, normalize
 from metrics_server.companion import CommonOptions, port_flag
@@ -30,13 +29,15 @@ class Options(CommonOptions):
         "strings",
         (),
         _GROUP,
-        "Domains that DNS names other than the node's own have to be in, for example example.com; without it any.",
+        "Domains that DNS names have to be in, but for a node's own name without a domain, for example example.com; "
+        "without it any.",
     )
     control_plane_addresses: tuple[str, ...] = flag(
         "strings",
         (),
         _GROUP,
-        "Addresses of API servers and of load balancers before them, which only control planes may have.",
+        "Addresses of API servers and of load balancers before them, which only control planes may have, beside those "
+        "that the API server's certificate names.",
     )
     service_cidrs: tuple[str, ...] = flag(
         "strings", (), _GROUP, "Networks of Services, which no node has an address in."
@@ -69,14 +70,6 @@ def read_options(parsed: Parsed) -> Options:
         control_plane_addresses=frozenset(normalize(text) for text in options.control_plane_addresses),
     )
     return replace(options, policy=policy)
-
-
-def with_api_server(policy: Policy, server: str) -> Policy:
-    """Return the policy with the address that this program itself knows the API servers by."""
-    host = normalize(urlsplit(server).hostname or "")
-    if not host or host in policy.service_addresses:
-        return policy
-    return replace(policy, control_plane_addresses=policy.control_plane_addresses | {host})
 
 
 def _networks(name: str, texts: Sequence[str]) -> tuple[Network, ...]:

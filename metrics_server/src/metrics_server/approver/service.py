@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import msgspec
@@ -189,7 +189,7 @@ class RequestSink:
 
 
 class Approver:
-    """`run()` and the two watches go on until they are cancelled."""
+    """Approves as long as all of its `tasks()` run, which go on until they are cancelled."""
 
     def __init__(self, client: KubeClient, policy: Policy, telemetry: Telemetry, *, resync: float = 300.0) -> None:
         self._client = client
@@ -198,6 +198,8 @@ class Approver:
         self._resync = resync
         self._wake = asyncio.Event()
         self._addresses = Addresses()
+        #: Why it is not known by which names clients know the API server.
+        self._unknown: str | None = "not asked yet"
         #: The reason that was logged for each request that is left pending.
         self._left: dict[str, str] = {}
         self._nodes = NodeSink(self._addresses, self._wake.set)
@@ -211,6 +213,10 @@ class Approver:
             query={"fieldSelector": f"spec.signerName={SIGNER}"},
         )
 
+    def tasks(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """Return what has to run."""
+        return self.node_watch.run(), self.request_watch.run(), self.follow_api_server(), self.run()
+
     def problem(self) -> str | None:
         """Return why nothing can be approved yet, or None."""
         for watch, sink in ((self.node_watch, self._nodes), (self.request_watch, self._requests)):
@@ -218,7 +224,30 @@ class Approver:
                 return f"the list of {watch.resource} has not been received yet" + (
                     f": {watch.problem}" if watch.problem else ""
                 )
+        if self._unknown is not None:
+            return f"the names in the API server's certificate are not known yet: {self._unknown}"
         return None
+
+    async def follow_api_server(self) -> None:
+        """Keep to control planes what the API servers' certificates name.
+
+        Behind one address there may be several of them: what one of them named once, stays.
+        """
+        while True:
+            delay = self._resync
+            try:
+                names = await self._client.certificate_names()
+            except KubeError as error:
+                if self._unknown is not None:
+                    # What was known before stays in force.
+                    self._unknown = str(error)
+                    delay = min(_RETRY, self._resync)
+                log.warning("Names of the API server cannot be read: %s", error)
+            else:
+                self._policy = self._policy.with_api_server(names)
+                self._unknown = None
+                self._wake.set()
+            await asyncio.sleep(delay)
 
     async def run(self) -> None:
         """Decide whenever something has changed, and once in a while."""

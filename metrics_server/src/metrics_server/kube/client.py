@@ -4,6 +4,7 @@ verified."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import os
@@ -27,6 +28,10 @@ SERVICE_ACCOUNT_DIR = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 MAX_BODY = 256 * 1024 * 1024
 #: etcd refuses objects above 1.5 MB; JSON and managedFields make it more.
 MAX_WATCH_LINE = 32 * 1024 * 1024
+
+
+#: Kinds of alternative names that a client may have dialled.
+_HOST_NAMES = ("DNS", "IP Address")
 
 
 class KubeError(Exception):
@@ -205,6 +210,26 @@ class KubeClient:
                             yield line
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._transport_error(error, "watch", path, idle_timeout) from error
+
+    async def certificate_names(self, *, timeout: float = 10.0) -> tuple[str, ...]:
+        """Return the addresses and names that the API server is known by: its own, and its certificate's.
+
+        Raises KubeError.
+        """
+        parts = urlsplit(self.server)
+        host = parts.hostname or ""
+        try:
+            async with asyncio.timeout(timeout):
+                _unused, writer = await asyncio.open_connection(
+                    host, parts.port or 443, ssl=self._context(), server_hostname=host
+                )
+        except (OSError, TimeoutError) as error:
+            raise self._transport_error(error, "connect", "to read its certificate", timeout) from error
+        try:
+            certificate = writer.get_extra_info("peercert") or {}
+        finally:
+            writer.transport.abort()
+        return host, *(str(value) for kind, value in certificate.get("subjectAltName", ()) if kind in _HOST_NAMES)
 
     async def close(self) -> None:
         """Close all connections."""
