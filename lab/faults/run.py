@@ -39,6 +39,8 @@ SERVER_NODES = "metrics_server_nodes"
 NEEDS = {"layouts": ["kubeadm"], "variants": [], "control_planes": 1, "workers": 1}
 #: How long the metrics may take to come back after a fault has gone, in seconds.
 RECOVERY = 180
+#: How often a fault is injected that is over in seconds, until doctor has looked in time.
+MOMENTARY_ATTEMPTS = 3
 
 
 class Failed(Exception):
@@ -553,15 +555,16 @@ class Runner:
         result = Result(label, [job.on] if job.on else [])
         self.results.append(result)
         self.say(f"{label}: {'; '.join(fault.title for fault in every)}")
-        injected_at = time.monotonic()
-        result.injected = sum(self.change(fault, "inject", job.on) for fault in every)
-        result.symptom, missing = self.see_symptom(job.faults, injected_at)
-        result.wrong += missing
         also = {name for fault in every for name in fault.also}
-        if self.options.doctor and not any(fault.momentary for fault in every):
-            diagnosis, result.doctor = self.doctor(label)
-            result.roots, result.consequences = roots(diagnosis), consequences(diagnosis)
-            result.wrong += self.judge(diagnosis, job.faults, also, job.on, hidden)
+        self.examine(job, result, also)
+        for _ in range(MOMENTARY_ATTEMPTS - 1):
+            if not result.wrong or not any(fault.momentary for fault in every):
+                break
+            self.say(f"{label}: was over before doctor looked ({result.verdict}); once more")
+            for fault in reversed(every):
+                self.change(fault, "heal")
+            self.wait_for_top(RECOVERY)
+            self.examine(job, result, also)
         start = time.monotonic()
         result.how = self.mend(job.faults)
         if hidden:
@@ -578,6 +581,16 @@ class Runner:
                 if self.lab.marker(fault).exists():
                     self.change(fault, "repaired")
         return result
+
+    def examine(self, job: Job, result: Result, also: Iterable[str]) -> None:
+        """Injects, sees the symptoms, and has doctor examine it; what is wrong goes into the result."""
+        injected_at = time.monotonic()
+        result.injected = sum(self.change(fault, "inject", job.on) for fault in job.every)
+        result.symptom, result.wrong = self.see_symptom(job.faults, injected_at)
+        if self.options.doctor:
+            diagnosis, result.doctor = self.doctor(job.label)
+            result.roots, result.consequences = roots(diagnosis), consequences(diagnosis)
+            result.wrong += self.judge(diagnosis, job.faults, also, job.on, job.hidden)
 
     def judge(
         self,

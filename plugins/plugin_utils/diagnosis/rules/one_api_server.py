@@ -190,6 +190,7 @@ ROWS: tuple[Row, ...] = (
         avoid="Do not restart the API server again: it starts to wait anew. Do not shorten the health check of a "
         "rolling restart.",
         rule=waits_for_apiservices,
+        explains=("CON-02",),
         covers=("api_server", "request"),
     ),
 )

@@ -476,6 +476,10 @@ class TestTransport:
         healthy["hosts"]["cp1"]["api_server"].update(ready=False, status=500, checks=[check])
         requests(healthy, "cp1", message="is not ready (/readyz answers 500)", ready=False)
         assert roots(healthy) == ["AGG-11"]
+        # What is registered for somebody else and does not answer is what it waits for.
+        dead = {"name": "v1.slow.lab.example", "reason": "FailedDiscoveryCheck", "message": "timed out"}
+        healthy["api"]["objects"]["apiservices_unavailable"] = [dead]
+        assert (roots(healthy), ids(healthy)) == (["AGG-11"], ["AGG-11", "CON-02"])
 
     def test_one_slow_answer_of_readyz_is_a_notice(self, three):
         three["hosts"]["cp3"]["api_server"].update(ready=False, status=None, checks=None, error="nothing answers")
