@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
+
 try:
     import tomllib
 except ImportError:  # older than Python 3.11
@@ -30,7 +32,7 @@ WHEEL_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 MANYLINUX = ("manylinux2014", "manylinux_2_17", "manylinux_2_24", "manylinux_2_26", "manylinux_2_27", "manylinux_2_28")
 
 
-class SourceError(Exception):
+class SourceError(ImageError):
     """The source tree cannot be what an image is made of; the message is one sentence for the operator."""
 
 

@@ -34,7 +34,14 @@ if sys.version_info < (3, 11):  # noqa: UP036 - what runs on hosts is tested on 
     # All that is not for hosts is the controller's, which has a newer Python.
     here = Path(__file__).parent
     api = yaml.safe_load((here.parents[2] / "meta/runtime.yml").read_text(encoding="utf-8"))["action_groups"]["api"]
-    controller = [*api, "cluster_info", "cluster_host_info", "server_image", "temporary_kubeconfig"]
+    controller = [
+        *api,
+        "cluster_info",
+        "cluster_host_info",
+        "server_image",
+        "server_image_info",
+        "temporary_kubeconfig",
+    ]
     collect_ignore = [f"modules/test_{name}.py" for name in controller]
     collect_ignore += ["action", "filter", "plugin_utils"]
     collect_ignore += [f"module_utils/{package}" for package in ("api", "image", "pki")]

@@ -1,0 +1,165 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who the controller is to a registry: what the variables say, or else what podman, docker or skopeo have been told.
+
+A password goes into a request's header and nowhere else: it is in no message, no command line and no file.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import shutil
+import subprocess
+import typing as t
+from pathlib import Path
+
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import reference
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
+
+HELPER_TIMEOUT = 30
+
+#: The argument of modules that talk to registries.
+ARGUMENTS: t.Dict[str, t.Any] = {
+    "registries": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "host": {"type": "str", "required": True},
+            "username": {"type": "str"},
+            "password": {"type": "str", "no_log": True},
+            "ca_file": {"type": "path"},
+        },
+    }
+}
+
+
+class Login(t.NamedTuple):
+    """A user and a password; without a user, the password is a refresh token of the registry's identity service."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return "Login(%r, ...)" % self.username
+
+
+class Registries:
+    """What is known of registries by their hosts: login and CA."""
+
+    def __init__(self, entries: t.Sequence[t.Mapping[str, t.Any]] = (), environment: t.Optional[dict] = None):
+        self.environment = os.environ if environment is None else environment
+        self.entries = {}
+        for entry in entries:
+            host = str(entry.get("host") or "").strip()
+            if "/" in host or not host:
+                raise ImageError(
+                    "A registry is called %r; give the host and, where it has one, the port, for example "
+                    "registry.example.com:5000." % host
+                )
+            if bool(entry.get("username")) != bool(entry.get("password")):
+                raise ImageError("The registry %s has a user without a password, or a password without a user." % host)
+            self.entries[host] = entry
+
+    def ca_file(self, host: str) -> str:
+        """The CA that the registry's certificate is from, beside those that the system trusts."""
+        path = str((self.entries.get(host) or {}).get("ca_file") or "")
+        if path and not os.path.isfile(os.path.expanduser(path)):
+            raise ImageError("The CA of the registry %s is not there: %s is no file." % (host, path))
+        return os.path.expanduser(path)
+
+    def login(self, host: str) -> t.Optional[Login]:
+        entry = self.entries.get(host) or {}
+        if entry.get("username"):
+            return Login(str(entry["username"]), str(entry["password"]))
+        for path in auth_files(self.environment):
+            found = login_from_file(path, host)
+            if found:
+                return found
+        return None
+
+
+def auth_files(environment: t.Mapping[str, str]) -> t.List[Path]:
+    """Where logins are kept, in the order of the programs that keep them."""
+    home = Path(environment.get("HOME") or "~").expanduser()
+    config = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+    paths = []
+    if environment.get("REGISTRY_AUTH_FILE"):
+        paths.append(Path(environment["REGISTRY_AUTH_FILE"]))
+    if environment.get("XDG_RUNTIME_DIR"):
+        paths.append(Path(environment["XDG_RUNTIME_DIR"]) / "containers" / "auth.json")
+    paths.append(config / "containers" / "auth.json")
+    paths.append(Path(environment.get("DOCKER_CONFIG") or home / ".docker") / "config.json")
+    return [path for path in paths if path.is_file()]
+
+
+def keys_of(host: str) -> t.List[str]:
+    """The names under which a registry's login may be kept."""
+    if host == reference.DOCKER_HUB_HOST:
+        return [reference.DOCKER_HUB_LOGIN, "index.docker.io", "docker.io", host]
+    return [host, "https://" + host, "https://%s/v1/" % host, "https://%s/v2/" % host]
+
+
+def login_from_file(path: Path, host: str) -> t.Optional[Login]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8") or "{}")
+    except (OSError, ValueError) as exc:
+        raise ImageError("The logins of registries in %s cannot be read (%s)." % (path, type(exc).__name__)) from exc
+    helpers = _mapping(document, "credHelpers")
+    logins = _mapping(document, "auths")
+    for key in keys_of(host):
+        if helpers.get(key):
+            return login_from_helper(str(helpers[key]), key)
+        entry = logins.get(key)
+        if isinstance(entry, dict) and (entry.get("auth") or entry.get("identitytoken")):
+            return decode(entry, path, key)
+        if key in logins and isinstance(document.get("credsStore"), str):
+            return login_from_helper(document["credsStore"], key)
+    return None
+
+
+def _mapping(document: t.Any, key: str) -> t.Dict[str, t.Any]:
+    value = document.get(key) if isinstance(document, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def decode(entry: t.Mapping[str, t.Any], path: Path, key: str) -> Login:
+    if entry.get("identitytoken"):
+        return Login("", str(entry["identitytoken"]))
+    try:
+        username, colon, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError, TypeError):
+        colon = ""
+    if not colon:
+        # What was read is not shown: it may be a password all the same.
+        raise ImageError("The login for %s in %s cannot be read; log in again." % (key, path)) from None
+    return Login(username, password.rstrip("\0"))
+
+
+def login_from_helper(name: str, key: str) -> t.Optional[Login]:
+    """What a credential helper (macOS' keychain, for example) says; none where it has no such login."""
+    program = shutil.which("docker-credential-" + name)
+    if not program:
+        raise ImageError(
+            "The login for %s is kept by docker-credential-%s, which is not installed; install it, or name the login "
+            "in metrics_server_image_registries." % (key, name)
+        )
+    try:
+        done = subprocess.run(
+            [program, "get"], input=key.encode(), capture_output=True, timeout=HELPER_TIMEOUT, check=False
+        )
+        answer = json.loads(done.stdout) if done.returncode == 0 else {}
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        raise ImageError(
+            "The login for %s cannot be had from docker-credential-%s; log in again, or name the login in "
+            "metrics_server_image_registries." % (key, name)
+        ) from None
+    if not answer.get("Secret"):
+        return None
+    username = str(answer.get("Username") or "")
+    return Login("" if username == "<token>" else username, str(answer["Secret"]))
