@@ -23,6 +23,7 @@ class ActionModule(HostDiscovery):
     ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {
         "control_plane": {"type": "bool", "required": True},
         "address": {"type": "str", "default": ""},
+        "access_address": {"type": "str", "default": ""},
         "addresses": {"type": "list", "elements": "str", "default": []},
         "api_server_url": {"type": "str", "default": ""},
         "node_name": {"type": "str", "default": ""},

@@ -31,6 +31,7 @@ class ActionModule(ActionBase):
         "shown_as": {"type": "str", "default": ""},
         "service_cidrs": {"type": "str", "default": ""},
         "pod_cidrs": {"type": "str", "default": ""},
+        "api_addresses": {"type": "list", "elements": "str", "default": []},
         "request_timeout": {"type": "float", "default": 10},
         "restart_timeout": {"type": "int", "default": 0},
     }
@@ -54,6 +55,7 @@ class ActionModule(ActionBase):
                 context=arguments["context"],
                 service_cidrs=arguments["service_cidrs"],
                 pod_cidrs=arguments["pod_cidrs"],
+                api_addresses=arguments["api_addresses"],
                 where=arguments["shown_as"],
             )
         except cluster.ClusterError as exc:

@@ -35,6 +35,7 @@ class ActionModule(HostDiscovery):
         "step": {"type": "str", "required": True, "choices": ["discovery", "connections"]},
         "control_planes": {"type": "list", "elements": "str", "required": True},
         "address": {"type": "str", "default": ""},
+        "access_address": {"type": "str", "default": ""},
         "addresses": {"type": "list", "elements": "str", "default": []},
         "api_server_url": {"type": "str", "default": ""},
         "node_name": {"type": "str", "default": ""},

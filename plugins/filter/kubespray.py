@@ -17,6 +17,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Any]:
         filters = {
+            "kubespray_bastion_arguments": kubespray.bastion_arguments,
             "kubespray_notes": kubespray.notes,
             "kubespray_own": kubespray.own,
             "kubespray_settings": kubespray.settings,

@@ -29,6 +29,12 @@ options:
         is not known, and in messages.
     type: str
     default: ""
+  access_address:
+    description:
+      - The address by which other hosts reach this one, where the inventory says it. The API server is asked there,
+        instead of at the address that it advertises.
+    type: str
+    default: ""
   addresses:
     description:
       - All addresses that the inventory knows of the host.

@@ -63,6 +63,12 @@ options:
       - Address ranges of pods, separated by commas, where no controller manager says them.
     type: str
     default: ""
+  api_addresses:
+    description:
+      - Addresses and names by which clients reach the API servers and that belong to no node, by the inventory.
+    type: list
+    elements: str
+    default: []
   request_timeout:
     description:
       - Seconds that a single request may take.

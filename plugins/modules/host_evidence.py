@@ -50,6 +50,11 @@ options:
       - As in M(kubemetrics.aggregation.cluster_host_info).
     type: str
     default: ""
+  access_address:
+    description:
+      - As there.
+    type: str
+    default: ""
   addresses:
     description:
       - As there.

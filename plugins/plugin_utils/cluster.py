@@ -10,6 +10,7 @@ import base64
 import binascii
 import datetime
 import ipaddress
+import posixpath
 import re
 import typing as t
 
@@ -29,7 +30,9 @@ FROM_COMPONENT_INFO = (
     "lost_flags",
 )
 DEFAULT_API_PORT = 6443
-KUBESPRAY_KUBELET_CONFIG = "/etc/kubernetes/kubelet-config.yaml"
+#: kubespray's name for the file, in its kube_config_dir. Clusters made by hand use the name as well.
+KUBESPRAY_KUBELET_CONFIG = "kubelet-config.yaml"
+KUBESPRAY_CONFIG_DIR = "/etc/kubernetes"
 DISTRIBUTIONS = ("k3s", "rke2", "minikube", "k0s", "microk8s", "openshift")
 _NODE_USER = re.compile(r"(?:^|,)CN=system:node:([^,+]+)")
 _MOST_SAID = 300
@@ -58,12 +61,14 @@ def host_facts(
     control_plane: bool,
     api_server_url: str = "",
     address: str = "",
+    access_address: str = "",
     addresses: t.Sequence[str] = (),
     node_name: str = "",
 ) -> dict[str, t.Any]:
     """The fact cluster_host, from what component_info found and what the inventory says."""
     host = dict(found["host"])
     certificate = host.pop("kubelet_client_certificate", None)
+    url = api_server_url or url_of_api_server(found, address or name, access_address)
     return {
         "name": name,
         "node_name": node_name or node_of_certificate(certificate) or host["node_name"],
@@ -71,7 +76,7 @@ def host_facts(
         "node_name_certified": bool(node_of_certificate(certificate)),
         "addresses": list(dict.fromkeys(entry for entry in addresses if entry)),
         "control_plane": control_plane,
-        "api_server_url": (api_server_url or url_of_api_server(found, address or name)) if control_plane else None,
+        "api_server_url": url if control_plane else None,
         "host": host,
         **{key: found[key] for key in FROM_COMPONENT_INFO if key in found},
     }
@@ -89,10 +94,11 @@ def node_of_certificate(encoded: str | None) -> str | None:
     return match.group(1) if match else None
 
 
-def url_of_api_server(found: t.Mapping[str, t.Any], address: str) -> str:
-    """Where the API server of a host listens: at the address that it advertises, else at that of the host."""
+def url_of_api_server(found: t.Mapping[str, t.Any], address: str, access_address: str = "") -> str:
+    """Where the API server of a host listens: where others reach the host, by the inventory, else at the address that
+    it advertises, else at that of the host."""
     flags = found["components"].get("kube-apiserver", {}).get("flags", {})
-    chosen = flags.get("advertise-address") or found["host"].get("default_ipv4") or address
+    chosen = access_address or flags.get("advertise-address") or found["host"].get("default_ipv4") or address
     shown = f"[{chosen}]" if ":" in chosen else chosen
     return f"https://{shown}:{flags.get('secure-port') or DEFAULT_API_PORT}"
 
@@ -162,7 +168,8 @@ def flavour_of(host: Host) -> str:
     manager = str(host["components"]["kube-apiserver"]["managed_by"])
     if manager in DISTRIBUTIONS:
         return manager
-    if host["kubelet_config"].get("path") == KUBESPRAY_KUBELET_CONFIG:
+    directory, name = posixpath.split(host["kubelet_config"].get("path") or "")
+    if name == KUBESPRAY_KUBELET_CONFIG and (directory == KUBESPRAY_CONFIG_DIR or manager == "static_pod"):
         return "kubespray"
     if manager == "static_pod" and host["kubernetes_dir"].get("kubeadm"):
         return "kubeadm"
@@ -257,6 +264,7 @@ def cluster_facts(
     context: str = "",
     service_cidrs: str = "",
     pod_cidrs: str = "",
+    api_addresses: t.Sequence[str] = (),
     where: str = "",
 ) -> dict[str, t.Any]:
     """The fact cluster_info. ``hosts`` are those that were examined, in the order of the inventory."""
@@ -275,6 +283,7 @@ def cluster_facts(
         "node_hosts": match.hosts,
         "host_nodes": match.nodes,
         "control_planes": list(control_planes),
+        "api_addresses": list(api_addresses),
         "service_cidrs": cidrs_of(
             components.get("kube-apiserver", {}).get("flags", {}), "service-cluster-ip-range", service_cidrs
         ),

@@ -39,6 +39,7 @@ class HostDiscovery(ActionBase):
             control_plane=arguments["control_plane"],
             api_server_url=arguments["api_server_url"],
             address=arguments["address"],
+            access_address=arguments["access_address"],
             addresses=arguments["addresses"],
             node_name=arguments["node_name"],
         )

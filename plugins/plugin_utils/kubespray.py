@@ -20,6 +20,27 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_se
 
 Facts = t.Mapping[str, t.Any]
 
+# --- how its hosts are reached --------------------------------------------------------------------------------------
+
+
+def bastion_arguments(bastion: Facts, host: Facts, *, check_host_keys: bool = True) -> str:
+    """Arguments of ssh by which a host is reached through a bastion, as kubespray's own roles reach it.
+
+    ``bastion`` and ``host`` are the variables of connections of both. Whether the bastion's key is checked is what the
+    user has told Ansible for all hosts.
+    """
+    address = bastion.get("ansible_host") or bastion.get("inventory_hostname")
+    user = bastion.get("ansible_user") or host.get("ansible_user")
+    key = host.get("ansible_ssh_private_key_file") or bastion.get("ansible_ssh_private_key_file")
+    words = ["ssh", "-W", "%h:%p", "-p", str(bastion.get("ansible_port") or 22)]
+    if key:
+        words += ["-i", str(key)]
+    if not check_host_keys:
+        words += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+    words.append(f"{user}@{address}" if user else str(address))
+    return "-o ProxyCommand=" + shlex.quote(" ".join(map(shlex.quote, words)))
+
+
 # --- its metrics server ---------------------------------------------------------------------------------------------
 
 #: The same setting for kubespray's metrics server and for the bundled one, by the same name.
@@ -102,7 +123,22 @@ def settings(said: Facts) -> dict[str, t.Any]:
     wants_deploy = said.get("metrics_server_deploy")
     deploys = boolean(True if wants_deploy in (None, "") else wants_deploy, strict=False)
     twice = deploys and boolean(said.get("metrics_server_enabled") or False, strict=False)
-    return {"problem": _deployed_twice() if twice else ""}
+    return {"problem": _deployed_twice() if twice else "", "api_addresses": api_addresses(said)}
+
+
+def api_addresses(said: Facts) -> list[str]:
+    """Addresses and names of the API servers beside those of their hosts: what their certificates have of them."""
+    balancer = said.get("loadbalancer_apiserver")
+    more = said.get("supplementary_addresses_in_ssl_keys")
+    found = [
+        balancer.get("address") if isinstance(balancer, dict) else None,
+        said.get("apiserver_loadbalancer_domain_name"),
+        said.get("kube_vip_address"),
+        *(more if isinstance(more, list) else []),
+    ]
+    names = [str(entry).strip() for entry in found if entry and isinstance(entry, str)]
+    # Every node has these.
+    return [name for name in dict.fromkeys(names) if name not in ("localhost", "127.0.0.1", "::1")]
 
 
 def _deployed_twice() -> str:

@@ -258,6 +258,7 @@ def control_plane_addresses(settings: Settings, cluster: t.Mapping[str, t.Any]) 
     }
     hosts = [urlsplit(str(server["server"])).hostname or "" for server in cluster.get("servers") or ()]
     given = [str(entry) for entry in settings.items("csr_approver_control_plane_addresses")]
+    given += [str(entry) for entry in cluster.get("api_addresses") or () if entry not in nodes]
     return list(dict.fromkeys(given + [host for host in hosts if host and host not in nodes]))
 
 

@@ -39,6 +39,11 @@ def variables():
     }
     # An offline site names its mirror's image by variables that only kubespray knows.
     found["all"]["offline"]["metrics_server_image_repo"] = "{{ kubespray_knows_this }}/metrics-server/metrics-server"
+    found["k8s_cluster"]["k8s-cluster"].update(
+        loadbalancer_apiserver={"address": "203.0.113.10", "port": 8383},
+        apiserver_loadbalancer_domain_name="{{ kubespray_knows_this }}",
+        supplementary_addresses_in_ssl_keys=["api.example.com"],
+    )
     # An inventory that has been carried along since 2.15.
     found["k8s_cluster"]["addons"].update(metrics_server_memory="15Mi", metrics_server_limits_memory="55Mi")
     return found
@@ -78,7 +83,7 @@ def seen(variables, tmp_path_factory):
     hosts = written(inventory, variables)
     results = tmp_path_factory.mktemp("results")
     names = [name for role in role_docs.roles() if role != "rollback" for name in role_docs.options(role)]
-    extra = {"results": str(results), "names": names, "ansible_python_interpreter": sys.executable}
+    extra = {"results": str(results), "names": names, "python": sys.executable}
     done = played(HERE / "kubespray.yml", hosts, extra)
     assert done.returncode == 0, done.stdout + done.stderr
     # A lookup in kubespray's variables writes files when something evaluates it.
@@ -110,6 +115,23 @@ def test_kubesprays_values_win(seen):
     assert int(values["metrics_server_container_port"]) == 10250
     assert seen["node4"]["more"]["service_cidrs"] == "10.233.0.0/18"
     assert seen["node4"]["more"]["pod_cidrs"] == "10.233.64.0/18"
+
+
+def test_hosts_behind_a_bastion_are_reached_through_it(seen):
+    # The bastion's key is checked where Ansible checks those of hosts; this tree's ansible.cfg has it so.
+    wanted = "-o ProxyCommand='ssh -W %h:%p -p 22 ops@198.51.100.10'"
+    assert {found["more"]["ssh"] for found in seen.values()} == {wanted}
+
+
+def test_python_is_found_where_kubespray_puts_it_on_flatcar(seen):
+    pythons = seen["node1"]["more"]["pythons"]
+    assert pythons[-1] == "/opt/bin/python"
+    assert "/usr/bin/python3" in pythons
+
+
+def test_addresses_of_the_api_servers_that_belong_to_no_node(seen):
+    found = seen["node4"]["more"]["kubespray"]["api_addresses"]
+    assert found == ["203.0.113.10", "192.168.56.120", "api.example.com"]
 
 
 def test_kubespray_does_not_deploy_its_own_so_this_one_is_deployed(variables, seen):

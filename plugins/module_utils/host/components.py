@@ -399,9 +399,16 @@ def describe_directories(
     named = [os.path.dirname(path) for path in authorities if path and os.path.isabs(path)]
     return {
         "pki_dir": next((path for path in named + list(PKI_DIRS) if os.path.isdir(path)), None),
-        "admin_kubeconfig": next((path for path in ADMIN_KUBECONFIGS if os.path.isfile(path)), None),
+        "admin_kubeconfig": next((path for path in admin_kubeconfigs(host) if os.path.isfile(path)), None),
         "kubeadm": os.path.exists(KUBEADM_FLAGS_FILE) or any(KUBEADM_ANNOTATION in text for text in manifests.values()),
     }
+
+
+def admin_kubeconfigs(host: Host) -> t.List[str]:
+    """Where an administrator's kubeconfig may be: in the usual places, else beside those of the components."""
+    named = [host.flag_of(name, "kubeconfig") for name in ("kube-controller-manager", "kube-scheduler", "kubelet")]
+    beside = [os.path.join(os.path.dirname(path), "admin.conf") for path in named if path and os.path.isabs(path)]
+    return [*ADMIN_KUBECONFIGS, *beside]
 
 
 def describe_kubelet_answers(

@@ -20,6 +20,8 @@ SOCKETS = (
     "/run/cri-dockerd.sock",
     "/run/docker.sock",
 )
+#: Whose programs are beside those that manage images, wherever that is.
+NEIGHBOURS = ("kubelet", "containerd", "dockerd", "crio")
 #: Besides the search path, which sudo often shortens: kubespray, k3s and RKE2 put their programs here.
 PROGRAM_PATHS = ("/usr/local/bin", "/opt/bin", "/var/lib/rancher/k3s/data/current/bin", "/var/lib/rancher/rke2/bin")
 #: Keeps the kubelet from removing an image that no registry has.
@@ -93,10 +95,22 @@ def of_repository(listed: str, repository: str) -> t.List[str]:
 
 
 def find_program(name: str) -> t.Optional[str]:
-    own = next(
-        (os.path.join(path, name) for path in PROGRAM_PATHS if os.access(os.path.join(path, name), os.X_OK)), None
-    )
-    return packet_filter.find(name) or own
+    return packet_filter.find(name) or first_program(name, PROGRAM_PATHS) or first_program(name, running_from())
+
+
+def first_program(name: str, directories: t.Iterable[str]) -> t.Optional[str]:
+    paths = (os.path.join(directory, name) for directory in directories)
+    return next((path for path in paths if os.access(path, os.X_OK)), None)
+
+
+def running_from(root: str = "/proc") -> t.List[str]:
+    """The directories of the programs of the kubelet and of runtimes that run: kubespray's bin_dir may be any."""
+    try:
+        pids = [entry for entry in os.listdir(root) if entry.isdigit()]
+    except OSError:
+        return []
+    programs = (processes.read_link(os.path.join(root, pid, "exe")) or "" for pid in pids)
+    return sorted({os.path.dirname(path) for path in programs if os.path.basename(path) in NEIGHBOURS})
 
 
 def find_runtime(endpoint: str = "") -> Runtime:

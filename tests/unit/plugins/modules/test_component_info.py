@@ -245,3 +245,15 @@ def test_flags_that_an_upgrade_has_taken_away(tmp_path):
     assert "2026-03-02" in lost[0]["source"]
     assert components.lost_flags({}, str(backups)) == []
     assert components.lost_flags({"/m/kube-apiserver.yaml": manifest}, str(tmp_path / "none")) == []
+
+
+def test_the_administrators_kubeconfig_is_beside_those_of_components(tmp_path, monkeypatch):
+    """kubespray's kube_config_dir may be any folder."""
+
+    class Host:
+        def flag_of(self, name, flag):
+            assert flag == "kubeconfig"
+            return {"kube-scheduler": "relative.conf", "kubelet": f"{tmp_path}/kubelet.conf"}.get(name, "")
+
+    monkeypatch.setattr(components, "ADMIN_KUBECONFIGS", (f"{tmp_path}/first/admin.conf",))
+    assert components.admin_kubeconfigs(Host()) == [f"{tmp_path}/first/admin.conf", f"{tmp_path}/admin.conf"]

@@ -114,6 +114,18 @@ def test_where_the_api_server_listens(flags, default, url):
     assert given["api_server_url"] == "https://203.0.113.1:6443"
 
 
+def test_an_api_server_is_asked_where_others_reach_its_host():
+    flags = {"advertise-address": "192.0.2.11", "secure-port": "8443"}
+    found = probed(components={"kube-apiserver": component(flags=flags)})
+    facts = cluster.host_facts("cp1", found, control_plane=True, access_address="203.0.113.11")
+    assert facts["api_server_url"] == "https://203.0.113.11:8443"
+    given = cluster.host_facts(
+        "cp1", found, control_plane=True, access_address="203.0.113.11", api_server_url="https://api.example.com"
+    )
+    assert given["api_server_url"] == "https://api.example.com"
+    assert cluster.host_facts("w1", found, control_plane=False, access_address="203.0.113.11")["api_server_url"] is None
+
+
 @pytest.mark.parametrize(
     ("apiserver", "expected"),
     [
@@ -210,6 +222,8 @@ def test_the_age_of_the_youngest_api_server():
         ("microk8s", "/x", False, "microk8s"),
         ("openshift", "/x", False, "openshift"),
         ("static_pod", "/etc/kubernetes/kubelet-config.yaml", True, "kubespray"),
+        ("static_pod", "/opt/kubernetes/kubelet-config.yaml", True, "kubespray"),
+        ("systemd", "/var/lib/kubelet/kubelet-config.yaml", False, "systemd"),
         ("static_pod", "/var/lib/kubelet/config.yaml", True, "kubeadm"),
         ("static_pod", "/var/lib/kubelet/config.yaml", False, "static_pod"),
         ("systemd", None, False, "systemd"),
@@ -326,7 +340,12 @@ def test_the_fact_of_the_cluster():
     down = host("cp1", **{"kube-apiserver": api_server(running=False)})
     state = {**STATE, "nodes": [*STATE["nodes"], node("cp2")]}
     found = cluster.cluster_facts(
-        [host("w1"), down, first], state, control_planes=["cp1", "cp2", "cp3"], kubeconfig="/k", pod_cidrs="x"
+        [host("w1"), down, first],
+        state,
+        control_planes=["cp1", "cp2", "cp3"],
+        kubeconfig="/k",
+        pod_cidrs="x",
+        api_addresses=["203.0.113.10"],
     )
     assert found == {
         "kubeconfig": "/k",
@@ -339,6 +358,7 @@ def test_the_fact_of_the_cluster():
         "node_hosts": {"w1": "w1", "cp1": "cp1", "cp2": "cp2"},
         "host_nodes": {"w1": "w1", "cp1": "cp1", "cp2": "cp2"},
         "control_planes": ["cp1", "cp2", "cp3"],
+        "api_addresses": ["203.0.113.10"],
         "service_cidrs": ["10.96.0.0/16"],
         "pod_cidrs": ["10.244.0.0/16"],
     }

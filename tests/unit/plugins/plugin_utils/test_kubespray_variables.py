@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,60 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_se
 TREE = Path(__file__).parents[4]
 DEFAULTS = yaml.safe_load((TREE / "roles/metrics_server/defaults/main.yml").read_text())
 THEIRS = yaml.safe_load((TREE / "tests/unit/plugins/corpus/kubespray-metrics-server.yml").read_text())
+
+
+# --- how hosts and API servers are reached --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bastion", "host", "check", "expected"),
+    [
+        (
+            {"inventory_hostname": "bastion", "ansible_host": "198.51.100.10", "ansible_user": "ops"},
+            {"ansible_user": "core"},
+            True,
+            "ssh -W %h:%p -p 22 ops@198.51.100.10",
+        ),
+        (
+            {"inventory_hostname": "jump.example.com", "ansible_host": "", "ansible_port": "2222", "ansible_user": ""},
+            {"ansible_user": "core", "ansible_ssh_private_key_file": "/home/a b/key"},
+            True,
+            "ssh -W %h:%p -p 2222 -i '/home/a b/key' core@jump.example.com",
+        ),
+        (
+            {"inventory_hostname": "bastion", "ansible_ssh_private_key_file": "/k"},
+            {},
+            False,
+            "ssh -W %h:%p -p 22 -i /k -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null bastion",
+        ),
+    ],
+)
+def test_the_way_through_a_bastion(bastion, host, check, expected):
+    found = kubespray.bastion_arguments(bastion, host, check_host_keys=check)
+    # As Ansible and ssh take it apart.
+    flag, option = shlex.split(found)
+    assert (flag, option) == ("-o", f"ProxyCommand={expected}")
+
+
+@pytest.mark.parametrize(
+    ("said", "addresses"),
+    [
+        ({}, []),
+        ({"loadbalancer_apiserver": {"address": "1.2.3.4", "port": 1234}}, ["1.2.3.4"]),
+        ({"loadbalancer_apiserver": "", "kube_vip_address": ""}, []),
+        ({"loadbalancer_apiserver": "1.2.3.4"}, []),
+        ({"apiserver_loadbalancer_domain_name": "elb.example.com", "kube_vip_address": "1.2.3.4"}, None),
+        ({"apiserver_loadbalancer_domain_name": "localhost"}, []),
+        ({"supplementary_addresses_in_ssl_keys": ["a", "", None, "a", "::1"]}, ["a"]),
+        ({"supplementary_addresses_in_ssl_keys": "a"}, []),
+    ],
+)
+def test_addresses_of_the_api_servers(said, addresses):
+    expected = ["elb.example.com", "1.2.3.4"] if addresses is None else addresses
+    assert kubespray.settings(said)["api_addresses"] == expected
+
+
+# --- its metrics server ---------------------------------------------------------------------------------------------
 
 
 def translate(enabled=False, **given):

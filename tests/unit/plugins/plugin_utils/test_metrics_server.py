@@ -121,6 +121,10 @@ def test_arguments():
         "--control-plane-addresses=2001:db8::10",
         "--service-cidrs=10.233.0.0/18",
     ]
+    # What kubespray's inventory says of the API servers, except for what is a node's own.
+    balanced = {**CLUSTER, "api_addresses": ["203.0.113.10", "192.0.2.11"]}
+    arguments = metrics_server.describe(values(), balanced, IMAGE, ["v1beta1"])["csr_approver_args"]
+    assert arguments[1] == "--control-plane-addresses=203.0.113.10,2001:db8::10"
     given = describe(csr_approver_control_plane_addresses=["lb.example.com"], csr_approver_allowed_cidrs=["10.0.0.0/8"])
     assert given["csr_approver_args"][1:3] == [
         "--allowed-cidrs=10.0.0.0/8",

@@ -91,3 +91,23 @@ def test_survey(tmp_path, monkeypatch):
     ctr.write_text("#!/bin/sh\necho 'connection refused' >&2\nexit 1\n")
     assert images.survey(socket, "r", 5)["error"].startswith("ctr --address")
     assert images.survey(socket, "r", 5)["error"].endswith("images list --quiet failed (connection refused).")
+
+
+def test_programs_are_beside_those_that_run(tmp_path, monkeypatch):
+    """kubespray's bin_dir may be any folder."""
+    bin_dir, proc = tmp_path / "bin", tmp_path / "proc"
+    bin_dir.mkdir()
+    for name in ("kubelet", "ctr"):
+        (bin_dir / name).write_text("")
+        (bin_dir / name).chmod(0o755)
+    for pid, program in (("7", "kubelet"), ("8", "sleep"), ("self", "kubelet")):
+        (proc / pid).mkdir(parents=True)
+        (proc / pid / "exe").symlink_to((bin_dir if program == "kubelet" else tmp_path) / program)
+    assert images.running_from(str(proc)) == [str(bin_dir)]
+    assert images.running_from(str(tmp_path / "none")) == []
+    monkeypatch.setattr(packet_filter, "EXTRA_PATH", "")
+    monkeypatch.setattr(images, "PROGRAM_PATHS", ())
+    monkeypatch.setattr(images, "running_from", lambda: [str(tmp_path / "none"), str(bin_dir)])
+    monkeypatch.setenv("PATH", "")
+    assert images.find_program("ctr") == str(bin_dir / "ctr")
+    assert images.find_program("podman") is None
