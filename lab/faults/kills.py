@@ -5,16 +5,18 @@
 
     lab/faults/kills.py --inventory .lab/NAME/inventory.yml [--times 2] [--seed N] FAULT ...
 
-For each fault, so many times: it is injected, repair.yml is started and killed (SIGKILL to it and its children), and
-started again; then resource metrics work and doctor finds nothing. During all of that, the core API is asked through a
-balancer before all API servers, and never fails. The moments lie between the first diagnosis and the time that
-the whole repair took, and are drawn from a seed that is printed.
+For each fault, so many times: it is injected, repair.yml is started and killed (SIGKILL to every process of it), and
+started again; then resource metrics work and doctor finds nothing. During both repairs, the core API is asked through a
+balancer before all API servers, and never fails. The moments lie between the plan, before which nothing changes, and
+the time that the whole repair took; they are drawn from a seed that is printed. Each kill is a line of faults.jsonl,
+as of run.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -27,25 +29,19 @@ from pathlib import Path
 
 import run as faults
 
-#: The first diagnosis changes nothing: seconds that are certainly spent in it.
-DIAGNOSIS = 8
-#: Where nothing is known yet of how long a repair takes.
-FIRST_GUESS = 60
+#: The task from which on a repair changes something, as Ansible prints it.
+PLAN = "TASK [kubemetrics.aggregation.repair : Plan the repair]"
+#: Seconds until the plan, and where nothing is known yet of how long a repair takes, from then on.
+PLANNED, FIRST_GUESS = 300, 20
 
 
 @contextlib.contextmanager
 def request_loop(lab: faults.Lab) -> Iterator[Path]:
-    """The loop of requests in the background; the path of its counts."""
+    """The loop of requests in the background; the path of its counts, which are whole afterwards."""
     output = lab.state / "kills-loop.json"
-    command = [
-        sys.executable,
-        str(faults.ROOT / "lab/request_loop.py"),
-        "--state",
-        str(lab.state),
-        "--output",
-        str(output),
-    ]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    output.unlink(missing_ok=True)
+    command = [sys.executable, str(faults.ROOT / "lab/request_loop.py")]
+    process = subprocess.Popen([*command, "--state", str(lab.state), "--output", str(output)], stdin=subprocess.DEVNULL)
     try:
         yield output
     finally:
@@ -53,12 +49,22 @@ def request_loop(lab: faults.Lab) -> Iterator[Path]:
         process.wait(30)
 
 
-def killed(lab: faults.Lab, identifier: str, seconds: float, log: Path) -> str:
-    """Starts the repair and kills it after so many seconds; the task that was running."""
+@dataclasses.dataclass
+class Kill:
+    """task: the one that was running, empty where the repair had ended. Seconds until the plan, and since."""
+
+    task: str
+    planned: float
+    ran: float
+
+
+def killed(lab: faults.Lab, identifier: str, seconds: float, log: Path) -> Kill:
+    """Starts the repair, and kills it so many seconds after it has printed its plan."""
     # Ansible's workers are in sessions of their own, where no signal to a process group reaches them. With the first
     # process of a PID namespace everything in it is gone.
     command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     command += ["ansible-playbook", "-i", str(lab.inventory), str(faults.ROOT / "playbooks/repair.yml")]
+    start = time.monotonic()
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
             [*command, "-e", f"repair={identifier}"],
@@ -66,12 +72,20 @@ def killed(lab: faults.Lab, identifier: str, seconds: float, log: Path) -> str:
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
+        while PLAN not in log.read_text(encoding="utf-8") and process.poll() is None:
+            if time.monotonic() - start > PLANNED:
+                process.kill()
+                raise faults.Failed(f"playbooks/repair.yml made no plan in {PLANNED} s; see {log}")
+            time.sleep(0.2)
+        planned = time.monotonic()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
+        ended = process.poll() is not None
         process.kill()
         process.wait()
     tasks = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("TASK [")]
-    return tasks[-1].removeprefix("TASK [").partition("]")[0] if tasks else "before the first task"
+    task = "" if ended else tasks[-1].removeprefix("TASK [").partition("]")[0]
+    return Kill(task, planned - start, time.monotonic() - planned)
 
 
 def main() -> int:
@@ -88,45 +102,53 @@ def main() -> int:
         lab = faults.Lab(Path(options.inventory))
         runner = faults.Runner(lab, faults.arguments(["--inventory", options.inventory]))
         runner.require_health()
-        failures = 0
-        with request_loop(lab) as counts:
-            for name in options.faults:
-                took = float(FIRST_GUESS)
-                for attempt in range(1, options.times + 1):
-                    wrong, moment, task, took = one(lab, runner, faults.load(name), draw, took)
-                    failures += bool(wrong)
-                    print(f"{name} {attempt}: killed after {moment:.1f} s in {task!r}: {wrong or 'ok'}", flush=True)
-        core = json.loads(counts.read_text(encoding="utf-8"))["balancer"]["core"]
-        print(f"core API through the balancer: {core['asked']} requests, {core['failed']} failed", flush=True)
-        return 1 if failures or core["failed"] or not core["asked"] else 0
+        for name in options.faults:
+            longest = float(FIRST_GUESS)
+            for _attempt in range(options.times):
+                longest = one(lab, runner, faults.load(name), draw.uniform(0, longest))
+                result = runner.results[-1]
+                runner.record(result)
+                print(f"{name} {result.how}: {result.verdict}", flush=True)
+        return 1 if any(result.wrong for result in runner.results) else 0
     except faults.Failed as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def one(
-    lab: faults.Lab, runner: faults.Runner, fault: faults.Fault, draw: random.Random, took: float
-) -> tuple[str, float, str, float]:
-    """What is wrong afterwards, the moment and the task of the kill, and how long the second repair took."""
+def one(lab: faults.Lab, runner: faults.Runner, fault: faults.Fault, moment: float) -> float:
+    """Leaves a result with the runner; how long the repair takes from its plan on."""
+    result = faults.Result(f"{fault.id} killed")
+    runner.results.append(result)
     injected_at = time.monotonic()
-    runner.change(fault, "inject")
-    runner.see_symptom([fault], injected_at)
-    moment = draw.uniform(DIAGNOSIS, max(DIAGNOSIS + 5, took))
-    task = killed(lab, fault.id, moment, runner.folder / f"{fault.id}-killed.log")
-    start = time.monotonic()
-    # What the killed run has mended already is no finding any more; the rest is.
-    status, _ = runner.playbook(f"{fault.id}-again", "playbooks/repair.yml", f"repair={fault.id}")
-    took = time.monotonic() - start
-    wrong = [] if status == 0 else [f"repair.yml ended with {status}"]
-    if why := runner.wait_for_top(faults.RECOVERY):
-        wrong.append(why)
-    wrong += faults.judge(runner.doctor(f"{fault.id}-after")[0], [])
-    if wrong:
+    result.injected = runner.change(fault, "inject")
+    result.symptom, result.wrong = runner.see_symptom([fault], injected_at)
+    # Injecting kills API servers without a warning, and what was asked of them at that moment is lost.
+    with request_loop(lab) as counts:
+        kill = killed(lab, fault.id, moment, runner.folder / f"{fault.id}-killed.log")
+        start = time.monotonic()
+        # What the killed run has mended already is no finding any more; the rest is.
+        status, took = runner.playbook(f"{fault.id}-again", "playbooks/repair.yml", f"repair={fault.id}")
+        if status:
+            result.wrong.append(f"repair.yml ended with {status}")
+        if why := runner.wait_for_top(faults.RECOVERY):
+            result.wrong.append(why)
+        result.mended = time.monotonic() - start
+    if not kill.task:
+        result.wrong.append("it ended before it was killed")
+    core = json.loads(counts.read_text(encoding="utf-8"))["balancer core"]
+    result.how = f"killed {kill.ran:.1f} s after the plan in '{kill.task}', {core['asked']} requests"
+    if core["failed"] or not core["asked"]:
+        result.wrong.append(f"{core['failed']} of {core['asked']} requests to the core API failed: {core['failures']}")
+    diagnosis, result.doctor = runner.doctor(f"{fault.id}-after")
+    result.roots, result.consequences = faults.roots(diagnosis), faults.consequences(diagnosis)
+    result.wrong += [f"afterwards {text}" for text in faults.judge(diagnosis, [])]
+    if result.wrong:
         runner.change(fault, "heal")
-        runner.wait_for_top(faults.RECOVERY)
+        if why := runner.wait_for_top(faults.RECOVERY):
+            raise faults.Failed(f"The lab did not recover from {fault.id}: {why}")
     else:
         runner.change(fault, "repaired")
-    return "; ".join(wrong), moment, task, took
+    return max(10.0, took - kill.planned, 0.0 if kill.task else kill.ran)
 
 
 if __name__ == "__main__":
