@@ -35,11 +35,17 @@ def get(value: t.Any, *path: str | int, default: t.Any = None) -> t.Any:
     return default if value is None else value
 
 
-def _moment(text: t.Any) -> datetime.datetime | None:
+def instant(text: t.Any) -> datetime.datetime | None:
+    """A time stamp as the API and the probes write it; None for what is none."""
     try:
-        return datetime.datetime.fromisoformat(text)
-    except (TypeError, ValueError):
+        return datetime.datetime.fromisoformat(str(text))
+    except ValueError:
         return None
+
+
+#: Seconds after it became ready in which a metrics server may not have a sample of every pod: kubelets measure every 10
+#: to 20 seconds, and two measurements of a container make its first sample.
+STARTING = 60
 
 
 class Host:
@@ -147,7 +153,7 @@ class Evidence:
 
     def age(self, moment: t.Any) -> float | None:
         """Seconds from a time stamp of the API until the evidence was collected; None where either is not known."""
-        then, now = _moment(moment), _moment(self.get("collected", "at"))
+        then, now = instant(moment), instant(self.get("collected", "at"))
         return (now - then).total_seconds() if then and now else None
 
     @functools.cached_property
@@ -300,6 +306,17 @@ class Evidence:
         return any(pod.get("ready") and not pod.get("terminating") for pod in self.server_pods)
 
     @property
+    def server_started_just_now(self) -> bool:
+        """Whether a pod of the metrics server became ready within the last minute: a rate takes two samples."""
+        since = [
+            condition.get("since")
+            for pod in self.server_pods
+            for condition in pod.get("conditions") or ()
+            if pod.get("ready") and condition.get("type") == "Ready"
+        ]
+        return any(age is not None and age < STARTING for age in map(self.age, since))
+
+    @property
     def server_workload(self) -> Mapping:
         """The Deployment (or the like) of the metrics server; empty where there is none, or it could not be read."""
         return t.cast(Mapping, get(self.objects, "workloads", 0, default={}))
@@ -349,6 +366,11 @@ class Evidence:
             found += get(entry, "nodes", "missing", default=[])
             found += [stale["name"] for stale in get(entry, "nodes", "stale", default=[])]
         return tuple(dict.fromkeys(found))
+
+    def pods_without_metrics(self) -> tuple[str, ...]:
+        """Running pods that some API server has no recent sample of, while it answers at all."""
+        servers = self.api("metrics", "servers", default=[])
+        return tuple(dict.fromkeys(name for entry in servers for name in get(entry, "pods", "missing", default=[])))
 
     def kubelet_answers(self) -> list[dict[str, t.Any]]:
         """What each kubelet answered to the metrics server's token, as node, status and message; each answer once."""

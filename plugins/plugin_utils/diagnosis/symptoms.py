@@ -66,6 +66,12 @@ def notices(evidence: Evidence) -> list[str]:
     ]
     if waiting:
         found.append(f"Autoscalers whose pods do not run, or have no sample yet: {', '.join(waiting[:8])}.")
+    pods = evidence.pods_without_metrics()
+    if pods and not evidence.nodes_without_metrics() and evidence.server_started_just_now:
+        found.append(
+            f"The metrics server has just started, and has no sample yet of {_first_names(pods)}. Run doctor again "
+            "in a minute."
+        )
     return found
 
 
@@ -154,16 +160,14 @@ def _metrics(evidence: Evidence) -> t.Iterator[Measured]:
     if evidence.nodes_without_metrics():
         # Their pods have none either.
         return
-    pods = list(
-        dict.fromkeys(
-            name
-            for entry in evidence.api("metrics", "servers", default=[])
-            for name in get(entry, "pods", "missing", default=[])
-        )
-    )
-    if pods:
-        more = f" and {len(pods) - 3} more" if len(pods) > 3 else ""
-        yield Measured("pod_metrics", "kubelet", (f"no recent metrics of {', '.join(pods[:3])}{more}",))
+    pods = evidence.pods_without_metrics()
+    if pods and not evidence.server_started_just_now:
+        yield Measured("pod_metrics", "kubelet", (f"no recent metrics of {_first_names(pods)}",))
+
+
+def _first_names(names: t.Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
 
 
 def _others(evidence: Evidence) -> t.Iterator[Measured]:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import datetime
 import ipaddress
 import re
 import typing as t
@@ -63,19 +62,6 @@ def observe(kubelet: Kubelet, *evidence: str, cause: str = "", repair: Repair | 
         # A metrics server without the metrics of any node is not ready, and then nothing is served.
         covers=() if kubelet_view.working(kubelet.evidence) - {kubelet.node} else ("server_pod",),
     )
-
-
-def _age(evidence: Evidence, time: t.Any) -> float | None:
-    """Seconds from a time in the API to when the evidence was collected."""
-    at, then = (_instant(text) for text in (evidence.get("collected", "at"), time))
-    return (at - then).total_seconds() if at and then else None
-
-
-def _instant(text: t.Any) -> datetime.datetime | None:
-    try:
-        return datetime.datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-    except ValueError:
-        return None
 
 
 def _connects(kubelet: Kubelet, probe: kubelet_view.Probe, said: t.Any) -> str:
@@ -202,7 +188,7 @@ def _in_words(request: t.Mapping[str, t.Any]) -> str:
 
 def waiting_certificate(evidence: Evidence) -> Observations:
     for kubelet in kubelet_view.kubelets(evidence):
-        age = _age(evidence, kubelet.view.get("created"))
+        age = evidence.age(kubelet.view.get("created"))
         if not kubelet.ready or (age is not None and age < JOINING):
             continue
         requests = [_in_words(request) for request in _requests(evidence, kubelet.node)]
@@ -220,7 +206,7 @@ def waiting_certificate(evidence: Evidence) -> Observations:
         old = [
             _in_words(request)
             for request in _requests(evidence, kubelet.node)
-            if (_age(evidence, request.get("created")) or 0) > RENEWING
+            if (evidence.age(request.get("created")) or 0) > RENEWING
         ]
         if old and not kubelet.certificate.get("expired"):
             yield Observation(

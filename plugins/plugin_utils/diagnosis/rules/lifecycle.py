@@ -6,12 +6,16 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 import statistics
 import typing as t
 
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import (
+    Evidence,
+    Host,
+    get,
+    instant,
+)
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Observation, Repair, Row
 
 Mapping = t.Mapping[str, t.Any]
@@ -103,17 +107,10 @@ def _starts_later(certificate: Mapping, host: Host, evidence: Evidence) -> bool:
     if not certificate.get("not_before"):
         return False
     start, now = (
-        _time(certificate["not_before"]),
-        _time(host.get("host", "host", "time") or evidence.get("collected", "at")),
+        instant(certificate["not_before"]),
+        instant(host.get("host", "host", "time") or evidence.get("collected", "at")),
     )
     return start is not None and now is not None and (start - now).total_seconds() > SKEW
-
-
-def _time(text: t.Any) -> datetime.datetime | None:
-    try:
-        return datetime.datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-    except ValueError:
-        return None
 
 
 CLOCK_REPAIR = Repair(

@@ -170,3 +170,14 @@ def test_of_what_no_row_explains_only_where_it_begins_is_reported():
     pod = {"namespace": "kube-system", "name": "metrics-server-0", "ready": False, "phase": "Pending"}
     found = engine.diagnose(document(api={**failing(), "objects": {"pods": [pod]}}), rows=[])
     assert [entry["symptom"] for entry in found["unexplained"]] == ["server_pod"]
+
+
+@pytest.mark.parametrize(("since", "well"), [("2026-11-26T11:59:40Z", True), ("2026-11-26T11:58:00Z", False)])
+def test_a_server_that_has_just_started_may_lack_samples_of_pods(since, well):
+    ready = {"type": "Ready", "status": "True", "since": since}
+    pod = {"namespace": "kube-system", "name": "metrics-server-0", "ready": True, "conditions": [ready]}
+    lacking = {"server": "https://192.0.2.11:6443", "ok": False, "pods": {"missing": ["kube-system/etcd-cp1"]}}
+    api = {"objects": {"pods": [pod]}, "metrics": {"servers": [lacking]}}
+    found = engine.diagnose(document(api=api, collected={"at": "2026-11-26T12:00:00Z"}), rows=[])
+    assert [entry["symptom"] for entry in found["unexplained"]] == ([] if well else ["pod_metrics"])
+    assert any("no sample yet of kube-system/etcd-cp1" in notice for notice in found["notices"]) == well
