@@ -45,6 +45,10 @@ def server_image_plan(values: t.Any, provider: t.Any, hosts: t.Any, image: t.Any
     by_node = {entry["node_name"]: {"images": entry["images"]} for entry in native(hosts)}
     if not metrics_server.Settings(values).builds or values["metrics_server_state"] == "absent":
         return {"problem": "", **image_nodes.nowhere(nodes)}
+    pulling = metrics_server.pulling_servers(native(hosts))
+    if pulling:
+        words = metrics_server.always_pulled(f"The API server of {', '.join(pulling)} runs with")
+        return {"problem": words, **image_nodes.nowhere(nodes)}
     try:
         plan = image_nodes.plan(
             nodes,

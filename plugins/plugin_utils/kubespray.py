@@ -15,7 +15,7 @@ from decimal import Decimal
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags, kubelet_values
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy, metrics_server
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import Settings, truth, whole
 
 Facts = t.Mapping[str, t.Any]
@@ -122,8 +122,38 @@ def settings(said: Facts) -> dict[str, t.Any]:
     """What kubespray's variables mean, as far as that needs no host and no cluster."""
     wants_deploy = said.get("metrics_server_deploy")
     deploys = boolean(True if wants_deploy in (None, "") else wants_deploy, strict=False)
+    builds = deploys and said.get("metrics_server_image_source") in (None, "", "build")
     twice = deploys and boolean(said.get("metrics_server_enabled") or False, strict=False)
-    return {"problem": _deployed_twice() if twice else "", "api_addresses": api_addresses(said)}
+    problem = _deployed_twice() if twice else ""
+    plugins = said.get("kube_apiserver_enable_admission_plugins")
+    if builds and metrics_server.ALWAYS_PULL in _names(plugins):
+        problem = problem or metrics_server.always_pulled("kube_apiserver_enable_admission_plugins has")
+    return {"problem": problem, "notes": _image_notes(said) if builds else [], "api_addresses": api_addresses(said)}
+
+
+def _names(said: t.Any) -> list[str]:
+    entries = said if isinstance(said, list) else str(said or "").split(",")
+    return [str(entry).strip() for entry in entries]
+
+
+def _image_notes(said: Facts) -> list[str]:
+    """What an operator of mirrors and proxies has to know before the image is made, which the controller does."""
+    notes = []
+    mirror = str(said.get("docker_image_repo") or "").strip().rstrip("/")
+    if mirror and mirror != "docker.io" and not said.get("metrics_server_image_base"):
+        notes.append(
+            f"docker_image_repo is {mirror}, for kubespray's images. The base image of the metrics server comes from "
+            "docker.io; where the controller cannot reach that, put it into your mirror and set "
+            f"metrics_server_image_base to {mirror}/library/python:3.13-slim-bookworm."
+        )
+    proxies = [name for name in ("http_proxy", "https_proxy") if said.get(name)]
+    if proxies:
+        verb = "is" if len(proxies) == 1 else "are"
+        notes.append(
+            f"{' and '.join(proxies)} of the inventory {verb} for kubespray's hosts. The controller "
+            "fetches what the image is made of, through the proxy of its own environment (HTTPS_PROXY)."
+        )
+    return notes
 
 
 def api_addresses(said: Facts) -> list[str]:

@@ -159,6 +159,30 @@ def obstacles(values: t.Mapping[str, t.Any], provider: t.Mapping[str, t.Any]) ->
     return found
 
 
+#: Makes every container pull its image, whatever its policy says. kubespray's guide to hardening has it.
+ALWAYS_PULL = "AlwaysPullImages"
+
+
+def always_pulled(who: str) -> str:
+    return (
+        f"{who} the admission plugin {ALWAYS_PULL}, which makes every pod pull its image, so that one that is only "
+        "loaded into nodes never starts; push the image to a registry and set metrics_server_image_source to pull, "
+        f"with metrics_server_image_name and metrics_server_image_version, or do without {ALWAYS_PULL}."
+    )
+
+
+def pulling_servers(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> list[str]:
+    """The hosts whose API server makes pods pull their images, by the fact of each."""
+    found = []
+    for host in hosts:
+        component = host["components"].get("kube-apiserver") or {}
+        named = (component.get("flags") or {}).get("enable-admission-plugins") or []
+        plugins = named if isinstance(named, list) else str(named).split(",")
+        if component.get("running") and ALWAYS_PULL in plugins:
+            found.append(str(host["name"]))
+    return found
+
+
 def describe(
     values: t.Mapping[str, t.Any], cluster: t.Mapping[str, t.Any], image: str, versions: t.Sequence[str]
 ) -> dict[str, t.Any]:

@@ -134,6 +134,11 @@ def test_addresses_of_the_api_servers_that_belong_to_no_node(seen):
     assert found == ["203.0.113.10", "192.168.56.120", "api.example.com"]
 
 
+def test_what_an_offline_site_has_to_know(seen):
+    (note,) = seen["node1"]["more"]["kubespray"]["notes"]
+    assert note.startswith("docker_image_repo is myprivateregisry.com, for kubespray's images.")
+
+
 def test_kubespray_does_not_deploy_its_own_so_this_one_is_deployed(variables, seen):
     assert variables["k8s_cluster"]["addons"]["metrics_server_enabled"] is False
     assert seen["node1"]["values"]["metrics_server_deploy"] is True

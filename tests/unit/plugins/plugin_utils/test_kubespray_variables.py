@@ -113,6 +113,32 @@ def test_a_second_metrics_server_is_found_without_any_host():
     assert kubespray.settings({"metrics_server_enabled": True, "metrics_server_deploy": "false"})["problem"] == ""
 
 
+def test_a_hardened_cluster_needs_a_registry():
+    hardened = {"kube_apiserver_enable_admission_plugins": ["EventRateLimit", "AlwaysPullImages", "NodeRestriction"]}
+    problem = kubespray.settings(hardened)["problem"]
+    assert problem.startswith("kube_apiserver_enable_admission_plugins has the admission plugin AlwaysPullImages, ")
+    assert "set metrics_server_image_source to pull" in problem
+    assert kubespray.settings({"kube_apiserver_enable_admission_plugins": "A,AlwaysPullImages"})["problem"] == problem
+    for more in ({"metrics_server_image_source": "pull"}, {"metrics_server_deploy": False}):
+        assert kubespray.settings({**hardened, **more})["problem"] == ""
+    assert kubespray.settings({"kube_apiserver_enable_admission_plugins": ["NodeRestriction"]})["problem"] == ""
+
+
+def test_mirrors_and_proxies_are_said_before_anything_changes():
+    (note,) = kubespray.settings({"docker_image_repo": "mirror.example.com/hub/"})["notes"]
+    assert "set metrics_server_image_base to mirror.example.com/hub/library/python:3.13-slim-bookworm" in note
+    (note,) = kubespray.settings({"http_proxy": "http://p:1", "https_proxy": "http://p:1", "no_proxy": ""})["notes"]
+    assert note.startswith("http_proxy and https_proxy of the inventory are for kubespray's hosts.")
+    (note,) = kubespray.settings({"https_proxy": "http://p:1", "http_proxy": ""})["notes"]
+    assert note.startswith("https_proxy of the inventory is for")
+    for said in (
+        {"docker_image_repo": "docker.io", "http_proxy": ""},
+        {"docker_image_repo": "mirror.example.com", "metrics_server_image_base": "/base.tar"},
+        {"docker_image_repo": "mirror.example.com", "https_proxy": "http://p:1", "metrics_server_image_source": "pull"},
+    ):
+        assert kubespray.settings(said)["notes"] == []
+
+
 def test_old_sizes_of_kubesprays_resizer_reach_no_nanny():
     found = translate(cpu="20m", memory="15Mi", memory_per_node="2Mi", min_cluster_size=10)
     assert found["settings"] == {}

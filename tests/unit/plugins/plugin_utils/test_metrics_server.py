@@ -132,6 +132,21 @@ def test_arguments():
     ]
 
 
+def test_api_servers_that_make_pods_pull_their_image():
+    def host(name, running=True, **flags):
+        return {"name": name, "components": {"kube-apiserver": {"running": running, "flags": flags}}}
+
+    hosts = [
+        host("cp1", **{"enable-admission-plugins": ["NodeRestriction", "AlwaysPullImages"]}),
+        host("cp2", **{"enable-admission-plugins": "AlwaysPullImages,NodeRestriction"}),
+        host("cp3", **{"enable-admission-plugins": ["NodeRestriction"]}),
+        host("cp4", running=False, **{"enable-admission-plugins": ["AlwaysPullImages"]}),
+        host("cp5"),
+        {"name": "w1", "components": {}},
+    ]
+    assert metrics_server.pulling_servers(hosts) == ["cp1", "cp2"]
+
+
 def test_resources():
     assert describe()["resources"] == {"requests": {"cpu": "100m", "memory": "200Mi"}, "limits": {"memory": "200Mi"}}
     assert describe(limits_memory="", limits_cpu=1)["resources"]["limits"] == {"cpu": "1"}
