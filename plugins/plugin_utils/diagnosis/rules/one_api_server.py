@@ -176,7 +176,8 @@ ROWS: tuple[Row, ...] = (
         symptom="/readyz of an API server that has just started: [-]poststarthook/apiservice-discovery-controller "
         "failed: not finished, or [-]poststarthook/apiservice-registration-controller failed: not finished",
         cause="When it starts, an API server asks every aggregated API that is registered. The server of one of them "
-        "does not answer, so the API server becomes ready only after its time-outs, about a minute later.",
+        "does not answer, so the API server becomes ready only after its time-outs: ten seconds in Kubernetes 1.37, a "
+        "minute in much older releases.",
         repair=Repair(
             "advice",
             "Wait up to three minutes. Mend the server of the aggregated API (the finding beside this one), or "

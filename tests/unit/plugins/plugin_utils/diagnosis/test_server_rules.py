@@ -4,8 +4,7 @@
 
 """Rules about the metrics server's pods, rights and flags (POD, KUB-05 to KUB-07) and what others suffer (CON).
 
-The evidence of a fault was captured in the lab with the fault of the same id injected. Where there is none, it is that
-of a healthy cluster with what the objects and the log say then.
+The evidence of a fault was captured in the lab with the fault of the same id injected.
 """
 
 from __future__ import annotations
@@ -36,68 +35,11 @@ ALSO = {"POD-02": {"AGG-07"}}
 
 
 def captured(name):
-    path = CORPUS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else MADE[name]()
+    return json.loads((CORPUS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def healthy():
     return captured("healthy-1-1")
-
-
-def unready(log=(), **container):
-    """A healthy cluster whose metrics server is not ready, and so is not served."""
-    document = healthy()
-    pod = pod_of(document)
-    pod.update(ready=False, log=list(log))
-    pod["containers"][0].update(ready=False, **container)
-    api = document["api"]
-    for entry in api["apiservices"]["apiservices"]:
-        entry["endpoints"] = [{**endpoint, "ready": False} for endpoint in entry.get("endpoints") or ()]
-        entry.update(available=False, reason="MissingEndpoints", message="endpoints have no addresses")
-    for entry in api["apiservices"]["servers"]:
-        entry.update(ok=False, statuses=[503, 503, 503], message="answers 503: service unavailable")
-    for entry in api["metrics"]["servers"]:
-        entry.update(ok=False, nodes=None, pods=None, message="answered 503")
-    return document
-
-
-def not_pulled():
-    document = unready(state={"kind": "waiting", "reason": "ImagePullBackOff", "message": "Back-off pulling image"})
-    message = 'failed to do request: Head "https://registry.k8s.io/v2/": dial tcp 192.0.2.53:443: i/o timeout'
-    event = {"kind": "Pod", "name": pod_of(document)["name"], "reason": "Failed", "message": message}
-    document["api"]["objects"]["events"] = [event]
-    return document
-
-
-def forbidden():
-    said = "Forbidden (user=system:serviceaccount:kube-system:metrics-server, verb=get, resource=nodes, "
-    "subresource(s)=[metrics])"
-    line = f"kubelet w1 at 192.0.2.21:10250 answered 403: the ClusterRole must allow get on nodes/metrics: {said}"
-    document = unready([line])
-    for review in document["api"]["objects"]["reviews"]:
-        if review["what"] == "server_nodes_metrics":
-            review["allowed"] = False
-    for kubelet in document["hosts"]["cp1"]["kubelets"]:
-        kubelet["authenticated"] = {"status": 403, "message": said}
-    return document
-
-
-def of_the_read_only_port():
-    line = "kubelet w1 at 192.0.2.21:10255: connection refused; is the kubelet running, and is it this port?"
-    document = unready([line])
-    pod_of(document)["containers"][0]["args"] += ["--kubelet-port=10255", "--deprecated-kubelet-completely-insecure"]
-    return document
-
-
-def without_addresses():
-    line = (
-        "node w1: the name w1 cannot be resolved (Temporary failure in name resolution); put InternalIP first in "
-        "--kubelet-preferred-address-types"
-    )
-    document = unready([line])
-    container = pod_of(document)["containers"][0]
-    container["args"] = [word for word in container["args"] if not word.startswith("--kubelet-preferred")]
-    return document
 
 
 def observed(identifier, document):
@@ -362,15 +304,6 @@ STUCK = {
             "message": "Discovery failed for some groups, 1 failing",
         }
     ],
-}
-
-
-MADE = {
-    "POD-01": not_pulled,
-    "KUB-05": forbidden,
-    "KUB-06": of_the_read_only_port,
-    "KUB-07": without_addresses,
-    "CON-03": lambda: suffering(autoscalers=[autoscaler("missing request for cpu", ["shop: cpu"])]),
 }
 
 
