@@ -43,24 +43,27 @@ def server_image_plan(values: t.Any, provider: t.Any, hosts: t.Any, image: t.Any
     values, provider = native(values), native(provider)
     nodes = provider["nodes"]
     by_node = {entry["node_name"]: {"images": entry["images"]} for entry in native(hosts)}
-    if not metrics_server.Settings(values).builds or values["metrics_server_state"] == "absent":
-        return {"problem": "", **image_nodes.nowhere(nodes)}
-    pulling = metrics_server.pulling_servers(native(hosts))
-    if pulling:
-        words = metrics_server.always_pulled(f"The API server of {', '.join(pulling)} runs with")
-        return {"problem": words, **image_nodes.nowhere(nodes)}
+    placement = metrics_server.placement(values)
+    if values["metrics_server_state"] == "absent":
+        return {"problem": "", **image_nodes.nowhere(nodes), "architectures": [], "trial": []}
+    if not metrics_server.Settings(values).loads:
+        return {"problem": "", **image_nodes.nowhere(nodes), **image_nodes.pulling(nodes, placement)}
+    makes_pull = metrics_server.pulling_servers(native(hosts))
+    if makes_pull:
+        words = metrics_server.always_pulled(f"The API server of {', '.join(makes_pull)} runs with")
+        return {"problem": words, **image_nodes.nowhere(nodes), "architectures": [], "trial": []}
     try:
         plan = image_nodes.plan(
             nodes,
             by_node,
             str(image),
             workers=values["metrics_server_image_nodes"],
-            placement=metrics_server.placement(values),
+            placement=placement,
             running=provider["server_nodes"],
         )
     except image_nodes.ImageNodesError as exc:
-        return {"problem": str(exc), **image_nodes.nowhere(nodes)}
-    return {"problem": "", **plan}
+        return {"problem": str(exc), **image_nodes.nowhere(nodes), "architectures": [], "trial": []}
+    return {"problem": "", **plan, **image_nodes.loaded(nodes, plan)}
 
 
 def server_image_patches(labels: t.Any) -> list[dict[str, t.Any]]:

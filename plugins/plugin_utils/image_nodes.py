@@ -243,6 +243,43 @@ def nowhere(nodes: Nodes) -> dict[str, t.Any]:
     }
 
 
+def pulling(nodes: Nodes, placement: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """For an image that nodes pull: the architectures that it is needed for, and a node of each to try it on."""
+    able = {
+        name: node
+        for name, node in sorted(nodes.items())
+        if node.get("operating_system") in (None, "", "linux")
+        and not scheduling.refusal(
+            node.get("labels") or {},
+            node.get("taints") or (),
+            name,
+            selector=placement.get("selector") or {},
+            affinity=placement.get("affinity"),
+            tolerations=placement.get("tolerations") or (),
+        )
+    }
+    return {"architectures": architectures(able), "trial": trial(able)}
+
+
+def loaded(nodes: Nodes, plan: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """The same for an image that is loaded: it is missing where it has still to be loaded."""
+    lacking = {name: nodes[name] for name in plan["load"]}
+    return {"architectures": architectures(lacking), "trial": trial({name: nodes[name] for name in plan["nodes"]})}
+
+
+def architectures(nodes: Nodes) -> list[str]:
+    return sorted({str(node.get("architecture") or "amd64") for node in nodes.values()})
+
+
+def trial(nodes: Nodes) -> list[str]:
+    """One node of each architecture that can take a pod now."""
+    found: dict[str, str] = {}
+    for name, node in sorted(nodes.items()):
+        if node.get("ready") and not node.get("unschedulable"):
+            found.setdefault(str(node.get("architecture") or "amd64"), name)
+    return sorted(found.values())
+
+
 def availability(nodes: Nodes, images: Nodes | None = None) -> dict[str, t.Any]:
     """Which nodes hold an image by their labels, and one sentence when the loss of one would leave none.
 

@@ -69,8 +69,13 @@ class Settings:
         return dict(self.values["metrics_server_" + name] or {})
 
     @property
-    def builds(self) -> bool:
-        return self.text("image_source") == "build"
+    def source(self) -> str:
+        return self.text("image_source")
+
+    @property
+    def loads(self) -> bool:
+        """Whether the image is loaded into nodes, and in no registry."""
+        return self.source in ("build", "archive")
 
 
 def seconds(duration: str) -> float | None:
@@ -84,23 +89,7 @@ def seconds(duration: str) -> float | None:
 def problems(values: t.Mapping[str, t.Any]) -> list[str]:
     """Sentences for variables that cannot be meant, known without a request."""
     settings = Settings(values)
-    found = []
-    if not settings.builds and not settings.text("image_version"):
-        found.append(
-            "metrics_server_image_source is pull, so metrics_server_image_name and metrics_server_image_version have "
-            "to name an image (for example registry.example.com/kubemetrics/metrics-server and 0.1.0)."
-        )
-    repository = settings.text("image_name")
-    if settings.builds and not _REGISTRY.fullmatch(repository.partition("/")[0] if "/" in repository else ""):
-        found.append(
-            f"metrics_server_image_name is {repository}, which container runtimes take for an image of docker.io; put "
-            f"localhost/ in front of the name of an image that is built (localhost/{repository})."
-        )
-    if settings.builds:
-        try:
-            image_nodes.wanted_workers(settings.text("image_nodes"))
-        except image_nodes.ImageNodesError as exc:
-            found.append(str(exc))
+    found = image_problems(settings)
     port = settings.number("container_port")
     if not 0 < port < 65536:
         found.append(f"metrics_server_container_port is {port}, and no port; set it to 10250, for example.")
@@ -125,6 +114,57 @@ def problems(values: t.Mapping[str, t.Any]) -> list[str]:
             f"metrics_server_replicas is {settings.number('replicas')}; set it to 1 or more, or metrics_server_state "
             "to absent to remove the server."
         )
+    return found
+
+
+def image_problems(settings: Settings) -> list[str]:
+    """Sentences for variables of the image that cannot be meant."""
+    found = []
+    source, repository, policy = settings.source, settings.text("image_name"), settings.text("image_pull_policy")
+    if source == "pull" and not settings.text("image_version"):
+        found.append(
+            "metrics_server_image_source is pull, so metrics_server_image_name and metrics_server_image_version have "
+            "to name an image (for example registry.example.com/kubemetrics/metrics-server and 0.1.0)."
+        )
+    registry = repository.partition("/")[0] if "/" in repository else ""
+    if settings.loads and not _REGISTRY.fullmatch(registry):
+        found.append(
+            f"metrics_server_image_name is {repository}, which container runtimes take for an image of docker.io; put "
+            f"localhost/ in front of the name of an image that is loaded (localhost/{repository})."
+        )
+    if (not found and not settings.loads) and (
+        registry == "localhost" or (source == "push" and not _REGISTRY.fullmatch(registry))
+    ):
+        found.append(
+            f"metrics_server_image_source is {source}, but metrics_server_image_name ({repository}) names no registry; "
+            "put its host in front (for example registry.example.com/kubemetrics/metrics-server)."
+        )
+    archive = settings.text("image_archive")
+    if source == "archive" and not archive:
+        found.append(
+            "metrics_server_image_source is archive, so metrics_server_image_archive has to name an archive of the "
+            "image on the controller, or a folder with one for each architecture."
+        )
+    if archive and source not in ("archive", "push"):
+        found.append(
+            f"metrics_server_image_archive is set, but metrics_server_image_source is {source}; set it to archive to "
+            "load that image into nodes, or to push to send it to a registry."
+        )
+    if settings.loads and policy == "Always":
+        found.append(
+            f"metrics_server_image_pull_policy is Always, but with metrics_server_image_source={source} the image is "
+            "in no registry; leave metrics_server_image_pull_policy empty, or set metrics_server_image_source to push."
+        )
+    if not settings.loads and policy == "Never":
+        found.append(
+            f"metrics_server_image_pull_policy is Never, but with metrics_server_image_source={source} nodes have to "
+            "pull the image; leave metrics_server_image_pull_policy empty."
+        )
+    if settings.loads:
+        try:
+            image_nodes.wanted_workers(settings.text("image_nodes"))
+        except image_nodes.ImageNodesError as exc:
+            found.append(str(exc))
     return found
 
 
@@ -166,8 +206,8 @@ ALWAYS_PULL = "AlwaysPullImages"
 def always_pulled(who: str) -> str:
     return (
         f"{who} the admission plugin {ALWAYS_PULL}, which makes every pod pull its image, so that one that is only "
-        "loaded into nodes never starts; push the image to a registry and set metrics_server_image_source to pull, "
-        f"with metrics_server_image_name and metrics_server_image_version, or do without {ALWAYS_PULL}."
+        "loaded into nodes never starts; set metrics_server_image_source to push, and metrics_server_image_name to a "
+        f"place in a registry of yours, or do without {ALWAYS_PULL}."
     )
 
 
@@ -189,11 +229,11 @@ def describe(
     """What the manifests' template cannot know by itself."""
     settings = Settings(values)
     selector = {"kubernetes.io/os": "linux", **settings.mapping("nodeselector")}
-    if settings.builds:
+    if settings.loads:
         selector.update(image_nodes.label_of(image))
     return {
         "image": image,
-        "pull_policy": settings.text("image_pull_policy") or ("Never" if settings.builds else "IfNotPresent"),
+        "pull_policy": settings.text("image_pull_policy") or ("Never" if settings.loads else "IfNotPresent"),
         "args": server_arguments(settings, versions),
         "nanny_args": nanny_arguments(settings),
         "csr_approver_args": approver_arguments(settings, cluster),

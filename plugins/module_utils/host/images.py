@@ -75,8 +75,8 @@ def runtime_of(socket: str, find: t.Callable[[str], t.Optional[str]]) -> Runtime
     if "docker" in name:
         return Runtime("docker", [_needed("docker", find("docker"), socket)])
     raise ImageError(
-        "The container runtime behind %s is not known here; push the image to a registry and set "
-        "metrics_server_image_source to pull." % (socket or "an unknown socket")
+        "The container runtime behind %s is not known here; set metrics_server_image_source to "
+        "push, and name a registry in metrics_server_image_name." % (socket or "an unknown socket")
     )
 
 

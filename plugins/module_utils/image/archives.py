@@ -218,13 +218,18 @@ def copy(file: t.IO[bytes], write: t.Callable[[bytes], t.Any]) -> None:
         write(piece)
 
 
-def write(path: Path, name: str, image: Image, blobs: Blobs, annotations: t.Mapping[str, str]) -> oci.Document:
-    """Write an image of one architecture as a file, and return the descriptor of its manifest."""
+def described(image: Image, annotations: t.Mapping[str, str]) -> t.Tuple[oci.Document, bytes]:
+    """The descriptor of an image's manifest, with the image's platform, and the manifest."""
     manifest = oci.dump(oci.manifest_of(oci.descriptor(image.config, oci.CONFIG), image.layers, annotations))
     config = oci.load(image.config, "the configuration")
     platform = {key: config[key] for key in ("architecture", "os", "variant") if config.get(key)}
-    described = {**oci.descriptor(manifest, oci.MANIFEST), "platform": platform}
-    named = {**described, "annotations": {oci.REF_NAME: name, oci.CONTAINERD_NAME: name}}
+    return {**oci.descriptor(manifest, oci.MANIFEST), "platform": platform}, manifest
+
+
+def write(path: Path, name: str, image: Image, blobs: Blobs, annotations: t.Mapping[str, str]) -> oci.Document:
+    """Write an image of one architecture as a file, and return the descriptor of its manifest."""
+    entry, manifest = described(image, annotations)
+    named = {**entry, "annotations": {oci.REF_NAME: name, oci.CONTAINERD_NAME: name}}
     small = {
         LAYOUT: oci.dump({"imageLayoutVersion": "1.0.0"}),
         "index.json": oci.dump(oci.index_of([named])),
@@ -237,7 +242,7 @@ def write(path: Path, name: str, image: Image, blobs: Blobs, annotations: t.Mapp
                 }
             ]
         ),
-        blob_name(described["digest"]): manifest,
+        blob_name(entry["digest"]): manifest,
         blob_name(oci.digest_of(image.config)): image.config,
     }
     large = {blob_name(layer["digest"]): blobs.path(layer["digest"]) for layer in image.layers}
@@ -246,14 +251,14 @@ def write(path: Path, name: str, image: Image, blobs: Blobs, annotations: t.Mapp
             info = tarfile.TarInfo(folder)
             info.type, info.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(info)
-        for entry in sorted({*small, *large}):
-            info = tarfile.TarInfo(entry)
+        for place in sorted({*small, *large}):
+            info = tarfile.TarInfo(place)
             info.mode = 0o644
-            if entry in small:
-                info.size = len(small[entry])
-                archive.addfile(info, io.BytesIO(small[entry]))
+            if place in small:
+                info.size = len(small[place])
+                archive.addfile(info, io.BytesIO(small[place]))
             else:
-                info.size = large[entry].stat().st_size
-                with large[entry].open("rb") as file:
+                info.size = large[place].stat().st_size
+                with large[place].open("rb") as file:
                     archive.addfile(info, file)
-    return described
+    return entry

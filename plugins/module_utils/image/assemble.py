@@ -95,7 +95,7 @@ class Base:
             data = registry.manifest(reference)[0]
             if blobs is not None:
                 blobs.add_bytes(data)
-        return oci.load(data, "The base image %s" % reference)
+        return oci.load(data, "The base image %s" % (reference,))
 
     def manifest(self, architecture: str, blobs: t.Optional[Blobs] = None) -> oci.Document:
         """The manifest for an architecture."""
@@ -103,7 +103,7 @@ class Base:
         registry = self.registry()
         document = self.document(registry, self.reference, blobs)
         if oci.is_index(document):
-            chosen = oci.choose(document, architecture, "The base image %s" % self.reference)
+            chosen = oci.choose(document, architecture, "The base image %s" % (self.reference,))
             document = self.document(registry, self.reference.pinned(chosen["digest"]), blobs)
         return document
 
@@ -120,7 +120,7 @@ class Base:
             return archives.load(self.path, architecture, blobs)
         registry, reference = self.registry(), self.reference
         assert reference is not None
-        what = "The base image %s" % reference
+        what = "The base image %s" % (reference,)
         manifest = self.manifest(architecture, blobs)
         layers = oci.base_layers(manifest, what)
         described = oci.check_descriptor(manifest.get("config"), what)

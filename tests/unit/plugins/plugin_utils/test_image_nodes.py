@@ -331,3 +331,19 @@ def test_taints_of_the_moment_do_not_count():
         {"key": "soft", "effect": "PreferNoSchedule"},
     ]
     assert scheduling.refusal({}, taints, "w1", selector={}, affinity=None, tolerations=[]) == ""
+
+
+def test_where_an_image_is_needed_and_tried():
+    def one(architecture, **more):
+        return {"architecture": architecture, "ready": True, "labels": {}, "taints": [], **more}
+
+    nodes = {
+        "a1": one("amd64", ready=False),
+        "a2": one("amd64"),
+        "b1": one("arm64", unschedulable=True),
+        "c1": one("s390x", operating_system="windows"),
+        "d1": one("ppc64le", taints=[{"key": "own", "effect": "NoSchedule"}]),
+    }
+    assert image_nodes.pulling(nodes, {}) == {"architectures": ["amd64", "arm64"], "trial": ["a2"]}
+    plan = {"load": ["a2"], "nodes": ["a2", "b1"]}
+    assert image_nodes.loaded(nodes, plan) == {"architectures": ["amd64"], "trial": ["a2"]}

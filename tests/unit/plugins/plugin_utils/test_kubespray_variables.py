@@ -117,7 +117,7 @@ def test_a_hardened_cluster_needs_a_registry():
     hardened = {"kube_apiserver_enable_admission_plugins": ["EventRateLimit", "AlwaysPullImages", "NodeRestriction"]}
     problem = kubespray.settings(hardened)["problem"]
     assert problem.startswith("kube_apiserver_enable_admission_plugins has the admission plugin AlwaysPullImages, ")
-    assert "set metrics_server_image_source to pull" in problem
+    assert "set metrics_server_image_source to push" in problem
     assert kubespray.settings({"kube_apiserver_enable_admission_plugins": "A,AlwaysPullImages"})["problem"] == problem
     for more in ({"metrics_server_image_source": "pull"}, {"metrics_server_deploy": False}):
         assert kubespray.settings({**hardened, **more})["problem"] == ""

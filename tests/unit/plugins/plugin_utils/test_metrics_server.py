@@ -37,6 +37,19 @@ def test_the_defaults_are_sound():
     ("changes", "words"),
     [
         ({"image_source": "pull"}, "metrics_server_image_name and metrics_server_image_version have to name an image"),
+        ({"image_source": "pull", "image_version": "1"}, "names no registry; put its host in front"),
+        (
+            {"image_source": "push"},
+            "image_source is push, but metrics_server_image_name (localhost/kubemetrics/metrics-",
+        ),
+        ({"image_source": "push", "image_name": "kubemetrics/server"}, "names no registry; put its host in front"),
+        ({"image_source": "archive"}, "metrics_server_image_archive has to name an archive"),
+        ({"image_archive": "/a.tar"}, "is set, but metrics_server_image_source is build; set it to archive"),
+        ({"image_pull_policy": "Always"}, "the image is in no registry"),
+        (
+            {"image_source": "push", "image_name": "registry.example.com/a", "image_pull_policy": "Never"},
+            "nodes have to pull the image",
+        ),
         ({"image_name": "kubemetrics/server"}, "take for an image of docker.io; put localhost/ in front"),
         ({"image_name": "server"}, "put localhost/ in front of the name"),
         ({"image_nodes": "many"}, "metrics_server_image_nodes is 'many'"),
