@@ -37,15 +37,18 @@ def run(step: str, argv: t.Sequence[str]) -> str:
     return done.stdout
 
 
-class Wheels:
-    """The folder of wheels for one Python and one architecture. The hashes of the lock file decide what is taken."""
+class Requirements:
+    """The wheels of a lock file for one Python and one architecture of Linux, in a folder that is kept."""
 
-    def __init__(self, source: Path, cache: Path, python_version: str, architecture: str):
-        self.source = source
+    def __init__(self, lock: Path, cache: Path, python_version: str, architecture: str):
         self.python_version = python_version
         self.architecture = architecture
-        key = hashlib.sha256("\n".join([*pinned_requirements(source), python_version, architecture]).encode())
-        self.folder = cache / ("wheels-" + key.hexdigest()[:12])
+        self.requirements = ["--no-deps", "--require-hashes", "--requirement", str(lock)]
+        self.folder = self.named(cache, lock.read_text(encoding="utf-8"))
+
+    def named(self, cache: Path, wanted: str) -> Path:
+        key = hashlib.sha256(("%s\n%s\n%s" % (wanted, self.python_version, self.architecture)).encode())
+        return cache / ("wheels-" + key.hexdigest()[:12])
 
     def _download(self, step: str, folder: Path, requirements: t.Sequence[str]) -> None:
         argv = [sys.executable, *PIP, "download", "--quiet", "--only-binary=:all:", "--dest", str(folder)]
@@ -53,6 +56,32 @@ class Wheels:
         for platform in wheel_platforms(self.architecture):
             argv += ["--platform", platform]
         run(step, [*argv, *requirements])
+
+    def fetch(self, step: str = "Fetching the controller's packages") -> t.List[Path]:
+        """The wheels, downloaded where they are not yet there."""
+        if not self.folder.is_dir():
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".wheels-", dir=self.folder.parent) as name:
+                folder = Path(name) / "wheels"
+                self._download(step, folder, self.requirements)
+                os.replace(folder, self.folder)
+        return sorted(self.folder.glob("*.whl"))
+
+
+class Wheels(Requirements):
+    """The wheels of the server. The hashes of its lock file decide what is taken."""
+
+    def __init__(self, source: Path, cache: Path, python_version: str, architecture: str):
+        self.source = source
+        self.python_version = python_version
+        self.architecture = architecture
+        self.folder = self.named(cache, "\n".join(pinned_requirements(source)))
+        lock = source / LOCK
+        # The list is complete and has the hash of every file. Left to itself, pip would judge markers by this machine's
+        # Python.
+        self.requirements = ["--no-deps", "--require-hashes", "--requirement", str(lock)]
+        if not lock.is_file():
+            self.requirements = pinned_requirements(source)
 
     def find(self) -> None:
         """Know that the package index has what the server needs, by fetching the first of it and keeping nothing."""
@@ -63,19 +92,5 @@ class Wheels:
         with tempfile.TemporaryDirectory(prefix="kubemetrics-") as folder:
             self._download("Asking the package index for the server's dependencies", Path(folder), ["--no-deps", name])
 
-    def fetch(self) -> t.List[Path]:
-        """The wheels, downloaded where they are not yet there."""
-        if not self.folder.is_dir():
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".wheels-", dir=self.folder.parent) as name:
-                folder = Path(name) / "wheels"
-                lock = self.source / LOCK
-                if lock.is_file():
-                    # The list is complete and has the hash of every file. Left to itself, pip would judge markers
-                    # by this machine's Python.
-                    requirements = ["--no-deps", "--require-hashes", "--requirement", str(lock)]
-                else:
-                    requirements = pinned_requirements(self.source)
-                self._download("Fetching the server's dependencies", folder, requirements)
-                os.replace(folder, self.folder)
-        return sorted(self.folder.glob("*.whl"))
+    def fetch(self, step: str = "Fetching the server's dependencies") -> t.List[Path]:
+        return super().fetch(step)

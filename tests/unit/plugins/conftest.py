@@ -38,6 +38,8 @@ if sys.version_info < (3, 11):  # noqa: UP036 - what runs on hosts is tested on 
         *api,
         "cluster_info",
         "cluster_host_info",
+        "offline_bundle",
+        "registry_image",
         "server_image",
         "server_image_info",
         "temporary_kubeconfig",
