@@ -122,13 +122,14 @@ def settings(said: Facts) -> dict[str, t.Any]:
     """What kubespray's variables mean, as far as that needs no host and no cluster."""
     wants_deploy = said.get("metrics_server_deploy")
     deploys = boolean(True if wants_deploy in (None, "") else wants_deploy, strict=False)
-    builds = deploys and said.get("metrics_server_image_source") in (None, "", "build")
+    source = said.get("metrics_server_image_source") or "build"
     twice = deploys and boolean(said.get("metrics_server_enabled") or False, strict=False)
     problem = _deployed_twice() if twice else ""
     plugins = said.get("kube_apiserver_enable_admission_plugins")
-    if builds and metrics_server.ALWAYS_PULL in _names(plugins):
+    if deploys and source in ("build", "archive") and metrics_server.ALWAYS_PULL in _names(plugins):
         problem = problem or metrics_server.always_pulled("kube_apiserver_enable_admission_plugins has")
-    return {"problem": problem, "notes": _image_notes(said) if builds else [], "api_addresses": api_addresses(said)}
+    about_image = _image_notes(said) if deploys and source in ("build", "push") else []
+    return {"problem": problem, "notes": about_image, "api_addresses": api_addresses(said)}
 
 
 def _names(said: t.Any) -> list[str]:

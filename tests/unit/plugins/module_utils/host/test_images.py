@@ -51,7 +51,7 @@ def test_the_runtime_behind_a_socket(socket, found, expected):
     ("socket", "words"),
     [
         ("/run/containerd/containerd.sock", "The program ctr, which loads images into the runtime of /run/containerd"),
-        ("/run/other.sock", "behind /run/other.sock is not known here; push the image to a registry"),
+        ("/run/other.sock", "behind /run/other.sock is not known here; set metrics_server_image_source to push"),
         ("", "behind an unknown socket"),
     ],
 )
