@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry
 from metrics_server import __version__
 from metrics_server.api import profiling
 from metrics_server.api.app import AppConfig, Application, PathHandler
+from metrics_server.api.http import HttpServer
 from metrics_server.api.metrics import MetricsApi
-from metrics_server.api.protocol import HttpServer
 from metrics_server.api.telemetry import ApiTelemetry
 from metrics_server.auth.authorize import Authorizer
 from metrics_server.auth.requestheader import Authenticator
@@ -44,8 +44,6 @@ _log = logging.getLogger(__name__)
 USER_AGENT = f"kubemetrics-metrics-server/{__version__}"
 _KEEPALIVE_SECONDS = 180.0
 _BACKLOG = 1024
-_MAX_FIELD_SIZE = 64 * 1024
-_MAX_LINE_SIZE = 16 * 1024
 #: How long requests under way may take to end after the last new one was accepted.
 _DRAIN_SECONDS = 30.0
 
@@ -131,9 +129,7 @@ class Server:
         self.certificates = _certificates(options, clients, lambda: engine.ready_reason() is None)
         telemetry = ApiTelemetry(registry, engine.node_lines)
         self.app = Application(
-            AppConfig(
-                options.max_requests_inflight, options.request_timeout, options.strict_transport_security_directives
-            ),
+            AppConfig(options.max_requests_inflight, options.strict_transport_security_directives),
             MetricsApi(engine.store, engine.index, observe_age),
             Health(self._checks()),
             Authenticator(
@@ -152,15 +148,7 @@ class Server:
             telemetry.observe_request,
             _paths(options, telemetry),
         )
-        self._web = HttpServer(
-            self.app,
-            access_log=None,
-            keepalive_timeout=_KEEPALIVE_SECONDS,
-            max_line_size=_MAX_LINE_SIZE,
-            max_field_size=_MAX_FIELD_SIZE,
-            lingering_time=1.0,
-            auto_decompress=False,
-        )
+        self._web = HttpServer(self.app, request_timeout=options.request_timeout, keepalive_timeout=_KEEPALIVE_SECONDS)
         try:
             context = self.certificates.start()
         except (ServingError, TlsConfigError) as error:

@@ -421,7 +421,7 @@ async def test_a_fault_in_mid_answer_ends_the_connection(
 
     app = world.running.server.app
     monkeypatch.setattr(app_module, "_body", pieces)
-    monkeypatch.setattr(app, "_config", dataclasses.replace(app._config, request_timeout=0.4))
+    monkeypatch.setattr(world.running.server._web, "request_timeout", 0.4)
     path = b"/apis/metrics.k8s.io/v1beta1/namespaces/bulk/pods"
     user = b"X-Remote-User: x\r\nX-Remote-Group: system:masters\r\n"
     request = b"GET %b HTTP/1.1\r\nHost: x\r\nAccept-Encoding: %b\r\n%b\r\n" % (path, coding.encode(), user)

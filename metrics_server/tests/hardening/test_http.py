@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import socket
 from pathlib import Path
 
 import pytest
 from api.conftest import World, config_map
 from api.support import FakeApiServer, client_context, eventually, running_server
 
-from hardening.raw import check, exchange, one
+from hardening.raw import check, exchange, one, read_reply
 from metrics_server import server
 from metrics_server.tls import listener as tls
 
@@ -54,6 +55,99 @@ async def test_pipelined_requests_are_answered_in_order_and_by_their_own_identit
     data = request(ADMIN) + request(b"X-Remote-User: bob\r\n") + request(b"") + request(ADMIN)
     replies = await exchange(world.running.port, data, client_context(world.front_proxy))
     assert [reply.status for reply in replies] == [200, 403, 401, 200]
+
+
+async def test_a_client_that_sends_many_requests_at_once_gets_one_answer_a_turn(world: World) -> None:
+    """A thousand of them in one piece hold up nobody, and are all answered."""
+    context, number = client_context(world.front_proxy), 1000
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.running.port, ssl=context, limit=1 << 24)
+    writer.write((b"GET " + NODES + b" HTTP/1.1\r\nHost: x\r\n" + ADMIN + b"\r\n") * number)
+    turns = 0
+    answered = asyncio.ensure_future(_answers(reader, number))
+    while not answered.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert await answered == [200] * number
+    assert turns > number
+    writer.close()
+
+
+async def _answers(reader: asyncio.StreamReader, number: int) -> list[int]:
+    replies = [await read_reply(reader) for _ in range(number)]
+    return [reply.status for reply in replies if reply is not None]
+
+
+async def test_a_request_in_single_bytes_is_read_as_one_in_a_piece(world: World) -> None:
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", world.running.port, ssl=client_context(world.front_proxy)
+    )
+    for byte in (b"GET " + NODES + b" HTTP/1.1\r\nHost: x\r\n" + ADMIN + b"\r\n") * 2:
+        writer.write(bytes([byte]))
+        await asyncio.sleep(0)
+    assert await _answers(reader, 2) == [200, 200]
+    writer.close()
+
+
+async def test_a_user_may_be_in_hundreds_of_groups(world: World) -> None:
+    groups = b"".join(b"X-Remote-Group: group-%03d\r\n" % number for number in range(400))
+    request = b"GET " + NODES + b" HTTP/1.1\r\nHost: x\r\nX-Remote-User: alice\r\n" + groups + b"\r\n"
+    reply = await one(world.running.port, request, client_context(world.front_proxy))
+    assert reply.status == 200
+    assert len(world.api.reviews[-1]["groups"]) == 401
+
+
+async def test_a_client_that_never_reads_is_not_read_from(world: World) -> None:
+    """It sends requests for as long as somebody takes them; each answer is small, and none is read."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", world.running.port))
+    context = client_context(world.front_proxy)
+    _, writer = await asyncio.open_connection(sock=sock, server_hostname="", ssl=context, limit=1024)
+    request = b"GET " + NODES + b" HTTP/1.1\r\nHost: x\r\n" + ADMIN + b"\r\n"
+    sent = 0
+    with pytest.raises(TimeoutError):
+        while sent < 1 << 26:
+            writer.write(request * 500)
+            sent += 500 * len(request)
+            async with asyncio.timeout(1):
+                await writer.drain()
+    assert sent < 1 << 25
+    # Others are answered meanwhile.
+    assert (await world.running.get("/livez")).status == 200
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 3\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"])
+async def test_after_a_request_with_a_body_the_connection_ends(world: World, framing: bytes) -> None:
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", world.running.port, ssl=client_context(world.front_proxy)
+    )
+    writer.write(b"POST " + NODES + b" HTTP/1.1\r\nHost: x\r\n" + ADMIN + framing)
+    reply = await read_reply(reader)
+    assert reply is not None
+    assert (reply.status, reply.headers["connection"]) == (405, "close")
+    async with asyncio.timeout(3):
+        assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "header", "stays"),
+    [
+        (b"1.1", b"", True),
+        (b"1.1", b"Connection: close\r\n", False),
+        (b"1.0", b"", False),
+        (b"1.0", b"Connection: keep-alive\r\n", True),
+    ],
+)
+async def test_how_long_a_connection_stays(world: World, version: bytes, header: bytes, stays: bool) -> None:
+    request = b"GET /livez HTTP/" + version + b"\r\nHost: x\r\n" + header + b"\r\n"
+    replies = await exchange(world.running.port, request * 2, client_context())
+    assert [reply.status for reply in replies] == [200] * (2 if stays else 1)
+    assert replies[0].headers.get("connection") == (
+        "close" if not stays else "keep-alive" if version == b"1.0" else None
+    )
 
 
 async def test_a_body_is_no_request(world: World) -> None:

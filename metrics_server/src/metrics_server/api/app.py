@@ -8,6 +8,7 @@ paths need no place, so that a busy server is not taken for a dead one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import zlib
@@ -16,14 +17,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
-from aiohttp import web
 
 from metrics_server.api import discovery, openapi, status
 from metrics_server.api.discovery import RESOURCES, Document, Resource
+from metrics_server.api.http import SERVER_HEADER, Request
 from metrics_server.api.metrics import FIELDS, LIST_KINDS, OBJECT_KINDS, Answer, ListRequest, MetricsApi
 from metrics_server.api.negotiate import JSON, MEDIA_TYPES, PROTOBUF, Choice, accepts_gzip, choose
 from metrics_server.api.protobuf import status_message
-from metrics_server.api.protocol import SERVER_HEADER
 from metrics_server.api.request import attributes_of, wants_watch
 from metrics_server.api.selectors import (
     FieldSelector,
@@ -53,8 +53,6 @@ _MAX_PATH = 8 * 1024
 #: One in so many concurrent requests may be of a client that has not authenticated.
 _UNAUTHENTICATED_SHARE = 4
 _READ_METHODS = ("GET", "HEAD")
-#: What a request is marked with from when on nothing but the rest of its answer may be sent.
-_HEAD_IS_OUT = web.RequestKey("head_is_out", bool)
 _IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
 
 
@@ -70,16 +68,15 @@ class AppConfig:
     """What the HTTP side can be told."""
 
     max_requests_inflight: int
-    request_timeout: float
     transport_security: Sequence[str] = ()
 
 
 #: A handler of a path of its own: returns the content type and the body in parts.
-PathHandler = Callable[[web.BaseRequest], Awaitable[tuple[str, list[bytes]]]]
+PathHandler = Callable[[Request], Awaitable[tuple[str, list[bytes]]]]
 
 
 class Application:
-    """Handles requests; an instance is aiohttp's low-level request handler."""
+    """Handles requests; an instance is the handler of `http.HttpServer`."""
 
     def __init__(
         self,
@@ -131,37 +128,36 @@ class Application:
         documents[""] = discovery.root(index)
         return documents
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request."""
+    async def __call__(self, request: Request) -> None:
+        """Answer one request. Only a cancellation for another reason than its time being over is raised."""
         started = time.monotonic()
-        connection = request.transport.get_extra_info("tls_connection") if request.transport is not None else None
-        if isinstance(connection, TlsConnection):
-            connection.request_started()
+        tls = request.tls
+        if tls is not None:
+            tls.request_started()
+        if self.closing:
+            request.keep_alive = False
         attributes = Attributes(request.method.lower(), request.path)
-        response: web.StreamResponse | None = None
         code = 500
         try:
-            async with asyncio.timeout(self._config.request_timeout):
-                try:
-                    attributes = _attributes(request)
-                    response = await self._admit(request, attributes, connection)
-                except ApiError as error:
-                    response = await self._send_error(request, error)
-            code = response.status
-            return response
-        except TimeoutError:
+            try:
+                attributes = _attributes(request)
+                code = await self._admit(request, attributes)
+            except ApiError as error:
+                code = await self._send_error(request, error)
+        except asyncio.CancelledError:
+            if not request.expired:
+                raise
             code = 504
-            return self._give_up(
+            self._give_up(
                 request, ApiError(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
             )
         except ConnectionError:
-            # The client went away in the middle of its answer.
+            # The client went away in the middle of its answer. That happens each day, and nobody is left to be told.
             code = 499
-            raise
         except Exception:
             # A fault of this program, which must not end in a broken connection without a word.
             _log.exception("Request failed")
-            return self._give_up(
+            self._give_up(
                 request,
                 status.internal_error("the request could not be handled, see the log of the metrics server"),
             )
@@ -174,29 +170,31 @@ class Application:
                 seconds=time.monotonic() - started,
             )
 
-    def _give_up(self, request: web.BaseRequest, error: ApiError) -> web.StreamResponse:
+    def _give_up(self, request: Request, error: ApiError) -> None:
         """End a request that failed: with an error if nothing was sent yet, else by closing the connection.
 
         A second answer would be taken for a part of the first one.
         """
-        if request.get(_HEAD_IS_OUT):
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionAbortedError("the request failed when a part of its answer was sent")
-        return web.Response(status=error.code, body=error.body(), content_type=JSON, headers=self._common)
+        if request.head_is_out:
+            request.abort()
+            return
+        body = error.body()
+        headers = {**self._common, "Content-Type": JSON, "Content-Length": str(len(body))}
+        with contextlib.suppress(ConnectionError):
+            request.send_head(error.code, headers, body)
 
-    async def _admit(self, request: web.BaseRequest, attributes: Attributes, connection: object) -> web.StreamResponse:
+    async def _admit(self, request: Request, attributes: Attributes) -> int:
         if self._authorizer.open_to_all(attributes):
             # Health checks of the kubelet: no credential, no limit.
             return await self._dispatch(request, attributes, None)
-        unauthenticated = not self._is_authenticated(connection)
+        unauthenticated = not self._is_authenticated(request.tls)
         if self.refusing or self._full(unauthenticated=unauthenticated):
             raise status.too_many_requests()
         self._inflight += 1
         self._unauthenticated += unauthenticated
         self._idle.clear()
         try:
-            user = await self._identify(request, connection)
+            user = await self._identify(request)
             await self._authorize(user, attributes)
             return await self._dispatch(request, attributes, user)
         finally:
@@ -218,14 +216,12 @@ class Application:
             unauthenticated and self._unauthenticated >= max(1, limit // _UNAUTHENTICATED_SHARE)
         )
 
-    def _is_authenticated(self, connection: object) -> bool:
+    def _is_authenticated(self, tls: TlsConnection | None) -> bool:
         """Whether an authority vouches for the certificate of the connection, or a request on it was authenticated."""
-        return isinstance(connection, TlsConnection) and (
-            connection.is_authenticated or self._authenticator.certificate_is_trusted(connection)
-        )
+        return tls is not None and (tls.is_authenticated or self._authenticator.certificate_is_trusted(tls))
 
-    async def _identify(self, request: web.BaseRequest, connection: object) -> User:
-        tls = connection if isinstance(connection, TlsConnection) else None
+    async def _identify(self, request: Request) -> User:
+        tls = request.tls
         try:
             user = await self._authenticator.authenticate(tls, request.headers)
         except Rejected:
@@ -258,9 +254,7 @@ class Application:
 
     # Dispatch.
 
-    async def _dispatch(
-        self, request: web.BaseRequest, attributes: Attributes, user: User | None
-    ) -> web.StreamResponse:
+    async def _dispatch(self, request: Request, attributes: Attributes, user: User | None) -> int:
         path = request.path.rstrip("/")
         if attributes.resource_request and attributes.group == status.GROUP:
             return await self._resource(request, attributes, path)
@@ -272,7 +266,7 @@ class Application:
         if path in self._paths:
             return await self._send(request, Answer(*await self._paths[path](request)))
         if path in self._health.paths():
-            return self._send_health(request, path, reasons=user is not None and user.name != ANONYMOUS)
+            return await self._send_health(request, path, reasons=user is not None and user.name != ANONYMOUS)
         if path == "/apis":
             document = discovery.groups(request.headers.get("Accept", ""))
             if document is None:
@@ -286,7 +280,7 @@ class Application:
             raise status.not_acceptable(document.media_types)
         return await self._send_document(request, document.as_type(choice.media_type), vary="Accept")
 
-    async def _resource(self, request: web.BaseRequest, attributes: Attributes, path: str) -> web.StreamResponse:
+    async def _resource(self, request: Request, attributes: Attributes, path: str) -> int:
         resource = next((known for known in RESOURCES if known.name == attributes.resource), None)
         if resource is None or attributes.version not in discovery.VERSIONS:
             raise status.unknown_path()
@@ -322,7 +316,7 @@ class Application:
         return await self._send(request, _pretty(answer, choice, request))
 
     @staticmethod
-    def _choose(request: web.BaseRequest, kinds: Sequence[str]) -> Choice:
+    def _choose(request: Request, kinds: Sequence[str]) -> Choice:
         choice = choose(request.headers.get("Accept", ""), kinds)
         if choice is None:
             raise status.not_acceptable(MEDIA_TYPES)
@@ -330,7 +324,7 @@ class Application:
 
     # Sending.
 
-    def _send_health(self, request: web.BaseRequest, path: str, *, reasons: bool) -> web.Response:
+    async def _send_health(self, request: Request, path: str, *, reasons: bool) -> int:
         report = self._health.report(
             path, verbose="verbose" in request.query, excluded=request.query.getall("exclude", ()), reasons=reasons
         )
@@ -343,19 +337,19 @@ class Application:
                 _log.info("Health check passes again", extra={"kv": {"path": path}})
             else:
                 _log.warning("Health check fails", extra={"kv": {"path": path, "reason": report.failures}})
-        return web.Response(
-            status=200 if report.healthy else 500, text=report.text, content_type="text/plain", headers=self._common
-        )
+        answer = Answer("text/plain; charset=utf-8", [report.text.encode()])
+        return await self._send(request, answer, code=200 if report.healthy else 500)
 
-    async def _send_document(self, request: web.BaseRequest, document: Document, vary: str = "") -> web.StreamResponse:
+    async def _send_document(self, request: Request, document: Document, vary: str = "") -> int:
         headers = {"ETag": document.etag} if document.etag else {}
         if vary:
             headers["Vary"] = vary
         if document.etag and request.headers.get("If-None-Match") == document.etag:
-            return web.Response(status=304, headers={**self._common, **headers})
+            request.send_head(304, {**self._common, **headers})
+            return 304
         return await self._send(request, Answer(document.content_type, [document.body]), headers)
 
-    async def _send_error(self, request: web.BaseRequest, error: ApiError) -> web.StreamResponse:
+    async def _send_error(self, request: Request, error: ApiError) -> int:
         choice = choose(request.headers.get("Accept", ""), ())
         if choice is not None and choice.media_type == PROTOBUF:
             answer = Answer(PROTOBUF, [status_message(error)])
@@ -364,46 +358,51 @@ class Application:
         return await self._send(request, answer, error.headers, error.code)
 
     async def _send(
-        self, request: web.BaseRequest, answer: Answer, headers: Mapping[str, str] | None = None, code: int = 200
-    ) -> web.StreamResponse:
+        self, request: Request, answer: Answer, headers: Mapping[str, str] | None = None, code: int = 200
+    ) -> int:
+        """Send an answer, and return its code."""
         size = answer.size
-        zipped = (
+        everything = {**self._common, "Content-Type": answer.content_type}
+        if headers:
+            everything |= headers
+        if code == 401:
+            everything["WWW-Authenticate"] = 'Bearer realm="kubernetes"'
+        if (
             size > _GZIP_THRESHOLD
             and request.version >= (1, 1)
             and accepts_gzip(request.headers.get("Accept-Encoding", ""))
-        )
-        small = not zipped and size <= _SLICE
-        everything = {**self._common, **(headers or {}), "Content-Type": answer.content_type}
-        response: web.StreamResponse
-        if small:
+        ):
+            everything["Content-Encoding"] = "gzip"
+            everything["Vary"] = f"{everything['Vary']}, Accept-Encoding" if "Vary" in everything else "Accept-Encoding"
+            everything["Transfer-Encoding"] = "chunked"
+            request.send_head(code, everything)
+            await _send_body(request, answer, zipped=True)
+            return code
+        everything["Content-Length"] = str(size)
+        if size <= _SLICE:
             # Head and body leave in one packet: a second one would cost as much as the rest of a small answer.
-            response = web.Response(status=code, headers=everything, body=b"".join(answer.parts))
+            request.send_head(code, everything, b"".join(answer.parts))
         else:
-            response = web.StreamResponse(status=code, headers=everything)
-        if zipped:
-            response.headers["Content-Encoding"] = "gzip"
-            response.headers.add("Vary", "Accept-Encoding")
-            response.enable_chunked_encoding()
-        elif not small:
-            response.content_length = size
-        if self.closing:
-            response.force_close()
-        if code == 401:
-            response.headers["WWW-Authenticate"] = 'Bearer realm="kubernetes"'
-        await response.prepare(request)
-        request[_HEAD_IS_OUT] = True
-        if request.method != "HEAD" and not small:
-            pace = Pace()
-            async for chunk in _body(answer, zipped=zipped):
-                await response.write(chunk)
-                # A client that reads as fast as this writes never makes it wait.
-                if pace.over():
-                    await pace.rest()
-        await response.write_eof()
-        return response
+            request.send_head(code, everything)
+            await _send_body(request, answer, zipped=False)
+        return code
 
 
-def _attributes(request: web.BaseRequest) -> Attributes:
+async def _send_body(request: Request, answer: Answer, *, zipped: bool) -> None:
+    if request.method == "HEAD":
+        return
+    pace = Pace()
+    async for data in _body(answer, zipped=zipped):
+        if data:
+            await request.send_part(b"%x\r\n%b\r\n" % (len(data), data) if zipped else data)
+        # A client that reads as fast as this writes never makes it wait.
+        if pace.over():
+            await pace.rest()
+    if zipped:
+        await request.send_part(b"0\r\n\r\n")
+
+
+def _attributes(request: Request) -> Attributes:
     path = request.path
     if len(request.raw_path) > _MAX_PATH:
         raise ApiError(414, "RequestURITooLong", f"the request's path and query are longer than {_MAX_PATH} bytes")
@@ -440,7 +439,7 @@ def _include(value: str | None) -> str:
     return value
 
 
-def _pretty(answer: Answer, choice: Choice, request: web.BaseRequest) -> Answer:
+def _pretty(answer: Answer, choice: Choice, request: Request) -> Answer:
     """Indent the JSON for those who ask for it, as long as it is of a size that somebody reads."""
     asked = request.query.get("pretty", "").lower()
     if choice.media_type != JSON or not (choice.pretty or asked in ("1", "t", "true")):

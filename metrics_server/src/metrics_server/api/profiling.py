@@ -8,8 +8,7 @@ import cProfile
 import io
 import pstats
 
-from aiohttp import web
-
+from metrics_server.api.http import Request
 from metrics_server.api.status import ApiError, bad_request
 
 _TEXT = "text/plain; charset=utf-8"
@@ -17,7 +16,7 @@ _MAX_SECONDS = 50.0
 _LINES = 60
 
 
-async def index(_request: web.BaseRequest) -> tuple[str, list[bytes]]:
+async def index(_request: Request) -> tuple[str, list[bytes]]:
     """Return what there is."""
     return _TEXT, [
         b"profile?seconds=10  CPU profile of the event loop, as text\n",
@@ -25,7 +24,7 @@ async def index(_request: web.BaseRequest) -> tuple[str, list[bytes]]:
     ]
 
 
-async def tasks(_request: web.BaseRequest) -> tuple[str, list[bytes]]:
+async def tasks(_request: Request) -> tuple[str, list[bytes]]:
     """Return the stack of every task."""
     out = io.StringIO()
     for task in sorted(asyncio.all_tasks(), key=lambda task: task.get_name()):
@@ -40,7 +39,7 @@ class CpuProfile:
     def __init__(self) -> None:
         self._running = False
 
-    async def __call__(self, request: web.BaseRequest) -> tuple[str, list[bytes]]:
+    async def __call__(self, request: Request) -> tuple[str, list[bytes]]:
         """Profile the event loop for some seconds."""
         try:
             seconds = float(request.query.get("seconds", "10"))

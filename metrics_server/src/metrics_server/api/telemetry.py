@@ -52,6 +52,7 @@ class ApiTelemetry:
             buckets=_LATENCY_BUCKETS,
             registry=registry,
         )
+        self._series: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
         self._expiry = Gauge(
             "kubemetrics_serving_certificate_expiration_timestamp_seconds",
             "When the serving certificate expires, in seconds since the epoch; 0 while it is not known",
@@ -78,9 +79,14 @@ class ApiTelemetry:
             GROUP if known else "",
             version if known else "",
             resource if known else "",
+            str(code),
         )
-        self._requests.labels(*labels, str(code)).inc()
-        self._latency.labels(*labels).observe(seconds)
+        series = self._series.get(labels)
+        if series is None:
+            # The library looks for both by their labels, in a lock, for longer than counting takes.
+            series = self._series[labels] = self._requests.labels(*labels), self._latency.labels(*labels[:-1])
+        series[0].inc()
+        series[1].observe(seconds)
 
     async def expose(self, _request: object) -> tuple[str, list[bytes]]:
         """Return all metrics as text, in parts.

@@ -88,7 +88,18 @@ class Authorizer:
 def _key(user: User, attributes: Attributes) -> bytes:
     """Return what stands for a question in the cache: of one size, however long the path or the user's groups are."""
     extra = sorted((key, tuple(values)) for key, values in user.extra.items())
-    question = repr((user.name, user.uid, user.groups, extra, attributes))
+    asked = (
+        attributes.verb,
+        attributes.path,
+        attributes.resource_request,
+        attributes.group,
+        attributes.version,
+        attributes.resource,
+        attributes.subresource,
+        attributes.namespace,
+        attributes.name,
+    )
+    question = repr((user.name, user.uid, user.groups, extra, asked))
     return hashlib.blake2b(question.encode(), digest_size=32).digest()
 
 

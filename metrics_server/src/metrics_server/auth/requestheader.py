@@ -203,12 +203,14 @@ def user_from_headers(front_proxy: FrontProxy, headers: CIMultiDictProxy[str]) -
     extra: dict[str, list[str]] = {}
     for header, value in headers.items():
         lowered = header.lower()
+        if not lowered.startswith(prefixes):
+            continue
         for prefix in prefixes:
             if lowered.startswith(prefix):
                 extra.setdefault(unquote(lowered[len(prefix) :]), []).append(value)
     uid = _first(headers, front_proxy.uid_headers)
     texts = (name, uid, *groups, *extra, *(value for values in extra.values() for value in values))
-    if any(not _is_text(text) for text in texts):
+    if not "".join(texts).isascii() and not all(map(_is_text, texts)):
         # Another identity than the one that was meant would be reviewed.
         raise Rejected("the headers that name the user are not UTF-8")
     return User(name, uid, groups, {key: tuple(values) for key, values in extra.items()})

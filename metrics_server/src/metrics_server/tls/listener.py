@@ -8,7 +8,7 @@ must only verify that the peer owns the key of the certificate that it shows (TL
 here is trusted: a connection yields certificates, never an identity.
 
 The bytes travel through memory buffers, so that the transport below is asyncio's plain TCP and the protocol above any
-`asyncio.Protocol` (aiohttp's request handler).
+`asyncio.Protocol` (here `api.http`).
 """
 
 from __future__ import annotations
@@ -303,6 +303,9 @@ class TlsConnection(asyncio.Protocol):
             except SSL.WantReadError:
                 return
             self._tcp.write(data)
+            if len(data) < 2 * _READ_SIZE:
+                # That was all; to be told so costs as much as to read it.
+                return
 
     # For the transport above.
 
@@ -374,9 +377,6 @@ class TlsTransport(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return facts of the connection; `tls_connection` is the `TlsConnection`."""
         if name == "tls_connection":
-            return self._connection
-        if name in ("sslcontext", "ssl_object"):
-            # aiohttp asks whether the connection is protected at all.
             return self._connection
         return self._tcp.get_extra_info(name, default)
 
