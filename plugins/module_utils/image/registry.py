@@ -36,7 +36,7 @@ AGENT = "kubemetrics.aggregation"
 #: What another attempt may change: too many requests, a registry that restarts, a proxy in front of one that does.
 PASSING = frozenset({429, 500, 502, 503, 504})
 
-_PARAMETER = re.compile(r'([A-Za-z_]+)="?([^",]*(?:"(?!,)[^",]*)*)"?')
+_PARAMETER = re.compile(r'([A-Za-z_]+)=(?:"([^"]*)"|([^",\s]+))')
 
 
 class SafeRedirects(urllib.request.HTTPRedirectHandler):
@@ -70,7 +70,7 @@ def tls(ca_file: str) -> ssl.SSLContext:
 def challenge(header: str) -> t.Tuple[str, t.Dict[str, str]]:
     """The scheme and the parameters of WWW-Authenticate."""
     scheme, _space, rest = header.strip().partition(" ")
-    return scheme.lower(), {name.lower(): value for name, value in _PARAMETER.findall(rest)}
+    return scheme.lower(), {name.lower(): quoted or plain for name, quoted, plain in _PARAMETER.findall(rest)}
 
 
 class Response(t.NamedTuple):

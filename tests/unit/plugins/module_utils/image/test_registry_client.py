@@ -1,0 +1,170 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Registries that redirect, fail for a moment, or ask for what is unsafe, which the one of tests/registry does not."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.parse
+
+import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci, registry
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import reference as references
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.credentials import Login, Registries
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError, Unreachable
+from base_images import sha256
+
+BLOB = b"a layer" * 1000
+MANIFEST = json.dumps({"schemaVersion": 2, "config": {}, "layers": []}).encode()
+WHOLE = {"digest": sha256(BLOB), "size": len(BLOB)}
+
+
+def answering(status, headers=None, body=b""):
+    """A route that answers with headers of its own."""
+
+    def route(request):
+        handler = request.handler
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return route
+
+
+@pytest.fixture
+def server(start_server):
+    return start_server()
+
+
+@pytest.fixture
+def client(server, authority, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    host = f"127.0.0.1:{server.port}"
+    entry = {"host": host, "username": "me", "password": "s3cret", "ca_file": str(tmp_path / "ca.pem")}
+    return registry.Registry(host, Registries([entry]), timeout=5, pause=0)
+
+
+@pytest.fixture
+def image(client):
+    return references.parse(f"{client.host}/a:1")
+
+
+def blob_of(client, image, described=WHOLE):
+    pieces = []
+    client.read_blob(image, described, pieces.append)
+    return b"".join(pieces)
+
+
+def basic_only(body):
+    """A route for those who have logged in."""
+
+    def route(request):
+        if request.headers.get("Authorization") == "Basic " + base64.b64encode(b"me:s3cret").decode():
+            return 200, body
+        return answering(401, {"WWW-Authenticate": 'Basic realm="x"'})(request)
+
+    return route
+
+
+def test_a_login_stays_with_its_registry(server, client, image, start_server):
+    storage = start_server()
+    storage.get("/there", BLOB)
+    elsewhere = answering(307, {"Location": f"{storage.url}/there?signature=1"})
+    path = f"/v2/a/blobs/{WHOLE['digest']}"
+    server.get(
+        path, lambda request: elsewhere(request) if "Authorization" in request.headers else basic_only("")(request)
+    )
+    assert blob_of(client, image) == BLOB
+    (asked,) = storage.requests
+    assert "Authorization" not in asked.headers
+    assert [("Authorization" in request.headers) for request in server.requests] == [False, True]
+
+
+def test_nothing_leads_out_of_tls(server, client, image):
+    server.get(f"/v2/a/blobs/{WHOLE['digest']}", answering(307, {"Location": "http://127.0.0.1:1/there?signature=1"}))
+    with pytest.raises(ImageError) as redirected:
+        blob_of(client, image)
+    assert "redirects to http://127.0.0.1:1/there, which is not encrypted" in str(redirected.value)
+    server.get("/v2/a/manifests/1", answering(401, {"WWW-Authenticate": 'Bearer realm="http://127.0.0.1:1/token"'}))
+    with pytest.raises(ImageError, match="is not encrypted; no password is sent there"):
+        client.manifest(image)
+    server.routes["POST", "/v2/a/blobs/uploads/"] = answering(202, {"Location": "http://127.0.0.1:1/upload?state=1"})
+    with pytest.raises(ImageError, match="wants uploads at http://127.0.0.1:1/upload, which is not encrypted"):
+        client.may_push(image)
+
+
+def test_a_moment_of_weakness_passes(server, client, image):
+    answers = [(503, {"errors": [{"message": "restarting"}]}), (429, ""), (200, MANIFEST)]
+    server.get("/v2/a/manifests/1", lambda _request: answers.pop(0))
+    assert client.manifest(image) == (MANIFEST, sha256(MANIFEST))
+    server.get("/v2/a/manifests/1", (503, {"errors": [{"code": "UNAVAILABLE", "message": "restarting"}]}))
+    server.routes["GET", "/v2/a/manifests/1"] = (503, {"errors": [{"message": "restarting"}]})
+    with pytest.raises(Unreachable, match=r"failed at reading .*/a:1 \(503: restarting\)"):
+        client.manifest(image)
+
+
+def test_what_is_not_what_was_asked_for(server, client, image):
+    other = image.pinned("sha256:" + "0" * 64)
+    server.get(f"/v2/a/manifests/{other.digest}", MANIFEST)
+    with pytest.raises(ImageError, match="answers something else than was asked for"):
+        client.manifest(other)
+    path = f"/v2/a/blobs/{WHOLE['digest']}"
+    server.get(path, answering(200, {"Content-Length": str(len(BLOB) - 10)}, BLOB[:-10]))
+    with pytest.raises(Unreachable, match="broke off in the middle"):
+        blob_of(client, image)
+
+
+def test_a_refresh_token_is_exchanged(server, client, image, monkeypatch):
+    monkeypatch.setattr(client.registries, "login", lambda _host: Login("", "refresh-me"))
+    challenge = f'Bearer realm="{server.url}/token",service="tests"'
+
+    def manifest(request):
+        if request.headers.get("Authorization") == "Bearer given":
+            return 200, MANIFEST
+        return answering(401, {"WWW-Authenticate": challenge})(request)
+
+    asked = []
+
+    def token(request):
+        asked.append(urllib.parse.parse_qs(request.raw.decode()))
+        return 200, {"access_token": "given"}
+
+    server.get("/v2/a/manifests/1", manifest)
+    server.routes["POST", "/token"] = token
+    assert client.manifest(image)[0] == MANIFEST
+    assert asked[0]["grant_type"] == ["refresh_token"]
+    assert asked[0]["refresh_token"] == ["refresh-me"]
+    assert asked[0]["scope"] == ["repository:a:pull"]
+    server.routes["POST", "/token"] = (401, "")
+    client._authorization.clear()
+    with pytest.raises(ImageError) as refused:
+        client.manifest(image)
+    assert "refuses the login of the token that was saved" in str(refused.value)
+    assert "refresh-me" not in str(refused.value)
+
+
+@pytest.mark.parametrize("body", [b"x", b"[]", b'{"errors": [1]}', b'{"errors": null}', b"\xff"])
+def test_answers_in_no_known_form(server, client, image, body):
+    server.routes["GET", "/v2/a/manifests/1"] = (400, body)
+    with pytest.raises(ImageError, match=r"\(400\)"):
+        client.manifest(image)
+
+
+def test_challenges():
+    scheme, parameters = registry.challenge('Bearer realm="https://r/token",service="r",scope="repository:a:pull,push"')
+    assert (scheme, parameters["realm"], parameters["service"]) == ("bearer", "https://r/token", "r")
+    assert parameters["scope"] == "repository:a:pull,push"
+    assert registry.challenge("Basic") == ("basic", {})
+
+
+def test_an_index_names_what_it_has():
+    index = oci.index_of([{"platform": {"os": "linux", "architecture": "arm", "variant": "v7"}}, {"platform": "odd"}])
+    with pytest.raises(ImageError, match=r"for the architecture amd64 \(only for arm/v7\)"):
+        oci.choose(index, "amd64", "The image")
