@@ -23,8 +23,9 @@ PARTS = ("state", "apiservices", "metrics", "provider", "authentication", "servi
 MAX_AGE = 150
 #: What modules advise who wants to change a cluster; the report has its own.
 _ADVICE = re.compile(r"\.? (Check that|The user of|The credentials of|The kubeconfig belongs) .*$", re.DOTALL)
-#: Seconds that nodes and pods have to run before metrics are expected of them.
-GRACE = 60
+#: Seconds that nodes and pods have to run before metrics are expected of them: a sample takes two scrapes, and a
+#: metrics server sees a pod that started with its API server only when it has listed all pods anew.
+GRACE = 90
 
 
 def _options(given: Mapping, **more: t.Any) -> dict[str, t.Any]:
