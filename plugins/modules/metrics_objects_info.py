@@ -99,8 +99,8 @@ truncated:
 service:
   description:
     - The Service with RV(ignore:name), RV(ignore:namespace), RV(ignore:type), RV(ignore:selector), RV(ignore:ports),
-      RV(ignore:cluster_ip), RV(ignore:cluster_ips), RV(ignore:owner), RV(ignore:labels) and RV(ignore:annotations), or
-      null.
+      RV(ignore:cluster_ip), RV(ignore:cluster_ips), RV(ignore:internal_traffic_policy), RV(ignore:owner),
+      RV(ignore:labels) and RV(ignore:annotations), or null.
   returned: success
   type: dict
 workloads:

@@ -236,6 +236,7 @@ def service_view(item: t.Optional[Object]) -> t.Optional[t.Dict[str, t.Any]]:
         ],
         "cluster_ip": dig(item, "spec", "clusterIP"),
         "cluster_ips": dig(item, "spec", "clusterIPs") or [],
+        "internal_traffic_policy": dig(item, "spec", "internalTrafficPolicy"),
         "owner": owner_of(item),
         "labels": dig(item, "metadata", "labels") or {},
         "annotations": annotations_of(item),

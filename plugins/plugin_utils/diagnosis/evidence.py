@@ -317,6 +317,11 @@ class Evidence:
         return any(age is not None and age < STARTING for age in map(self.age, since))
 
     @property
+    def service_keeps_traffic_local(self) -> bool:
+        """Whether the Service leads to pods on the client's own host only."""
+        return bool(get(self.objects, "service", "internal_traffic_policy") == "Local")
+
+    @property
     def server_workload(self) -> Mapping:
         """The Deployment (or the like) of the metrics server; empty where there is none, or it could not be read."""
         return t.cast(Mapping, get(self.objects, "workloads", 0, default={}))

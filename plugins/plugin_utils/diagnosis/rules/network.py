@@ -71,7 +71,7 @@ def _no_cluster_ip(evidence: Evidence, host: Host) -> t.Iterator[Observation]:
         lines.append(f"{host.name} -> {address}:443 (the API's own ClusterIP): no API server answers")
         lines.append(f"kube-proxy on {host.name}: {'runs' if proxy.get('running') else 'no process'}")
         yield Observation(tuple(lines), (host.name,))
-    elif reached and not _loses_first_packets(host):
+    elif reached and not _loses_first_packets(host) and not evidence.service_keeps_traffic_local:
         yield Observation(
             tuple(lines),
             (host.name,),

@@ -300,7 +300,7 @@ def test_a_condition_that_flips_is_counted(cluster, kubeconfig, run_module):
         return 200, {**known, "status": {"conditions": [{"type": "Available", "status": status}]}}
 
     cluster.get(path, flip)
-    flips = run_module(module, kubeconfig=kubeconfig, watch_seconds=0.35)["flips"]
+    flips = run_module(module, kubeconfig=kubeconfig, watch_seconds=2)["flips"]
     assert flips["changes"] >= 2
     assert flips["statuses"] == ["False", "True"]
 

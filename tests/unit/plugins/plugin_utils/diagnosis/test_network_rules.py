@@ -93,16 +93,6 @@ def test_a_healthy_cluster_has_none_of_them(name):
     assert found(recorded(name)) == {}
 
 
-@pytest.mark.parametrize("name", sorted(CAPTURED))
-def test_what_a_lab_showed_has_one_root(name):
-    diagnosis = engine.diagnose(recorded(name))
-    assert [finding["id"] for finding in diagnosis["findings"] if finding["root"]] == [name]
-    assert diagnosis["unexplained"] == []
-    finding = diagnosis["findings"][0]
-    assert finding["evidence"]
-    assert finding["hosts"]
-
-
 # --- NET-01 ---------------------------------------------------------------------------------------------------------
 
 
@@ -116,6 +106,14 @@ def test_one_service_that_is_not_translated(healthy):
     lose(healthy, kind="cluster_ip")
     assert found(healthy) == {"NET-01": ["cp1"]}
     assert "lags behind" in engine.diagnose(healthy)["findings"][0]["cause"]
+
+
+@pytest.mark.parametrize(("policy", "named"), [("Cluster", {"NET-01": ["cp1"]}), ("Local", {})])
+def test_a_service_that_keeps_traffic_on_its_node_is_no_fault_of_kube_proxy(healthy, policy, named):
+    lose(healthy, kind="cluster_ip")
+    healthy["hosts"]["cp1"]["network"]["cluster_ip"] = {"address": "10.233.0.1", "answers": True}
+    healthy["api"]["objects"]["service"]["internal_traffic_policy"] = policy
+    assert found(healthy, {"NET-01"}) == named
 
 
 def test_an_api_server_that_goes_to_endpoints_needs_no_cluster_ip(healthy):
