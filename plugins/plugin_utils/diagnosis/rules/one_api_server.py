@@ -68,27 +68,40 @@ def dead_connection(evidence: Evidence) -> t.Iterator[Observation]:
     for name in evidence.failing_servers:
         host = evidence.host(name)
         failed = failed_requests(evidence, name)
-        if host is None or not failed or not all(_hangs(entry) for entry in failed):
+        if host is None or not failed or not all(_hangs(entry, _said(evidence, entry)) for entry in failed):
             continue
         targets = host.targets()
-        if not targets or not all(_works_at_once(target) for target in targets):
+        if not targets or not all(_works_at_once(evidence, target) for target in targets):
             continue
         if host.flags("kube-apiserver").get("egress-selector-config-file"):
             # It does not connect from its host, so what the host gets tells nothing.
             continue
-        lines = [f"{entry.get('name')} through {name}: {entry.get('message')}" for entry in failed[:1]]
+        lines = [f"{entry.get('name')} through {name}: {_said(evidence, entry)}" for entry in failed[:1]]
         lines += [f"a new connection of the front proxy, {line}" for line in _targets(host)[:2]]
         yield Observation(tuple(lines), (name,))
 
 
-def _works_at_once(target: Mapping) -> bool:
+def _said(evidence: Evidence, entry: Mapping) -> str:
+    """How a request ended; where the API server refuses at once, since its own check of the API fails, how that did."""
+    if get(entry, "failures", "FailedDiscoveryCheck"):
+        for apiservice in evidence.apiservices:
+            if apiservice.get("name") == entry.get("name") and apiservice.get("reason") == "FailedDiscoveryCheck":
+                return str(apiservice.get("message"))
+    return str(entry.get("message") or "")
+
+
+def _works_at_once(evidence: Evidence, target: Mapping) -> bool:
     seconds = [get(target, step, "seconds") or 0 for step in ("connect", "response")]
-    return target.get("verdict") == "ok" and not target.get("proxy") and max(seconds) < SLOW
+    if target.get("proxy") or max(seconds) >= SLOW:
+        return False
+    if target.get("verdict") == "not_sent":
+        # Without a certificate to verify, the probe sends nothing; and what is ready has answered the kubelet.
+        return bool(get(target, "tls", "ok")) and evidence.server_serves
+    return target.get("verdict") == "ok"
 
 
-def _hangs(entry: Mapping) -> bool:
-    message = str(entry.get("message") or "")
-    return bool(entry.get("ready") and LOST.search(message) and "dial tcp" not in message)
+def _hangs(entry: Mapping, said: str) -> bool:
+    return bool(entry.get("ready") and LOST.search(said) and "dial tcp" not in said)
 
 
 # --- AGG-11 ---------------------------------------------------------------------------------------------------------
