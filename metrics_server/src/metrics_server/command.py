@@ -34,6 +34,7 @@ def _engine(
         kubelet_client_key=options.kubelet_client_key or None,
         kubelet_insecure_tls=options.kubelet_insecure_tls,
         kubelet_completely_insecure=options.deprecated_kubelet_completely_insecure,
+        kubelet_source="summary" if options.kubelet_summary_api else "resource",
         node_selector=options.node_selector.strip(),
         user_agent=USER_AGENT,
     )

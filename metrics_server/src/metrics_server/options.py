@@ -100,6 +100,12 @@ class Options:
         KUBELET,
         "Do not verify the kubelets' certificates. For tests only: anyone on the path can read the server's token.",
     )
+    kubelet_summary_api: bool = flag(
+        "bool",
+        False,
+        KUBELET,
+        "Ask kubelets for the Summary API (/stats/summary) instead of /metrics/resource; needs get on nodes/stats.",
+    )
     deprecated_kubelet_completely_insecure: bool = flag(
         "bool", False, KUBELET, "Plain HTTP without any credential, for the kubelets' old read-only port (10255)."
     )

@@ -128,17 +128,18 @@ class Server:
         self.trust = _trust(options, clients)
         self.certificates = _certificates(options, clients, lambda: engine.ready_reason() is None)
         telemetry = ApiTelemetry(registry, engine.node_lines)
+        authenticator = Authenticator(
+            self.trust,
+            TokenAuthenticator(
+                clients.get(options.authentication_kubeconfig, "token reviews"),
+                options.authentication_token_webhook_cache_ttl,
+            ),
+        )
         self.app = Application(
             AppConfig(options.max_requests_inflight, options.strict_transport_security_directives),
             MetricsApi(engine.store, engine.index, observe_age),
             Health(self._checks()),
-            Authenticator(
-                self.trust,
-                TokenAuthenticator(
-                    clients.get(options.authentication_kubeconfig, "token reviews"),
-                    options.authentication_token_webhook_cache_ttl,
-                ),
-            ),
+            authenticator,
             Authorizer(
                 clients.get(options.authorization_kubeconfig, "access reviews"),
                 allowed_ttl=options.authorization_webhook_cache_authorized_ttl,
@@ -156,6 +157,7 @@ class Server:
         self.listener = TlsListener(context, self._web, max_connections=options.max_connections)
         telemetry.watch(
             expiry=self._expiry,
+            front_proxy_expiry=lambda: authenticator.front_proxy_expiry(self.listener.open_connections),
             connections=lambda: float(self.listener.connections),
             refused=lambda: float(self.listener.refused),
         )

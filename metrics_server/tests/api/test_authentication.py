@@ -6,9 +6,11 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from api.conftest import World, config_map
-from api.support import Credential, Pki, eventually
+from api.support import Credential, Pki, client_context, eventually
 from metrics_server.tls.client_certificates import CertificateBundle, CertificateError, common_name
 
 NODES = "/apis/metrics.k8s.io/v1beta1/nodes"
@@ -236,6 +238,30 @@ async def test_a_judgement_ends_with_the_certificate(world: World) -> None:
     assert (await world.running.get(NODES, credential=brief, headers=ALICE)).status == 200
     await asyncio.sleep(2.6)
     assert (await world.running.get(NODES, credential=brief, headers=ALICE)).status == 401
+
+
+async def test_the_first_front_proxy_that_expires_is_exported_while_it_is_connected(world: World) -> None:
+    def session(credential: Credential) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            world.running.url, connector=aiohttp.TCPConnector(ssl=client_context(credential)), headers=ALICE
+        )
+
+    soon = world.pki.leaf(world.front_proxy_ca, "front-proxy-client", lifetime=(-1.0, 0.5))
+    user = world.pki.leaf(world.client_ca, "jane", lifetime=(-1.0, 0.1))
+    server = world.running.server
+
+    def expiry() -> float:
+        return server.app._authenticator.front_proxy_expiry(server.listener.open_connections)
+
+    assert expiry() == 0.0
+    async with session(world.front_proxy) as later, session(user) as client:
+        for connection in (later, client):
+            await (await connection.get(NODES)).read()
+        distant = expiry()
+        async with session(soon) as first:
+            await (await first.get(NODES)).read()
+            assert time.time() < expiry() < time.time() + 1860 < distant
+        await eventually(lambda: expiry() == distant)
 
 
 async def test_a_shared_ca_without_names_makes_nobody_a_front_proxy(world: World) -> None:

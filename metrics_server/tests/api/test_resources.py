@@ -350,6 +350,8 @@ async def test_its_own_metrics(world: World) -> None:
     )
     assert 'apiserver_request_total{code="404",group="",resource="",verb="get",version=""} 1.0' in text
     assert "kubemetrics_serving_certificate_expiration_timestamp_seconds 1." in text
+    # The one who asks is such a front proxy.
+    assert "kubemetrics_front_proxy_certificate_expiration_timestamp_seconds 1." in text
 
 
 async def test_profiles(world: World) -> None:

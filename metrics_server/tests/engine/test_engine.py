@@ -21,9 +21,11 @@ from support.large import Large
 from support.pki import Authority, Pair
 from support.resource_text import Container, resource_text
 
+from metrics_server import command
 from metrics_server.engine import Engine, EngineConfig, EngineError
 from metrics_server.kube.client import KubeClient
 from metrics_server.kube.entries import PATH_ANNOTATION, NodeEntry
+from metrics_server.options import parse_options
 from metrics_server.scrape import scheduler as scheduler_module
 from metrics_server.scrape.batch import Batch, Layout
 from metrics_server.scrape.source import KubeletSource
@@ -389,6 +391,16 @@ async def test_summary_where_the_resource_path_is_missing(tmp_path: Path) -> Non
     # Asked once, then remembered.
     assert paths.count("/metrics/resource") == 1
     assert set(paths[1:]) == {"/stats/summary?only_cpu_and_memory=true"}
+
+
+@pytest.mark.parametrize(("arguments", "always"), [([], False), (["--kubelet-summary-api"], True)])
+async def test_the_flag_for_the_summary_reaches_the_engine(tmp_path: Path, arguments: list[str], always: bool) -> None:
+    async with FakeApi(tmp_path) as api:
+        client = KubeClient.from_kubeconfig(api.kubeconfig(), user_agent="test")
+        engine, _ = command._engine(parse_options(arguments), client, CollectorRegistry())
+        assert engine._source._summary_only is always
+        await engine.stop()
+        await client.close()
 
 
 async def test_paths_by_flag_and_by_annotation(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from support.pki import Authority, Pair
 from metrics_server.scrape.address import Target
 from metrics_server.scrape.client import KubeletClient
 from metrics_server.scrape.errors import Reason, ScrapeError
+from metrics_server.scrape.source import SUMMARY_PATH
 from metrics_server.tls.files import ClientTls, Source
 
 PATH = "/metrics/resource"
@@ -330,6 +331,13 @@ async def test_status(tmp_path: Path, status: int, reason: Reason, text: str) ->
             assert text in caught.value.message
             assert caught.value.message.isprintable()
         assert client.opened == 1
+
+
+async def test_a_refused_summary_names_the_right_that_it_needs(tmp_path: Path) -> None:
+    kubelet = FakeKubelet(respond(403), GOOD)
+    async with running(tmp_path, kubelet), closing(make_client()) as client:
+        with pytest.raises(ScrapeError, match="the ClusterRole must allow get on nodes/stats"):
+            await client.get(target(kubelet), SUMMARY_PATH)
 
 
 async def test_redirects_are_not_followed(tmp_path: Path) -> None:

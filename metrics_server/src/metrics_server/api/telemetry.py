@@ -58,16 +58,28 @@ class ApiTelemetry:
             "When the serving certificate expires, in seconds since the epoch; 0 while it is not known",
             registry=registry,
         )
+        self._front_proxy_expiry = Gauge(
+            "kubemetrics_front_proxy_certificate_expiration_timestamp_seconds",
+            "When the first client certificate of a connected API server's front proxy expires, in seconds since the"
+            " epoch; 0 while none is connected",
+            registry=registry,
+        )
         self._connections = Gauge("kubemetrics_open_connections", "Open client connections", registry=registry)
         self._refused = Gauge(
             "kubemetrics_connections_dropped", "Connections closed because all places were taken", registry=registry
         )
 
     def watch(
-        self, *, expiry: Callable[[], float], connections: Callable[[], float], refused: Callable[[], float]
+        self,
+        *,
+        expiry: Callable[[], float],
+        front_proxy_expiry: Callable[[], float],
+        connections: Callable[[], float],
+        refused: Callable[[], float],
     ) -> None:
         """Read these values whenever the metrics are asked for."""
         self._expiry.set_function(expiry)
+        self._front_proxy_expiry.set_function(front_proxy_expiry)
         self._connections.set_function(connections)
         self._refused.set_function(refused)
 

@@ -12,7 +12,7 @@ import logging
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote
@@ -109,6 +109,14 @@ class Authenticator:
         except Undecided:
             return False
         return judgement.front_proxy or judgement.client is not None
+
+    def front_proxy_expiry(self, connections: Iterable[Connection]) -> float:
+        """Return when the first certificate of a front proxy among these connections expires, or 0 without one.
+
+        In seconds since the epoch. Authorities count, too: a certificate is not good for longer than its issuer's.
+        """
+        known = (self._judgements.get(connection) for connection in connections)
+        return min((one.good_until for one in known if one is not None and one.front_proxy), default=0.0)
 
     def _judge(self, connection: Connection) -> _Judgement:
         known = self._judgements.get(connection)

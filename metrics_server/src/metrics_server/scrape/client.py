@@ -91,7 +91,7 @@ class KubeletClient:
         connection = self._connections.get(target.node)
         if connection is not None and connection.fits(target, context):
             try:
-                return await self._exchange(connection, head, deadline, target)
+                return await self._exchange(connection, head, deadline, target, path)
             except ConnectionLostError:
                 pass
         self.forget(target.node)
@@ -101,7 +101,7 @@ class KubeletClient:
             raise self._timed_out(target, "no connection") from error
         self._connections[target.node] = connection
         try:
-            return await self._exchange(connection, head, deadline, target)
+            return await self._exchange(connection, head, deadline, target, path)
         except ConnectionLostError as error:
             text = f"kubelet {_where(target)} closed the connection without an answer ({error})"
             raise ScrapeError(Reason.TLS if error.is_alert else Reason.UNREACHABLE, text) from error
@@ -141,7 +141,9 @@ class KubeletClient:
             lines.append(f"Authorization: Bearer {token}")
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
-    async def _exchange(self, connection: Connection, head: bytes, deadline: float, target: Target) -> Answer:
+    async def _exchange(
+        self, connection: Connection, head: bytes, deadline: float, target: Target, path: str
+    ) -> Answer:
         loop = asyncio.get_running_loop()
         future = connection.send(head)
         timer = loop.call_at(deadline, connection.expire)
@@ -163,9 +165,9 @@ class KubeletClient:
                 connection.close()
         if answer.status == 200:
             return answer
-        raise self._refused(answer, target)
+        raise self._refused(answer, target, path)
 
-    def _refused(self, answer: Answer, target: Target) -> ScrapeError:
+    def _refused(self, answer: Answer, target: Target, path: str) -> ScrapeError:
         text = answer.body[:_ERROR_TEXT].decode("utf-8", "replace")
         text = " ".join("".join(one if one.isprintable() else " " for one in text).split())
         detail = f": {text}" if text else ""
@@ -176,7 +178,8 @@ class KubeletClient:
             advice = "its webhook authentication is off, or it does not accept this token or certificate"
             return ScrapeError(Reason.UNAUTHORIZED, f"{where}: {advice}{detail}")
         if answer.status == 403:
-            return ScrapeError(Reason.FORBIDDEN, f"{where}: the ClusterRole must allow get on nodes/metrics{detail}")
+            resource = "nodes/stats" if path.startswith("/stats/") else "nodes/metrics"
+            return ScrapeError(Reason.FORBIDDEN, f"{where}: the ClusterRole must allow get on {resource}{detail}")
         if answer.status == 404:
             return ScrapeError(Reason.NOT_FOUND, f"{where}: it has no such path{detail}")
         if 300 <= answer.status < 400:

@@ -17,7 +17,7 @@ import asyncio
 import logging
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from cryptography import x509
@@ -152,6 +152,11 @@ class TlsListener:
     def connections(self) -> int:
         """Return how many connections are open."""
         return len(self._connections)
+
+    @property
+    def open_connections(self) -> Collection[TlsConnection]:
+        """Return them."""
+        return self._connections
 
     def admit(self, connection: TlsConnection) -> bool:
         """Accept a new connection if need be in place of an unauthenticated one, or say that the limit is reached."""
