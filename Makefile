@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down lab-up lab-down setup-2.18 site test test-unit test-versions test-faults fault fault-heal lint build bench bench-hosts soak
+.PHONY: help setup demo demo-down lab-up lab-down setup-2.18 site test test-unit test-versions test-rules test-faults fault fault-heal lint build bench bench-hosts soak
 
 PYTHON ?= python3
 LAB_NAME ?= kubemetrics
@@ -63,6 +63,9 @@ test-unit: setup setup-2.18 ## Unit tests only, on ansible-core 2.18 and 2.19
 
 test-versions: setup setup-2.18 ## Unit tests on the newest Ansible, host modules on Python 3.8 and 3.9, where this machine has them
 	@.ci/test versions
+
+test-rules: setup ## Alerts and dashboard, by promtool and by Prometheus itself (builds them the first time)
+	@.ci/test rules
 
 lint: setup ## ansible-lint, yamllint, ruff, mypy, role documentation
 	@.ci/test lint
