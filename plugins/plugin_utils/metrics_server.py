@@ -275,6 +275,8 @@ def server_arguments(settings: Settings, versions: t.Sequence[str]) -> list[str]
     ]
     if settings.flag("kubelet_insecure_skip_tls_verify"):
         arguments.append("--kubelet-insecure-tls")
+    if settings.flag("kubelet_summary_api"):
+        arguments.append("--kubelet-summary-api")
     authority = settings.text("kubelet_certificate_authority")
     if authority:
         arguments.append(f"--kubelet-certificate-authority={authority}")

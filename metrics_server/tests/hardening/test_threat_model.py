@@ -34,7 +34,7 @@ def test_every_claim_has_tests_that_exist(claim: str, tests: str) -> None:
 def _rules(template: str) -> list[tuple[str, str]]:
     """Return resources and verbs of all rules in a template, with the names that they are limited to."""
     text = (TEMPLATES / template).read_text()
-    rule = re.compile(r"resources: \[(.+)\]\n(?: +resourceNames: (.+)\n)? +verbs: \[(.+)\]")
+    rule = re.compile(r"(?:resources|nonResourceURLs): \[(.+)\]\n(?: +resourceNames: (.+)\n)? +verbs: \[(.+)\]")
     found = [(resources + (f" {names}" if names else ""), verbs) for resources, names, verbs in rule.findall(text)]
     # No rule in another form than the one that is understood here.
     assert len(found) == len(re.findall(r"^ *(?:- )?verbs:", text, re.MULTILINE))
@@ -46,6 +46,8 @@ def test_the_rights_are_those_that_are_documented() -> None:
         # What users get who may view.
         ("nodes, pods", "get, list, watch"),
         ("nodes/metrics", "get"),
+        # Only where it asks for summaries.
+        ("nodes/stats", "get"),
         ("nodes, pods", "get, list, watch"),
         ("apiservices {{ _metrics_server_apiservices | to_json }}", "get, patch"),
         ("secrets", "create"),
@@ -56,6 +58,9 @@ def test_the_rights_are_those_that_are_documented() -> None:
     rules = _rules("manifests.yml.j2")
     assert rules[: len(server)] == server
     assert rules[len(server) :] in ([], [("nodes, pods", "get, list, watch")])
+    # Those of its readers and of Prometheus.
+    assert _rules("readers.yml.j2") == [("nodes, pods", "get, list")]
+    assert _rules("prometheus.yml.j2") == [("/metrics", "get")]
     assert _rules("csr-approver.yml.j2") == [
         ("certificatesigningrequests", "get, list, watch"),
         ("certificatesigningrequests/approval", "update"),

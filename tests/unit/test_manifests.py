@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the variables of the role make of the metrics server's objects, as Ansible renders them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import prometheus_rules
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+READERS = [
+    {"kind": "Group", "name": "developers"},
+    {"kind": "User", "name": "jane@example.com"},
+    {"kind": "ServiceAccount", "name": "dashboard", "namespace": "monitoring"},
+]
+HOSTS = {
+    "default": {},
+    "summary": {"metrics_server_kubelet_summary_api": "true"},
+    "old-kubelet": {"kubelet_version": "v1.17.17"},
+    "readers": {"metrics_server_readers": READERS},
+    "annotations": {
+        "metrics_server_prometheus": "annotations",
+        "metrics_server_prometheus_service_account": "monitoring/prometheus",
+    },
+    "monitor": {
+        "metrics_server_prometheus": "service_monitor",
+        "metrics_server_prometheus_rule": True,
+        "metrics_server_prometheus_labels": {"release": "stack"},
+        "metrics_server_namespace": "metrics",
+        "metrics_server_metric_resolution": "30s",
+    },
+}
+ALWAYS = {
+    ("ServiceAccount", "metrics-server"),
+    ("ClusterRole", "system:aggregated-metrics-reader"),
+    ("ClusterRole", "system:metrics-server"),
+    ("ClusterRoleBinding", "system:metrics-server"),
+    ("ClusterRoleBinding", "metrics-server:system:auth-delegator"),
+    ("RoleBinding", "metrics-server-auth-reader"),
+    ("Role", "metrics-server"),
+    ("RoleBinding", "metrics-server"),
+    ("Service", "metrics-server"),
+    ("PodDisruptionBudget", "metrics-server"),
+    ("Deployment", "metrics-server"),
+    ("APIService", "v1beta1.metrics.k8s.io"),
+}
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """Host -> kind and name -> object."""
+    folder = tmp_path_factory.mktemp("manifests")
+    inventory = folder / "hosts.json"
+    inventory.write_text(json.dumps({"all": {"hosts": HOSTS}}))
+    # Templates are found beside the playbook, or by tasks of their role, none of which runs.
+    shutil.copy(HERE / "manifests.yml", folder)
+    (folder / "templates").symlink_to(ROOT / "roles/metrics_server/templates")
+    done = subprocess.run(
+        [
+            shutil.which("ansible-playbook"),
+            "-i",
+            inventory,
+            "-e",
+            json.dumps({"results": str(folder), "python": sys.executable}),
+            folder / "manifests.yml",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"),
+        },
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    found = {}
+    for name in HOSTS:
+        result = json.loads((folder / f"{name}.json").read_text())
+        found[name] = {(one["kind"], one["metadata"]["name"]): one for one in result["objects"]}
+        found[name]["token"] = result["token"]
+    return found
+
+
+def kinds(objects):
+    return set(objects) - {"token"}
+
+
+def rules(objects, name="system:metrics-server"):
+    return objects["ClusterRole", name]["rules"]
+
+
+def reads(objects):
+    """What of kubelets the server may read."""
+    return {resource for rule in rules(objects) for resource in rule["resources"] if resource.startswith("nodes/")}
+
+
+def arguments(objects):
+    (container,) = objects["Deployment", "metrics-server"]["spec"]["template"]["spec"]["containers"]
+    return container["args"]
+
+
+def test_nothing_optional_is_there_by_default(rendered):
+    assert kinds(rendered["default"]) == ALWAYS
+    assert "annotations" not in rendered["default"]["Service", "metrics-server"]["metadata"]
+
+
+def test_the_server_may_read_summaries_only_where_it_asks_for_them(rendered):
+    assert {name: reads(objects) for name, objects in rendered.items()} == {
+        name: {"nodes/metrics", "nodes/stats"} if name in ("summary", "old-kubelet") else {"nodes/metrics"}
+        for name in HOSTS
+    }
+    asked = {name for name, objects in rendered.items() if "--kubelet-summary-api" in arguments(objects)}
+    assert asked == {"summary"}
+
+
+def test_readers_are_bound_to_a_role_that_only_reads(rendered):
+    objects = rendered["readers"]
+    assert kinds(objects) - ALWAYS == {("ClusterRole", "read-metrics"), ("ClusterRoleBinding", "read-metrics")}
+    assert rules(objects, "read-metrics") == [
+        {"apiGroups": ["metrics.k8s.io"], "resources": ["nodes", "pods"], "verbs": ["get", "list"]}
+    ]
+    binding = objects["ClusterRoleBinding", "read-metrics"]
+    assert binding["roleRef"]["name"] == "read-metrics"
+    assert binding["subjects"] == [
+        {"kind": "Group", "name": "developers", "apiGroup": "rbac.authorization.k8s.io"},
+        {"kind": "User", "name": "jane@example.com", "apiGroup": "rbac.authorization.k8s.io"},
+        {"kind": "ServiceAccount", "name": "dashboard", "namespace": "monitoring"},
+    ]
+
+
+def test_annotations_come_with_the_right_to_read_metrics(rendered):
+    objects = rendered["annotations"]
+    annotations = objects["Service", "metrics-server"]["metadata"]["annotations"]
+    assert annotations == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/scheme": "https",
+        "prometheus.io/path": "/metrics",
+    }
+    scraper = "metrics-server-scraper"
+    assert kinds(objects) - ALWAYS == {("ClusterRole", scraper), ("ClusterRoleBinding", scraper)}
+    assert rules(objects, scraper) == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
+    assert objects["ClusterRoleBinding", scraper]["subjects"] == [
+        {"kind": "ServiceAccount", "name": "prometheus", "namespace": "monitoring"}
+    ]
+
+
+def test_a_service_monitor_verifies_the_server_with_an_account_of_its_own(rendered):
+    objects = rendered["monitor"]
+    scraper = "metrics-server-scraper"
+    assert kinds(objects) - ALWAYS == {
+        ("Namespace", "metrics"),
+        ("ServiceAccount", scraper),
+        ("ClusterRole", scraper),
+        ("ClusterRoleBinding", scraper),
+        ("ServiceMonitor", "metrics-server"),
+        ("PrometheusRule", "metrics-server"),
+    }
+    assert rules(objects, scraper) == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
+    assert objects["ClusterRoleBinding", scraper]["subjects"] == [
+        {"kind": "ServiceAccount", "name": scraper, "namespace": "metrics"}
+    ]
+    token = objects["token"]
+    assert token["type"] == "kubernetes.io/service-account-token"
+    assert token["metadata"]["annotations"] == {"kubernetes.io/service-account.name": scraper}
+    monitor = objects["ServiceMonitor", "metrics-server"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["authorization"]["credentials"] == {"name": token["metadata"]["name"], "key": "token"}
+    secret = next(entry for entry in arguments(objects) if entry.startswith("--serving-secret=")).partition("=")[2]
+    assert endpoint["tlsConfig"] == {
+        "ca": {"secret": {"name": secret, "key": "ca.crt"}},
+        "serverName": "metrics-server.metrics.svc",
+    }
+    service = objects["Service", "metrics-server"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+    assert monitor["metadata"]["labels"]["release"] == "stack"
+
+
+def test_alerts_pass_through_ansible_as_they_are(rendered):
+    rule = rendered["monitor"]["PrometheusRule", "metrics-server"]
+    assert rule["metadata"]["labels"]["release"] == "stack"
+    assert rule["spec"] == prometheus_rules.groups(30.0)
+    assert "{{ $labels.reason }}" in json.dumps(rule["spec"])
