@@ -8,11 +8,14 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+# The server, and what its own tests have around it.
+sys.path[:0] = [str(HERE.parents[1] / "metrics_server" / folder) for folder in ("tests", "src")]
 #: Without service discovery, which would be half of the programs and of what is downloaded for them.
 TAGS = "remove_all_sd"
 
