@@ -54,7 +54,7 @@ options:
   grace:
     description:
       - Seconds that a node has to be Ready, and all containers of a pod have to run, before metrics are expected of
-        it. A rate needs two samples.
+        it; and of a pod only where they are of its node. A rate needs two samples.
     type: int
     default: 60
 seealso:
@@ -245,12 +245,11 @@ class Looker:
     def expected(self) -> Expected:
         nodes, date = self.api.list("/api/v1/nodes")
         now = date or datetime.datetime.now(datetime.timezone.utc)
-        ready = resource_metrics.expected_nodes(nodes, now, 0)
         names = resource_metrics.expected_nodes(nodes, now, self.grace)
         pods: t.Set[str] = set()
         if "pods" in self.kinds:
             found, date = self.api.list("/api/v1/pods", query={"fieldSelector": "status.phase=Running"})
-            pods = resource_metrics.expected_pods(found, ready, date or now, self.grace)
+            pods = resource_metrics.expected_pods(found, names, date or now, self.grace)
         return Expected(names, pods)
 
     def ask(self, server: str, version: str, expected: Expected) -> t.Dict[str, t.Any]:

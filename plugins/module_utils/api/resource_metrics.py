@@ -81,13 +81,13 @@ def expected_nodes(nodes: t.Iterable[t.Mapping[str, t.Any]], now: datetime.datet
 
 
 def expected_pods(
-    pods: t.Iterable[t.Mapping[str, t.Any]], ready_nodes: t.Collection[str], now: datetime.datetime, grace: float
+    pods: t.Iterable[t.Mapping[str, t.Any]], nodes: t.Collection[str], now: datetime.datetime, grace: float
 ) -> t.Set[str]:
-    """Pods that must have metrics. Those of a node that is not Ready cannot."""
+    """Pods that must have metrics: those on nodes that must. From a kubelet that is back, a rate takes two samples."""
     return {
         name_of(pod)
         for pod in pods
-        if (pod.get("spec") or {}).get("nodeName") in ready_nodes and runs_since(pod, now, grace)
+        if (pod.get("spec") or {}).get("nodeName") in nodes and runs_since(pod, now, grace)
     }
 
 

@@ -20,12 +20,14 @@ def ago(seconds):
 def cluster(api_server):
     class Cluster:
         ages = {"n1": 5, "n2": 9, "ns/web": 7}
+        ready_for = {"n1": 3600, "n2": 3600}
 
         def nodes(self, request):
-            ready = [{"type": "Ready", "status": "True", "lastTransitionTime": ago(3600)}]
-            return 200, {
-                "items": [{"metadata": {"name": name}, "status": {"conditions": ready}} for name in ("n1", "n2")]
-            }
+            items = []
+            for name, seconds in self.ready_for.items():
+                ready = {"type": "Ready", "status": "True", "lastTransitionTime": ago(seconds)}
+                items.append({"metadata": {"name": name}, "status": {"conditions": [ready]}})
+            return 200, {"items": items}
 
         def pods(self, request):
             assert request.query.startswith("fieldSelector=status.phase%3DRunning")
@@ -49,6 +51,7 @@ def cluster(api_server):
 
     cluster = Cluster()
     cluster.ages = dict(Cluster.ages)
+    cluster.ready_for = dict(Cluster.ready_for)
     api_server.get("/api/v1/nodes", cluster.nodes)
     api_server.get("/api/v1/pods", cluster.pods)
     cluster.serve(api_server)
@@ -87,6 +90,17 @@ def test_what_is_missing_and_stale(cluster, kubeconfig, run_module):
     assert server["nodes"]["stale"][0]["name"] == "n1"
     assert server["pods"]["missing"] == ["ns/web"]
     assert "1 of 2 nodes without metrics (n2)" in server["message"]
+
+
+def test_a_node_that_is_ready_again_and_its_pods_are_not_expected_yet(cluster, kubeconfig, run_module):
+    cluster.ages = {"n2": 9}
+    cluster.ready_for["n1"] = 15
+    result = run_module(resource_metrics_info, kubeconfig=kubeconfig, grace=60)
+    (server,) = result["servers"]
+    assert result["ok"], server["message"]
+    assert (server["nodes"]["expected"], server["pods"]["expected"]) == (1, 0)
+    result = run_module(resource_metrics_info, kubeconfig=kubeconfig, grace=10)
+    assert result["servers"][0]["pods"]["missing"] == ["ns/web"]
 
 
 def test_each_server_is_asked(cluster, start_server, kubeconfig, run_module):
