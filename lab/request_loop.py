@@ -6,7 +6,8 @@
     lab/request_loop.py --state .lab/NAME --output loop.json [--rate 5]
 
 The balancer is a part of this program: it passes TCP connections on to API servers whose /readyz says ok, and takes the
-next one when a connection is refused, as the load balancer before a real control plane does. SIGTERM ends the loop.
+next one when a connection is refused, as the load balancer before a real control plane does. One that does not answer
+stays until it has failed three checks, as with HAProxy. SIGTERM ends the loop.
 Then, and every second until then, the output file holds for each way (`balancer`, or the node) and question (`core`,
 `metrics`) the number of requests, of those that failed, and of those that still failed when asked again a second later,
 and what the failures looked like.
@@ -57,6 +58,10 @@ class Tally:
         return {**vars(self), "failures": dict(self.failures.most_common(5))}
 
 
+#: Checks without an answer before an API server is left out: on a busy machine one of them may take too long.
+SILENT_CHECKS = 3
+
+
 class Balancer:
     """A TCP balancer with health checks."""
 
@@ -66,6 +71,8 @@ class Balancer:
 
     async def start(self) -> int:
         self.tasks = [asyncio.create_task(self.check(name)) for name in self.backends]
+        while not self.healthy:
+            await asyncio.sleep(0.1)
         server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
         self.tasks.append(asyncio.create_task(server.serve_forever()))
         return int(server.sockets[0].getsockname()[1])
@@ -73,13 +80,17 @@ class Balancer:
     async def check(self, name: str) -> None:
         host, port = self.backends[name]
         connector = aiohttp.TCPConnector(ssl=self.context, force_close=True)
+        silent = 0
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=2)) as session:
             while True:
                 try:
                     url = f"https://{host}:{port}/readyz"
                     async with session.get(url, server_hostname=SERVER_NAME) as answer:
-                        ready = answer.status == 200
-                except (aiohttp.ClientError, TimeoutError, OSError):
+                        ready, silent = answer.status == 200, 0
+                except TimeoutError:
+                    silent += 1
+                    ready = name in self.healthy and silent < SILENT_CHECKS
+                except (aiohttp.ClientError, OSError):
                     ready = False
                 (self.healthy.add if ready else self.healthy.discard)(name)
                 await asyncio.sleep(0.5)
@@ -88,7 +99,9 @@ class Balancer:
         for name in random.sample(sorted(self.healthy), len(self.healthy)):
             try:
                 return await asyncio.wait_for(asyncio.open_connection(*self.backends[name]), 2)
-            except (OSError, TimeoutError):
+            except TimeoutError:
+                continue
+            except OSError:
                 self.healthy.discard(name)
         raise ConnectionRefusedError
 
@@ -182,7 +195,6 @@ async def main() -> int:
     port = await Balancer(backends, context).start()
     ways = {"balancer": f"https://127.0.0.1:{port}"}
     ways.update({name: f"https://{host}:{port}" for name, (host, port) in backends.items()})
-    await asyncio.sleep(1)
 
     loop = Loop(ways, context, options.rate)
     asking = asyncio.create_task(loop.run())

@@ -138,7 +138,10 @@ def one(lab: faults.Lab, runner: faults.Runner, fault: faults.Fault, moment: flo
     core = json.loads(counts.read_text(encoding="utf-8"))["balancer core"]
     result.how = f"killed {kill.ran:.1f} s after the plan in '{kill.task}', {core['asked']} requests"
     if core["failed"] or not core["asked"]:
-        result.wrong.append(f"{core['failed']} of {core['asked']} requests to the core API failed: {core['failures']}")
+        result.wrong.append(
+            f"{core['failed']} of {core['asked']} requests to the core API failed: {core['failures']}, "
+            f"from {core['first_failure']} to {core['last_failure']}"
+        )
     diagnosis, result.doctor = runner.doctor(f"{fault.id}-after")
     result.roots, result.consequences = faults.roots(diagnosis), faults.consequences(diagnosis)
     result.wrong += [f"afterwards {text}" for text in faults.judge(diagnosis, [])]
