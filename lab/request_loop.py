@@ -58,8 +58,8 @@ class Tally:
         return {**vars(self), "failures": dict(self.failures.most_common(5))}
 
 
-#: Checks without an answer before an API server is left out: on a busy machine one of them may take too long.
-SILENT_CHECKS = 3
+#: Checks without an answer, each of so many seconds, before an API server is left out: a busy machine is slow.
+SILENT_CHECKS, CHECK_SECONDS = 3, 5
 
 
 class Balancer:
@@ -81,7 +81,9 @@ class Balancer:
         host, port = self.backends[name]
         connector = aiohttp.TCPConnector(ssl=self.context, force_close=True)
         silent = 0
-        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=2)) as session:
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(total=CHECK_SECONDS)
+        ) as session:
             while True:
                 try:
                     url = f"https://{host}:{port}/readyz"

@@ -58,20 +58,17 @@ class Kill:
     ran: float
 
 
-def killed(lab: faults.Lab, identifier: str, seconds: float, log: Path) -> Kill:
+def killed(runner: faults.Runner, identifier: str, seconds: float) -> Kill:
     """Starts the repair, and kills it so many seconds after it has printed its plan."""
     # Ansible's workers are in sessions of their own, where no signal to a process group reaches them. With the first
     # process of a PID namespace everything in it is gone.
     command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    command += ["ansible-playbook", "-i", str(lab.inventory), str(faults.ROOT / "playbooks/repair.yml")]
+    command += ["ansible-playbook", "-i", str(runner.lab.inventory), str(faults.ROOT / "playbooks/repair.yml")]
+    command += ["-e", f"cluster_temporary_directory={runner.temporary}", "-e", f"repair={identifier}"]
+    log = runner.folder / f"{identifier}-killed.log"
     start = time.monotonic()
     with log.open("w", encoding="utf-8") as stream:
-        process = subprocess.Popen(
-            [*command, "-e", f"repair={identifier}"],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
         while PLAN not in log.read_text(encoding="utf-8") and process.poll() is None:
             if time.monotonic() - start > PLANNED:
                 process.kill()
@@ -83,6 +80,8 @@ def killed(lab: faults.Lab, identifier: str, seconds: float, log: Path) -> Kill:
         ended = process.poll() is not None
         process.kill()
         process.wait()
+    # Its kubeconfig: what is killed removes nothing.
+    runner.clear()
     tasks = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("TASK [")]
     task = "" if ended else tasks[-1].removeprefix("TASK [").partition("]")[0]
     return Kill(task, planned - start, time.monotonic() - planned)
@@ -124,7 +123,7 @@ def one(lab: faults.Lab, runner: faults.Runner, fault: faults.Fault, moment: flo
     result.symptom, result.wrong = runner.see_symptom([fault], injected_at)
     # Injecting kills API servers without a warning, and what was asked of them at that moment is lost.
     with request_loop(lab) as counts:
-        kill = killed(lab, fault.id, moment, runner.folder / f"{fault.id}-killed.log")
+        kill = killed(runner, fault.id, moment)
         start = time.monotonic()
         # What the killed run has mended already is no finding any more; the rest is.
         status, took = runner.playbook(f"{fault.id}-again", "playbooks/repair.yml", f"repair={fault.id}")

@@ -436,6 +436,9 @@ class Runner:
         self.lab, self.options = lab, options
         self.folder = lab.state / "faults"
         self.folder.mkdir(mode=0o700, exist_ok=True)
+        #: Where playbooks keep the administrator's kubeconfig, as long as they run.
+        self.temporary = self.folder / "temporary"
+        self.temporary.mkdir(mode=0o700, exist_ok=True)
         self.results: list[Result] = []
 
     def say(self, text: str) -> None:
@@ -444,13 +447,20 @@ class Runner:
     def playbook(self, label: str, path: str, *variables: str) -> tuple[int, float]:
         """Exit status and seconds; what it printed is in .lab/NAME/faults/LABEL.log."""
         command = ["ansible-playbook", "-i", str(self.lab.inventory), str(ROOT / path)]
-        for variable in variables:
+        for variable in (f"cluster_temporary_directory={self.temporary}", *variables):
             command += ["-e", variable]
         start = time.monotonic()
         done = run(command, 1800, {**os.environ, "ANSIBLE_FORCE_COLOR": "false"})
         log = self.folder / f"{file_name(label)}.log"
         log.write_text(f"$ {' '.join(command)}\n{done.stdout}", encoding="utf-8")
+        if left := [file.name for file in self.temporary.iterdir()]:
+            self.clear()
+            raise Failed(f"{path} left the administrator's kubeconfig behind ({', '.join(left)}); see {log}")
         return done.returncode, time.monotonic() - start
+
+    def clear(self) -> None:
+        for file in self.temporary.iterdir():
+            file.unlink()
 
     def change(self, fault: Fault, state: str, on: str = "") -> float:
         variables = [f"fault={fault.id}", f"fault_state={state}"]
