@@ -85,9 +85,7 @@ def expected_pods(
 ) -> t.Set[str]:
     """Pods that must have metrics: those on nodes that must. From a kubelet that is back, a rate takes two samples."""
     return {
-        name_of(pod)
-        for pod in pods
-        if (pod.get("spec") or {}).get("nodeName") in nodes and runs_since(pod, now, grace)
+        name_of(pod) for pod in pods if (pod.get("spec") or {}).get("nodeName") in nodes and runs_since(pod, now, grace)
     }
 
 
