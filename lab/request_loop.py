@@ -7,7 +7,8 @@
 
 The balancer is a part of this program: it passes TCP connections on to API servers whose /readyz says ok, and takes the
 next one when a connection is refused, as the load balancer before a real control plane does. One that does not answer
-stays until it has failed three checks, as with HAProxy. SIGTERM ends the loop.
+stays until it has failed three checks, as with HAProxy; if none is left, all are tried, as with those of clouds.
+SIGTERM ends the loop.
 Then, and every second until then, the output file holds for each way (`balancer`, or the node) and question (`core`,
 `metrics`) the number of requests, of those that failed, and of those that still failed when asked again a second later,
 and what the failures looked like.
@@ -98,9 +99,10 @@ class Balancer:
                 await asyncio.sleep(0.5)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        for name in random.sample(sorted(self.healthy), len(self.healthy)):
+        names = sorted(self.healthy or self.backends)
+        for name in random.sample(names, len(names)):
             try:
-                return await asyncio.wait_for(asyncio.open_connection(*self.backends[name]), 2)
+                return await asyncio.wait_for(asyncio.open_connection(*self.backends[name]), 3)
             except TimeoutError:
                 continue
             except OSError:
