@@ -61,3 +61,19 @@ def test_no_expression_has_more_than_two_lines(folder):
         if found.count("\n") > 1
     ]
     assert long == []
+
+
+def test_nothing_is_chosen_from_a_set_by_its_place():
+    """These filters return lists in no order, another one in each run: what is "first" changes between two of them."""
+    unordered = re.compile(
+        r"(?:intersect|difference|union|symmetric_difference)\((?:[^()]|\([^()]*\))*\)\s*(?:\|\s*(?:first|last)\b|\[)"
+    )
+    folders = [ROOT / folder for folder in ("roles", "playbooks", "lab", "molecule")]
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for folder in folders
+        for path in folder.rglob("*.yml")
+        for match in unordered.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+    assert unordered.search("a | intersect(b) | first") and unordered.search("a | difference(b.split()) | first")
