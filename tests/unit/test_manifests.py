@@ -37,6 +37,13 @@ HOSTS = {
         "metrics_server_metric_resolution": "30s",
     },
 }
+HOSTS["everything"] = {
+    **HOSTS["summary"],
+    **HOSTS["readers"],
+    **HOSTS["monitor"],
+    "metrics_server_csr_approver": True,
+    "metrics_server_nanny": True,
+}
 ALWAYS = {
     ("ServiceAccount", "metrics-server"),
     ("ClusterRole", "system:aggregated-metrics-reader"),
@@ -104,8 +111,7 @@ def reads(objects):
 
 
 def arguments(objects):
-    (container,) = objects["Deployment", "metrics-server"]["spec"]["template"]["spec"]["containers"]
-    return container["args"]
+    return objects["Deployment", "metrics-server"]["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
 def test_nothing_optional_is_there_by_default(rendered):
@@ -115,11 +121,23 @@ def test_nothing_optional_is_there_by_default(rendered):
 
 def test_the_server_may_read_summaries_only_where_it_asks_for_them(rendered):
     assert {name: reads(objects) for name, objects in rendered.items()} == {
-        name: {"nodes/metrics", "nodes/stats"} if name in ("summary", "old-kubelet") else {"nodes/metrics"}
+        name: {"nodes/metrics", "nodes/stats"}
+        if name in ("summary", "old-kubelet", "everything")
+        else {"nodes/metrics"}
         for name in HOSTS
     }
     asked = {name for name, objects in rendered.items() if "--kubelet-summary-api" in arguments(objects)}
-    assert asked == {"summary"}
+    assert asked == {"summary", "everything"}
+
+
+def test_all_options_together_are_the_objects_of_each(rendered):
+    approver = {
+        (kind, name)
+        for kind, name in kinds(rendered["everything"])
+        if name.removeprefix("system:") == "metrics-server-csr-approver"
+    }
+    assert len(approver) == 4
+    assert kinds(rendered["everything"]) == kinds(rendered["readers"]) | kinds(rendered["monitor"]) | approver
 
 
 def test_readers_are_bound_to_a_role_that_only_reads(rendered):
