@@ -58,7 +58,8 @@ class Base:
         self.text = base
         self.registries = registries
         self.path: t.Optional[Path] = None
-        self.reference: t.Optional[references.Reference] = None
+        #: Empty where it is a file.
+        self.reference = references.Reference("", "", "", "")
         if is_file(base):
             self.path = Path(base).expanduser()
             return
@@ -71,7 +72,6 @@ class Base:
             )
 
     def registry(self) -> Registry:
-        assert self.reference is not None
         return Registry(self.reference.host, self.registries)
 
     def resolve(self) -> str:
@@ -79,7 +79,6 @@ class Base:
         if self.path is not None:
             found = archives.survey(self.path)
             return "%s@%s" % (self.text, oci.digest_of(oci.dump(found)))
-        assert self.reference is not None
         if self.reference.digest:
             return str(self.reference)
         digest = self.registry().digest_of(self.reference)
@@ -99,7 +98,6 @@ class Base:
 
     def manifest(self, architecture: str, blobs: t.Optional[Blobs] = None) -> oci.Document:
         """The manifest for an architecture."""
-        assert self.reference is not None
         registry = self.registry()
         document = self.document(registry, self.reference, blobs)
         if oci.is_index(document):
@@ -119,7 +117,6 @@ class Base:
         if self.path is not None:
             return archives.load(self.path, architecture, blobs)
         registry, reference = self.registry(), self.reference
-        assert reference is not None
         what = "The base image %s" % (reference,)
         manifest = self.manifest(architecture, blobs)
         layers = oci.base_layers(manifest, what)

@@ -104,18 +104,22 @@ def write_collection(collection: Collection, path: Path) -> None:
         },
         "format": 1,
     }
-    with (
-        path.open("wb") as raw,
-        gzip.GzipFile("", "wb", 9, raw, mtime=0) as compressed,
-        tarfile.open(fileobj=compressed, mode="w|", format=tarfile.PAX_FORMAT) as archive,
-    ):
-        add_bytes(archive, MANIFEST, oci.dump(manifest))
-        add_bytes(archive, FILES, listed)
-        for name, file in sorted(collection.files.items()):
-            if file is None:
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as compressed:
+        _write_files(
+            compressed, {MANIFEST: oci.dump(manifest), FILES: listed, **dict(sorted(collection.files.items()))}
+        )
+
+
+def _write_files(stream: t.Any, files: t.Mapping[str, t.Union[bytes, Path, None]]) -> None:
+    """A tar of these files, in this order; what has no content is a folder."""
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in files.items():
+            if content is None:
                 add_folder(archive, name)
+            elif isinstance(content, bytes):
+                add_bytes(archive, name, content)
             else:
-                add_file(archive, name, file)
+                add_file(archive, name, content)
 
 
 def directory(name: str) -> t.Dict[str, t.Any]:
