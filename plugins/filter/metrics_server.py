@@ -23,16 +23,36 @@ def metrics_server_problem(values: t.Any, provider: t.Any = None) -> str:
     return found[0] if found else ""
 
 
-def metrics_server_pod(values: t.Any, cluster: t.Any, image: t.Any, versions: t.Any) -> dict[str, t.Any]:
-    return metrics_server.describe(native(values), native(cluster), str(image), native(versions))
+def metrics_server_pod(values: t.Any, cluster: t.Any, image: t.Any, versions: t.Any, name: t.Any) -> dict[str, t.Any]:
+    return metrics_server.describe(native(values), native(cluster), str(image), native(versions), str(name))
 
 
 def metrics_server_objects(objects: t.Any) -> dict[str, t.Any]:
     return metrics_server.stamped(native([entry for entry in objects if entry]))
 
 
-def metrics_server_foreign(provider: t.Any) -> list[dict[str, t.Any]]:
-    return metrics_server.foreign_objects(native(provider))
+def metrics_server_takeover(provider: t.Any, wanted: t.Any) -> dict[str, list[str]]:
+    return metrics_server.takeover(native(provider), native(wanted))
+
+
+def metrics_server_unregistered(objects: t.Any, plan: t.Any) -> list[t.Any]:
+    return metrics_server.unregistered(native(objects), native(plan))
+
+
+def metrics_server_switched(objects: t.Any, plan: t.Any, ca_data: t.Any) -> dict[str, t.Any]:
+    return metrics_server.switched(native(objects), native(plan), str(ca_data))
+
+
+def metrics_server_kept(objects: t.Any) -> dict[str, t.Any]:
+    return metrics_server.kept(native(objects))
+
+
+def metrics_server_handed_back(objects: t.Any) -> dict[str, t.Any]:
+    return metrics_server.handed_back(native(objects))
+
+
+def metrics_server_unreached(hosts: t.Any, answers: t.Any) -> list[str]:
+    return metrics_server.unreached(dict(zip(native(hosts), native(answers), strict=True)))
 
 
 def metrics_server_without_namespace(objects: t.Any, namespace: t.Any) -> list[t.Any]:
@@ -75,10 +95,15 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Any]:
         return {
-            "metrics_server_foreign": metrics_server_foreign,
+            "metrics_server_handed_back": metrics_server_handed_back,
+            "metrics_server_kept": metrics_server_kept,
             "metrics_server_objects": metrics_server_objects,
             "metrics_server_pod": metrics_server_pod,
             "metrics_server_problem": metrics_server_problem,
+            "metrics_server_switched": metrics_server_switched,
+            "metrics_server_takeover": metrics_server_takeover,
+            "metrics_server_unreached": metrics_server_unreached,
+            "metrics_server_unregistered": metrics_server_unregistered,
             "metrics_server_without_namespace": metrics_server_without_namespace,
             "server_image_patches": server_image_patches,
             "server_image_plan": server_image_plan,

@@ -12,12 +12,13 @@ version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - Lists the APIServices of the group C(metrics.k8s.io), and the Deployment and the Service that a metrics server
-    of the given
-    name has or would have, each with its owner.
+  - Lists the APIServices of the group C(metrics.k8s.io), and the Deployment and the Service that this collection's
+    metrics server has or would have, each with its owner.
   - Tells this collection's own objects from those of another provider (upstream's manifests, a Helm release, a
-    distribution's
-    add-on), so that nothing is taken over by accident.
+    distribution's add-on), so that nothing is taken over by accident, and says since when that provider is there and
+    whether it would put its objects back.
+  - Where another provider's objects have this collection's names, its own objects have or get the name
+    C(metrics-server-kubemetrics). RV(name) is the one that counts.
 extends_documentation_fragment:
   - kubemetrics.aggregation.api
   - kubemetrics.aggregation.attributes.info
@@ -26,10 +27,6 @@ options:
     description: Namespace of the metrics server.
     type: str
     default: kube-system
-  name:
-    description: Name of its Deployment and of its Service.
-    type: str
-    default: metrics-server
   pods:
     description: Whether to report the Deployment's pods too, with what holds back those that are not ready.
     type: bool
@@ -51,6 +48,12 @@ options:
     description: With O(pods), the number of log lines to fetch from pods that are not ready.
     type: int
     default: 5
+  connection:
+    description:
+      - Whether to report what a client needs to reach the metrics server of this collection by its Service
+        (RV(connection)).
+    type: bool
+    default: false
 seealso:
   - module: kubemetrics.aggregation.apiservice_info
   - module: kubemetrics.aggregation.resource_metrics_info
@@ -68,6 +71,67 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+name:
+  description: What this collection's Deployment and Service are called, or would be called.
+  returned: success
+  type: str
+  sample: metrics-server
+owners:
+  description: Who made each APIService of the group that is not this collection's, by its name.
+  returned: success
+  type: dict
+  contains:
+    kind:
+      description:
+        - One of V(manifest), V(helm), V(kubespray), V(minikube), V(addon-manager), V(k3s), V(rke2), V(aks), V(gke),
+          V(eks), V(argocd), V(flux), V(prometheus-adapter), V(other).
+      type: str
+    owner:
+      description: The same in words, with a release or the tools that wrote it.
+      type: str
+    since:
+      description: When it was made, and when it was written last if that was later.
+      type: str
+    switch_off:
+      description: How to switch it off where its owner would put it back, else empty.
+      type: str
+  sample:
+    v1beta1.metrics.k8s.io:
+      kind: helm
+      owner: the Helm release metrics-server in namespace monitoring
+      since: "2026-03-01T10:05:00Z"
+      switch_off: ""
+registrations:
+  description: The paths of the APIServices in RV(owners), by their names.
+  returned: success
+  type: dict
+  sample: {v1beta1.metrics.k8s.io: /apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io}
+removable:
+  description:
+    - The paths of the other metrics server's Deployment, Service and PodDisruptionBudget, in the order in which they
+      can be removed once nobody asks it. What serves other APIs as well is left out.
+  returned: success
+  type: list
+  elements: str
+  sample: [/apis/apps/v1/namespaces/monitoring/deployments/metrics-server]
+connection:
+  description: How to reach this collection's metrics server, null where its Service or its certificate is missing.
+  returned: success and O(connection) is true
+  type: dict
+  contains:
+    server_name:
+      description: The name that its certificate is for.
+      type: str
+    cluster_ip:
+      description: The address of its Service.
+      type: str
+    endpoints:
+      description: The ready endpoints, each with RV(ignore:ip) and RV(ignore:port).
+      type: list
+      elements: dict
+    ca_data:
+      description: The CA of its certificate, PEM.
+      type: str
 apiservices:
   description: The APIServices of the group, ordered by name.
   returned: success
@@ -156,11 +220,12 @@ pods:
       log: []
 """
 
+import base64
 import typing as t
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import cluster_state, kube
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import cluster_state, kube, providers
 
 
 def get_or_none(api: kube.Api, path: str) -> t.Optional[t.Dict[str, t.Any]]:
@@ -230,39 +295,131 @@ def missing_objects(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.List[str]
     return found
 
 
+def named(api: kube.Api, namespace: str, name: str) -> t.List[t.Optional[t.Dict[str, t.Any]]]:
+    """The Deployment and the Service of a name."""
+    return [
+        get_or_none(api, "/apis/apps/v1/namespaces/%s/deployments/%s" % (namespace, name)),
+        get_or_none(api, "/api/v1/namespaces/%s/services/%s" % (namespace, name)),
+    ]
+
+
+def service_path(apiservice: cluster_state.Object) -> str:
+    """The path of the Service behind an APIService, empty for one that the API server itself serves."""
+    backend = cluster_state.dig(apiservice, "spec", "service") or {}
+    if not backend.get("name"):
+        return ""
+    where = quote(str(backend.get("namespace")), safe="")
+    return "/api/v1/namespaces/%s/services/%s" % (where, quote(str(backend["name"]), safe=""))
+
+
+def other_provider(
+    api: kube.Api,
+    apiservices: t.Sequence[cluster_state.Object],
+    standing: t.Sequence[t.Optional[t.Dict[str, t.Any]]],
+    nodes: t.Sequence[cluster_state.Object],
+) -> t.Dict[str, t.Any]:
+    """Whose the registrations are that this collection did not make, and what belongs to their servers.
+
+    `standing` is the Deployment and the Service that have this collection's name.
+    """
+    others = [item for item in apiservices if not cluster_state.is_managed(item) and service_path(item)]
+    services = {path: get_or_none(api, path) for path in map(service_path, others)}
+    deployment, service = standing
+    found = [*services.values(), service]
+    places = {cluster_state.dig(item, "metadata", "namespace") for item in [*found, deployment] if item}
+    deployments: t.List[cluster_state.Object] = []
+    budgets: t.List[cluster_state.Object] = []
+    # Where everything is this collection's, two lists less.
+    if any(item and not cluster_state.is_managed(item) for item in [*found, deployment]):
+        for place in sorted(quote(str(entry), safe="") for entry in places):
+            deployments += api.list("/apis/apps/v1/namespaces/%s/deployments" % place)[0]
+            budgets += api.list("/apis/policy/v1/namespaces/%s/poddisruptionbudgets" % place)[0]
+    owners = {}
+    for item in others:
+        backend = services[service_path(item)]
+        workloads = providers.workloads_behind(backend, deployments)
+        owners[str(cluster_state.dig(item, "metadata", "name"))] = providers.owner_view(item, backend, workloads, nodes)
+    removable = providers.removable(found, deployments, budgets)
+    # An interrupted takeover has left the Deployment without its Service.
+    if deployment and not cluster_state.is_managed(deployment) and providers.is_metrics_server(deployment):
+        path = providers.path_of("Deployment", deployment)
+        removable += [path] if path not in removable else []
+    return {
+        "owners": owners,
+        "registrations": {
+            str(cluster_state.dig(item, "metadata", "name")): providers.path_of("APIService", item) for item in others
+        },
+        "removable": removable,
+    }
+
+
+def connection(
+    api: kube.Api, namespace: str, name: str, service: t.Optional[cluster_state.Object]
+) -> t.Optional[t.Dict[str, t.Any]]:
+    """What it takes to reach this collection's server. Of its Secret, nothing but the CA's certificate leaves here."""
+    place = quote(namespace, safe="")
+    secret = get_or_none(api, "/api/v1/namespaces/%s/secrets/%s-serving-cert" % (place, quote(name, safe="")))
+    authority = cluster_state.dig(secret, "data", "ca.crt")
+    if service is None or not authority:
+        return None
+    slices, unused = api.list(
+        "/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices" % place,
+        query={"labelSelector": "kubernetes.io/service-name=" + name},
+    )
+    endpoints = [
+        {"ip": address, "port": port["port"]}
+        for item in slices
+        for endpoint in item.get("endpoints") or ()
+        if cluster_state.dig(endpoint, "conditions", "ready") is not False
+        for address in endpoint.get("addresses") or ()
+        for port in item.get("ports") or ()
+    ]
+    return {
+        "server_name": "%s.%s.svc" % (name, namespace),
+        "cluster_ip": cluster_state.dig(service, "spec", "clusterIP"),
+        "endpoints": endpoints,
+        "ca_data": base64.b64decode(authority).decode("ascii"),
+    }
+
+
 def examine(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
-    namespace, name = quote(params["namespace"], safe=""), quote(params["name"], safe="")
+    namespace = quote(params["namespace"], safe="")
     items, unused = api.list("/apis/apiregistration.k8s.io/v1/apiservices")
     ours = [item for item in items if cluster_state.dig(item, "spec", "group") == cluster_state.METRICS_GROUP]
     apiservices = sorted((cluster_state.apiservice_view(item) for item in ours), key=lambda view: str(view["name"]))
-    deployment = cluster_state.deployment_view(
-        get_or_none(api, "/apis/apps/v1/namespaces/%s/deployments/%s" % (namespace, name))
-    )
-    service = cluster_state.object_view(get_or_none(api, "/api/v1/namespaces/%s/services/%s" % (namespace, name)))
+    existing = {name: named(api, namespace, name) for name in (providers.NAME, providers.OTHER_NAME)}
+    name = providers.name_for(existing)
+    deployment, service = cluster_state.deployment_view(existing[name][0]), cluster_state.object_view(existing[name][1])
+    # What has the usual name is in the way even where this collection's objects have the other one.
+    standing = existing[providers.NAME]
     approver = get_or_none(api, "/apis/apps/v1/namespaces/%s/deployments/%s-csr-approver" % (namespace, name))
+    nodes = api.list("/api/v1/nodes")[0] if params["nodes"] else []
     result = {
+        "name": name,
         "apiservices": apiservices,
         "deployment": deployment,
         "service": service,
         "csr_approver": cluster_state.object_view(approver),
-        "foreign": foreign_sentences(apiservices, deployment, service),
+        "foreign": foreign_sentences(apiservices, *map(cluster_state.object_view, standing)),
+        **other_provider(api, ours, standing, nodes),
     }
     found = get_or_none(api, "/api/v1/namespaces/" + namespace)
     result["namespace"] = namespace_view(found) if found else None
     result["missing"] = missing_objects(api, params)
     if params["nodes"]:
-        items, unused = api.list("/api/v1/nodes")
-        result["nodes"] = {item["metadata"]["name"]: cluster_state.placement_view(item) for item in items}
-        names = "%(name)s,%(name)s-csr-approver" % params
+        result["nodes"] = {item["metadata"]["name"]: cluster_state.placement_view(item) for item in nodes}
         pods, unused = api.list(
-            "/api/v1/namespaces/%s/pods" % namespace, query={"labelSelector": "k8s-app in (%s)" % names}
+            "/api/v1/namespaces/%s/pods" % namespace,
+            query={"labelSelector": "k8s-app in (%s,%s-csr-approver)" % (name, name)},
         )
         placed = {cluster_state.dig(pod, "spec", "nodeName") for pod in pods}
-        result["server_nodes"] = sorted(name for name in placed if name)
+        result["server_nodes"] = sorted(node for node in placed if node)
     if params["pods"]:
         labels = deployment["match_labels"] if deployment else {}
         # An empty selector would match every pod of the namespace.
         result["pods"] = read_pods(api, params["namespace"], labels, params["log_lines"]) if labels else []
+    if params["connection"]:
+        result["connection"] = connection(api, params["namespace"], name, existing[name][1])
     return result
 
 
@@ -271,13 +428,13 @@ def main() -> t.NoReturn:
         argument_spec=dict(
             kube.API_ARGUMENTS,
             namespace={"type": "str", "default": "kube-system"},
-            name={"type": "str", "default": "metrics-server"},
             pods={"type": "bool", "default": False},
             nodes={"type": "bool", "default": False},
             priority_class={"type": "str", "default": ""},
             # Names only.
             secrets={"type": "list", "elements": "str", "default": [], "no_log": False},
             log_lines={"type": "int", "default": 5},
+            connection={"type": "bool", "default": False},
         ),
         supports_check_mode=True,
     )

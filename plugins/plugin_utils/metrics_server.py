@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import json
@@ -14,10 +15,12 @@ import typing as t
 from urllib.parse import urlsplit
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import cluster_state
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import cluster_state, providers
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import image_nodes
 
-NAME = "metrics-server"
+NAME = providers.NAME
+#: What a container is called, whatever the Deployment is.
+CONTAINER = "metrics-server"
 KUBELET_PORT = 10250
 SHORTEST_RESOLUTION = 10.0
 
@@ -25,19 +28,24 @@ CONTROL_PLANE_TOLERATIONS = [
     {"key": "node-role.kubernetes.io/" + role, "operator": "Exists", "effect": "NoSchedule"}
     for role in ("control-plane", "master")
 ]
-SEPARATE_NODES = {
-    "podAntiAffinity": {
-        "preferredDuringSchedulingIgnoredDuringExecution": [
-            {
-                "weight": 100,
-                "podAffinityTerm": {
-                    "topologyKey": cluster_state.HOSTNAME_LABEL,
-                    "labelSelector": {"matchLabels": {"k8s-app": NAME}},
-                },
-            }
-        ]
+
+
+def separate_nodes(name: str) -> dict[str, t.Any]:
+    """Pods of one Deployment on different nodes, where there are several."""
+    return {
+        "podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {
+                    "weight": 100,
+                    "podAffinityTerm": {
+                        "topologyKey": cluster_state.HOSTNAME_LABEL,
+                        "labelSelector": {"matchLabels": {"k8s-app": name}},
+                    },
+                }
+            ]
+        }
     }
-}
+
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -172,12 +180,7 @@ def obstacles(values: t.Mapping[str, t.Any], provider: t.Mapping[str, t.Any]) ->
     """Sentences for what the cluster has or lacks, from metrics_provider_info."""
     settings = Settings(values)
     found = []
-    foreign = provider.get("foreign") or ()
-    if foreign and not settings.flag("takeover"):
-        found.append(
-            f"Another metrics server is here already, and was left alone: {'; '.join(foreign)}. Remove it with the "
-            "tool that made it, or set metrics_server_takeover to true to replace it."
-        )
+    found += takeover_refusals(settings, provider)
     name = settings.text("namespace")
     namespace = provider.get("namespace") or {}
     if namespace.get("terminating"):
@@ -195,6 +198,40 @@ def obstacles(values: t.Mapping[str, t.Any], provider: t.Mapping[str, t.Any]) ->
         found.append(
             f"Nothing would start without {missing}; create it, or correct metrics_server_priority_class and "
             "metrics_server_image_pull_secrets."
+        )
+    return found
+
+
+def takeover_refusals(settings: Settings, provider: t.Mapping[str, t.Any]) -> list[str]:
+    """Sentences for another provider that is not replaced: whose it is, since when, and what to do."""
+    asked, forced = settings.flag("takeover"), settings.flag("takeover_force")
+    backends = {entry["name"]: entry["service"] for entry in provider.get("apiservices") or ()}
+    found = []
+    for name, owner in (provider.get("owners") or {}).items():
+        backend = backends.get(name) or {}
+        subject = (
+            f"Another metrics server is here already, and nothing was changed: APIService {name} belongs to "
+            f"{owner['owner']} since {owner['since'] or 'an unknown time'} and is served by Service "
+            f"{backend.get('namespace')}/{backend.get('name')}"
+        )
+        if owner["switch_off"] and not (asked and forced):
+            returns = (
+                "it would take the API back" if owner["kind"] == "prometheus-adapter" else "it puts its objects back"
+            )
+            found.append(
+                f"{subject}; {returns}, so {owner['switch_off']}, or set metrics_server_takeover and "
+                "metrics_server_takeover_force to true."
+            )
+        elif not asked:
+            found.append(
+                f"{subject}; remove it with the tool that made it, or set metrics_server_takeover to true to change "
+                "over to this one without a gap."
+            )
+    rest = provider.get("foreign") or ()
+    if not found and rest and not asked:
+        found.append(
+            f"Another metrics server is here already, and nothing was changed: {'; '.join(rest)}; remove it with the "
+            "tool that made it, or set metrics_server_takeover to true to replace it."
         )
     return found
 
@@ -224,7 +261,11 @@ def pulling_servers(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> list[str]:
 
 
 def describe(
-    values: t.Mapping[str, t.Any], cluster: t.Mapping[str, t.Any], image: str, versions: t.Sequence[str]
+    values: t.Mapping[str, t.Any],
+    cluster: t.Mapping[str, t.Any],
+    image: str,
+    versions: t.Sequence[str],
+    name: str = NAME,
 ) -> dict[str, t.Any]:
     """What the manifests' template cannot know by itself."""
     settings = Settings(values)
@@ -234,12 +275,12 @@ def describe(
     return {
         "image": image,
         "pull_policy": settings.text("image_pull_policy") or ("Never" if settings.loads else "IfNotPresent"),
-        "args": server_arguments(settings, versions),
-        "nanny_args": nanny_arguments(settings),
+        "args": server_arguments(settings, versions, name),
+        "nanny_args": nanny_arguments(settings, name),
         "csr_approver_args": approver_arguments(settings, cluster),
         "resources": resources(settings),
         "node_selector": selector,
-        "affinity": {**copy.deepcopy(SEPARATE_NODES), **settings.mapping("extra_affinity")},
+        "affinity": {**separate_nodes(name), **settings.mapping("extra_affinity")},
         "tolerations": tolerations(settings),
     }
 
@@ -258,7 +299,7 @@ def tolerations(settings: Settings) -> list[dict[str, t.Any]]:
     return [*map(dict, CONTROL_PLANE_TOLERATIONS), *settings.items("extra_tolerations")]
 
 
-def server_arguments(settings: Settings, versions: t.Sequence[str]) -> list[str]:
+def server_arguments(settings: Settings, versions: t.Sequence[str], name: str) -> list[str]:
     arguments = [
         "--cert-dir=/tmp",
         f"--secure-port={settings.number('container_port')}",
@@ -268,8 +309,8 @@ def server_arguments(settings: Settings, versions: t.Sequence[str]) -> list[str]
         # A server that ends still answers while API servers and kube-proxies learn that it has left the Service.
         "--shutdown-delay-duration=5s",
         "--self-managed-certificate",
-        f"--serving-secret={NAME}-serving-cert",
-        f"--service-name={NAME}",
+        f"--serving-secret={name}-serving-cert",
+        f"--service-name={name}",
         f"--service-namespace={settings.text('namespace')}",
         "--apiservice=" + ",".join(f"{version}.{cluster_state.METRICS_GROUP}" for version in versions),
     ]
@@ -283,11 +324,11 @@ def server_arguments(settings: Settings, versions: t.Sequence[str]) -> list[str]
     return arguments + [str(entry) for entry in settings.items("extra_args")]
 
 
-def nanny_arguments(settings: Settings) -> list[str]:
+def nanny_arguments(settings: Settings, name: str) -> list[str]:
     arguments = [
         "nanny",
-        f"--deployment={NAME}",
-        f"--container={NAME}",
+        f"--deployment={name}",
+        f"--container={CONTAINER}",
         f"--cpu={settings.text('nanny_cpu')}",
         f"--extra-cpu={settings.text('nanny_cpu_per_node')}",
         # Without a limit of CPU, as the server has none.
@@ -342,23 +383,112 @@ def stamped(objects: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
     digest = hashlib.sha256(json.dumps(objects, sort_keys=True, default=str).encode()).hexdigest()[:16]
     result = copy.deepcopy(list(objects))
     for entry in result:
-        if entry.get("kind") == "Deployment" and entry["metadata"]["name"] == NAME:
+        if entry.get("kind") == "Deployment" and entry["metadata"]["name"] in (NAME, providers.OTHER_NAME):
             entry["metadata"].setdefault("annotations", {})[cluster_state.DIGEST] = digest
     return {"digest": digest, "objects": result}
 
 
-def foreign_objects(provider: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-    """The objects of another provider, which a takeover removes; what makes others wait for an answer comes first.
+def takeover(provider: t.Mapping[str, t.Any], wanted: t.Sequence[str]) -> dict[str, list[str]]:
+    """What a takeover keeps, switches and removes, as paths. All of them are empty where nobody else is there.
 
-    None where nobody has asked for the provider: a loop over them is evaluated also in a task that is then skipped.
+    All registrations of the new server are written together: one written before could be asked before its CA is there.
+    An APIService that this collection does not serve goes with the server behind it. Empty, too, where nobody has asked
+    for the provider: what a task uses is evaluated also when the task is then skipped.
     """
-    found = [("apiregistration.k8s.io/v1", "APIService", view) for view in provider.get("apiservices", ())]
-    found += [("apps/v1", "Deployment", provider.get("deployment")), ("v1", "Service", provider.get("service"))]
-    return [
-        {"api_version": version, "kind": kind, "name": view["name"], "namespace": view.get("namespace")}
-        for version, kind, view in found
-        if view and not view["managed"]
+    registrations = provider.get("registrations") or {}
+    removable = list(provider.get("removable") or ())
+    entries = provider.get("apiservices") or ()
+    backends = {entry["name"]: entry["service"] or {} for entry in entries}
+    own = {entry["name"] for entry in entries if entry.get("managed")}
+    others = [name for name in wanted if name in registrations]
+    missing = [name for name in wanted if name not in own and name not in registrations]
+    switched = [registration_path(name) for name in [*others, *(missing if others else [])]]
+    gone = [
+        path
+        for name, path in registrations.items()
+        if name not in wanted and any(path_of_service(backends.get(name) or {}) == entry for entry in removable)
     ]
+    removed = gone + removable
+    return {"keep": switched + removed, "switch": switched, "remove": removed}
+
+
+def handed_back(objects: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """What a recorded takeover gives back: first the old server, then, when it is ready, its registrations."""
+    registrations = {path: entry for path, entry in objects.items() if "/apiservices/" in path}
+    workloads = {path: entry for path, entry in objects.items() if path not in registrations and entry}
+    deployments = [entry["metadata"] for entry in workloads.values() if entry["kind"] == "Deployment"]
+    return {
+        "registrations": registrations,
+        "workloads": workloads,
+        "deployments": [{"name": entry["name"], "namespace": entry["namespace"]} for entry in deployments],
+        "current": list(registrations),
+    }
+
+
+def registration_path(name: str) -> str:
+    return providers.path_of("APIService", {"metadata": {"name": name}})
+
+
+def path_of_service(backend: t.Mapping[str, t.Any]) -> str:
+    return providers.path_of("Service", {"metadata": dict(backend)}) if backend.get("name") else ""
+
+
+def unregistered(
+    objects: t.Sequence[t.Mapping[str, t.Any]], plan: t.Mapping[str, t.Sequence[str]]
+) -> list[t.Mapping[str, t.Any]]:
+    """The objects without the APIServices that another server serves until it is replaced."""
+    return [
+        entry
+        for entry in objects
+        if entry["kind"] != "APIService" or providers.path_of("APIService", entry) not in plan["switch"]
+    ]
+
+
+def switched(
+    objects: t.Sequence[t.Mapping[str, t.Any]], plan: t.Mapping[str, t.Sequence[str]], ca_data: str
+) -> dict[str, t.Any]:
+    """The APIServices of a takeover by their paths, whole: labels and annotations of their old owner go with it.
+
+    One that stayed could have cert-manager write its CA into the registration again.
+    """
+    bundle = base64.b64encode(ca_data.encode()).decode()
+    found = {}
+    for entry in objects:
+        path = providers.path_of("APIService", entry) if entry["kind"] == "APIService" else ""
+        if path in plan["switch"]:
+            found[path] = {**entry, "spec": {**entry["spec"], "caBundle": bundle}}
+    return found
+
+
+def kept(objects: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Objects as they are restored: with an address that is free then, instead of one that may be taken."""
+    result = copy.deepcopy(dict(objects))
+    for entry in result.values():
+        if entry and entry.get("kind") == "Service" and entry["spec"].get("clusterIP") != "None":
+            for key in ("clusterIP", "clusterIPs"):
+                entry["spec"].pop(key, None)
+    return result
+
+
+def unreached(answers: t.Mapping[str, t.Any]) -> list[str]:
+    """What keeps each control plane from its new server, by the result of aggregator_info for each of them.
+
+    One of the Service's address and its endpoints suffices: which one the API server takes depends on its flags.
+    """
+    found = []
+    for host, answer in answers.items():
+        # Its API server has no front-proxy certificate, so that it asks nobody.
+        if answer.get("skipped"):
+            continue
+        targets = answer.get("targets") or ()
+        ways: dict[str, list[t.Mapping[str, t.Any]]] = {}
+        for target in targets:
+            ways.setdefault(target["kind"], []).append(target)
+        if any(all(target["verdict"] == "ok" for target in group) for group in ways.values()):
+            continue
+        seen = ", ".join(f"{target['host']}:{target['port']} {target['verdict']}" for target in targets)
+        found.append(f"{host}: {seen or answer.get('msg') or 'the server has no endpoint'}")
+    return found
 
 
 def without_namespace(objects: t.Sequence[t.Mapping[str, t.Any]], namespace: str) -> list[t.Mapping[str, t.Any]]:

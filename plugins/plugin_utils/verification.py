@@ -55,7 +55,7 @@ def metrics_failure(failed: Mapping, pending: t.Sequence[Mapping], namespace: st
     sentences = [
         f"{subject}: {_message(failed)}",
         "The log of the metrics server has the reason for each node (kubectl logs --namespace "
-        f"{namespace} --selector k8s-app=metrics-server).",
+        f"{namespace} --selector 'k8s-app in (metrics-server,metrics-server-kubemetrics)').",
     ]
     if pending:
         requests = [f"{entry['name']} of {_requester(entry)}, because {entry['reason']}" for entry in pending]

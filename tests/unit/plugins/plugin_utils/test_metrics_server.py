@@ -174,25 +174,129 @@ def test_affinity_and_tolerations():
     assert metrics_server.placement(values())["selector"] == {"kubernetes.io/os": "linux"}
 
 
-def test_a_takeover_removes_what_is_not_ours():
-    def view(name, managed, **more):
-        return {"name": name, "managed": managed, "owner": "helm", **more}
+PLACE = "/namespaces/kube-system/"
+REGISTRATION = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io"
+NEWER = REGISTRATION.replace("v1beta1.", "v1.")
+REMOVABLE = [f"/apis/apps/v1{PLACE}deployments/metrics-server", f"/api/v1{PLACE}services/metrics-server"]
 
-    provider = {
-        "apiservices": [view("v1.metrics.k8s.io", True), view("v1beta1.metrics.k8s.io", False)],
-        "deployment": view("metrics-server", False, namespace="kube-system"),
-        "service": None,
+
+def provider(kind="manifest", switch_off="", version="v1beta1"):
+    name = f"{version}.metrics.k8s.io"
+    return {
+        "apiservices": [{"name": name, "service": {"namespace": "kube-system", "name": "metrics-server"}}],
+        "owners": {name: {"kind": kind, "owner": "OWNER", "since": "2026-03-01T10:05:00Z", "switch_off": switch_off}},
+        "registrations": {name: REGISTRATION.replace("v1beta1.", f"{version}.")},
+        "removable": REMOVABLE,
+        "foreign": ["Deployment kube-system/metrics-server was made by OWNER"],
     }
-    found = metrics_server.foreign_objects(provider)
-    assert [(one["kind"], one["name"], one["namespace"]) for one in found] == [
-        ("APIService", "v1beta1.metrics.k8s.io", None),
-        ("Deployment", "metrics-server", "kube-system"),
+
+
+def test_without_a_takeover_the_owner_is_named():
+    (found,) = metrics_server.obstacles(values(), provider())
+    assert "APIService v1beta1.metrics.k8s.io belongs to OWNER since 2026-03-01T10:05:00Z" in found
+    assert "served by Service kube-system/metrics-server; remove it" in found
+    assert metrics_server.obstacles(values(takeover=True), provider()) == []
+
+
+@pytest.mark.parametrize("changes", [{}, {"takeover": True}, {"takeover_force": True}])
+def test_who_puts_objects_back_is_refused(changes):
+    (found,) = metrics_server.obstacles(values(**changes), provider("k3s", "put `disable` there"))
+    assert "it puts its objects back, so put `disable` there, or set" in found
+    assert found.endswith("metrics_server_takeover_force to true.")
+
+
+def test_who_puts_objects_back_is_replaced_on_a_second_word():
+    asked = values(takeover="yes", takeover_force="yes")
+    assert metrics_server.obstacles(asked, provider("k3s", "put `disable` there")) == []
+
+
+def test_a_takeover_switches_before_it_removes():
+    plan = metrics_server.takeover(provider(), ["v1beta1.metrics.k8s.io"])
+    assert plan == {"keep": [REGISTRATION, *REMOVABLE], "switch": [REGISTRATION], "remove": REMOVABLE}
+
+
+def test_a_new_version_is_registered_with_the_switch():
+    """Without its CA it would be unavailable, and clients prefer it."""
+    wanted = ["v1beta1.metrics.k8s.io", "v1.metrics.k8s.io"]
+    assert metrics_server.takeover(provider(), wanted)["switch"] == [REGISTRATION, NEWER]
+    mine = provider()
+    mine["apiservices"].append({"name": "v1.metrics.k8s.io", "managed": True, "service": None})
+    assert metrics_server.takeover(mine, wanted)["switch"] == [REGISTRATION]
+
+
+def test_a_version_that_nobody_serves_any_more_goes_with_its_server():
+    plan = metrics_server.takeover(provider(version="v1"), ["v1beta1.metrics.k8s.io"])
+    assert plan["switch"] == []
+    assert plan["remove"] == [REGISTRATION.replace("v1beta1.", "v1."), *REMOVABLE]
+    elsewhere = {**provider(version="v1"), "removable": []}
+    assert metrics_server.takeover(elsewhere, ["v1beta1.metrics.k8s.io"])["remove"] == []
+
+
+def test_nobody_else_is_there():
+    nothing = {"keep": [], "switch": [], "remove": []}
+    assert metrics_server.takeover({"changed": False, "skipped": True}, ["v1beta1.metrics.k8s.io"]) == nothing
+
+
+WANTED = [
+    {"kind": "Service", "metadata": {"name": "metrics-server-kubemetrics", "namespace": "kube-system"}},
+    {
+        "kind": "APIService",
+        "metadata": {"name": "v1beta1.metrics.k8s.io", "labels": {"a": "b"}},
+        "spec": {"group": "g"},
+    },
+    {"kind": "APIService", "metadata": {"name": "v1.metrics.k8s.io"}, "spec": {"group": "g"}},
+]
+
+
+def test_only_what_another_server_serves_waits_for_the_switch():
+    plan = metrics_server.takeover(provider(), ["v1beta1.metrics.k8s.io"])
+    assert metrics_server.unregistered(WANTED, plan) == [WANTED[0], WANTED[2]]
+    switched = metrics_server.switched(WANTED, plan, "CA")
+    assert switched == {REGISTRATION: {**WANTED[1], "spec": {"group": "g", "caBundle": "Q0E="}}}
+
+
+def test_a_service_is_kept_without_its_address():
+    service = {"kind": "Service", "spec": {"clusterIP": "10.233.0.7", "clusterIPs": ["10.233.0.7"], "ports": []}}
+    headless = {"kind": "Service", "spec": {"clusterIP": "None"}}
+    found = metrics_server.kept({"a": service, "b": headless, "c": None})
+    assert found == {"a": {"kind": "Service", "spec": {"ports": []}}, "b": headless, "c": None}
+    assert service["spec"]["clusterIP"]
+
+
+def test_the_old_server_is_back_before_its_registration():
+    deployment = {"kind": "Deployment", "metadata": {"name": "metrics-server", "namespace": "kube-system"}}
+    registrations = {REGISTRATION: {"kind": "APIService"}, NEWER: None}
+    found = metrics_server.handed_back({**registrations, REMOVABLE[0]: deployment, "/gone": None})
+    assert found == {
+        "registrations": registrations,
+        "workloads": {REMOVABLE[0]: deployment},
+        "deployments": [{"name": "metrics-server", "namespace": "kube-system"}],
+        "current": [REGISTRATION, NEWER],
+    }
+
+
+def target(kind, verdict):
+    return {"kind": kind, "host": "10.233.0.9", "port": 443, "verdict": verdict}
+
+
+def test_one_way_to_the_new_server_suffices():
+    reached = {"targets": [target("cluster_ip", "unreachable"), target("endpoint", "ok")]}
+    half = {"targets": [target("cluster_ip", "untrusted"), target("endpoint", "ok"), target("endpoint", "bad_status")]}
+    answers = {"a": reached, "b": half, "c": {"targets": []}, "d": {"msg": "no key"}, "e": {"skipped": True}}
+    found = metrics_server.unreached(answers)
+    assert found == [
+        "b: 10.233.0.9:443 untrusted, 10.233.0.9:443 ok, 10.233.0.9:443 bad_status",
+        "c: the server has no endpoint",
+        "d: no key",
     ]
-    provider["deployment"]["managed"] = True
-    provider["service"] = view("metrics-server", False, namespace="kube-system")
-    assert [one["kind"] for one in metrics_server.foreign_objects(provider)] == ["APIService", "Service"]
-    # Of a task that was skipped.
-    assert metrics_server.foreign_objects({"changed": False, "skipped": True}) == []
+
+
+def test_the_other_name_is_everywhere():
+    found = metrics_server.describe(values(nanny=True), CLUSTER, IMAGE, ["v1beta1"], "metrics-server-kubemetrics")
+    assert "--service-name=metrics-server-kubemetrics" in found["args"]
+    assert "--serving-secret=metrics-server-kubemetrics-serving-cert" in found["args"]
+    assert found["nanny_args"][1:3] == ["--deployment=metrics-server-kubemetrics", "--container=metrics-server"]
+    assert "metrics-server-kubemetrics" in str(found["affinity"])
 
 
 def test_the_checksum_is_that_of_all_objects():
