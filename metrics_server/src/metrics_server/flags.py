@@ -147,7 +147,8 @@ def flag(kind: str, default: Any, group: str, text: str, *, name: str = "", shor
     Its name is that of the field with hyphens, unless `name` says otherwise.
     """
     declared = Flag(name, kind, default, group, text, shorthand)
-    return field(default=default, metadata={_DECLARED: declared})
+    # Dataclasses call this function where they would call field.
+    return field(default=default, metadata={_DECLARED: declared})  # pylint: disable=invalid-field-call
 
 
 def flags_of(options: type) -> tuple[Flag, ...]:
