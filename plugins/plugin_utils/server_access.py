@@ -105,7 +105,7 @@ def subjects(readers: t.Sequence[t.Mapping[str, t.Any]]) -> list[Object]:
     return [
         {"kind": one["kind"], "name": str(one["name"]), "namespace": str(one["namespace"])}
         if one["kind"] == "ServiceAccount"
-        else {"kind": one["kind"], "name": str(one["name"]), "apiGroup": RBAC.split("/")[0]}
+        else {"kind": one["kind"], "name": str(one["name"]), "apiGroup": RBAC.partition("/")[0]}
         for one in readers
     ]
 
