@@ -43,6 +43,7 @@ class Engine(FakeEngine):
 
     def __init__(self, nodes: int, pods: int) -> None:
         super().__init__()
+        # The stand-in declares these two as what its tests put there; here they are what the server itself has.
         index = self.index = ClusterIndex()  # type: ignore[assignment]
         store = self.store = Store(index.pod, lifetime=1e9)  # type: ignore[assignment]
         decode_node, decode_pod = msgspec.json.Decoder(NodeObject).decode, msgspec.json.Decoder(PodObject).decode
