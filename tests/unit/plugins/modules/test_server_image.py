@@ -8,7 +8,7 @@ import sys
 import tarfile
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci, tools
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci, registry, tools
 from ansible_collections.kubemetrics.aggregation.plugins.modules import server_image, server_image_info
 from base_images import docker_archive, oci_files, tar_of, wheel
 
@@ -145,6 +145,19 @@ def test_the_tag_follows_the_base(controller, run_module, tmp_path):
     assert controller.info(run_module, tool="buildah")["tag"] != controller.info(run_module)["tag"]
     assert "is in no registry" in controller.info(run_module, base="localhost/base:1")["msg"]
     assert controller.info(run_module, base="localhost/base:1", tool="buildah")["base"] == "localhost/base:1"
+
+
+def test_a_registry_that_cannot_be_reached(controller, run_module, monkeypatch):
+    monkeypatch.setattr(registry.time, "sleep", lambda seconds: None)
+    base = "127.0.0.1:9/base:1"
+    said = controller.info(run_module, base=base)["msg"]
+    assert said.startswith("The registry 127.0.0.1:9 cannot be reached") and said.count(". ") == 1
+    assert f"depends on its base {base}: make that registry reachable, or set" in said
+    assert "metrics_server_image_version to the tag that runs" in said
+    controller.cache.mkdir()
+    known = f"127.0.0.1:9/base@sha256:{'0' * 64}"
+    (controller.cache / "bases.json").write_text(json.dumps({base: known}))
+    assert controller.info(run_module, base=base)["base"] == known
 
 
 def test_buildah_gets_the_base_and_builds(controller, run_module, tmp_path):
