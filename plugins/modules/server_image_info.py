@@ -117,9 +117,9 @@ def resolved_base(module: AnsibleModule, base: assemble.Base, cache: Path) -> st
         last = remembered(cache).get(base.text)
         if not isinstance(last, str):
             raise Unreachable(
-                "%s The tag of the metrics server's image depends on its base %s: make that registry "
-                "reachable, or set metrics_server_image_base to a mirror or to a file, or metrics_server_image_version to "
-                "the tag that runs." % (exc, base.text)
+                "%s The tag of the metrics server's image depends on its base %s: make that registry reachable, or "
+                "set metrics_server_image_base to a mirror or to a file, or metrics_server_image_version to the tag "
+                "that runs." % (exc, base.text)
             ) from None
         module.warn(f"{exc} The base image is the one of an earlier run: {last}.")
         return last
