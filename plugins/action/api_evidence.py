@@ -40,6 +40,7 @@ class ActionModule(ActionBase):
         "service_cidrs": {"type": "str", "default": ""},
         "pod_cidrs": {"type": "str", "default": ""},
         "namespace": {"type": "str", "default": "kube-system"},
+        "apiservice": {"type": "str", "default": "v1beta1.metrics.k8s.io"},
         "timeout": {"type": "int", "default": 5},
     }
 
@@ -56,7 +57,7 @@ class ActionModule(ActionBase):
         # Without a kubeconfig and a control plane nobody knows anything of the API, not even that it is down.
         api = self.collect(hosts) if asked else None
         cidrs = {"service": self.given["service_cidrs"], "pod": self.given["pod_cidrs"]}
-        known = evidence_document.known(api or {}, hosts, cidrs)._asdict()
+        known = evidence_document.known(api or {}, hosts, cidrs, self.given["apiservice"])._asdict()
         result.update(changed=False, started=started, api=api, known=known)
         return result
 

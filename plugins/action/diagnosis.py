@@ -41,6 +41,7 @@ class ActionModule(ActionBase):
         "connections_variable": {"type": "str", "default": ""},
         "api_variable": {"type": "str", "default": ""},
         "evidence_file": {"type": "path", "default": ""},
+        "apiservice": {"type": "str", "default": "v1beta1.metrics.k8s.io"},
     }
 
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
@@ -95,6 +96,7 @@ class ActionModule(ActionBase):
             collected.get("api"),
             started=min((datetime.datetime.fromisoformat(moment) for moment in moments), default=now),
             now=now,
+            apiservice=arguments["apiservice"],
             versions={"collection": collection_version(), "ansible": ansible_version},
             left_out=left_out,
         )

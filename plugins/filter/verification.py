@@ -13,10 +13,19 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native imp
 
 
 def verification_context(
-    cluster: t.Any, hosts: t.Any, requests: t.Any, kubelets: t.Any, days: t.Any, placed: t.Any = None
+    cluster: t.Any,
+    hosts: t.Any,
+    requests: t.Any,
+    kubelets: t.Any,
+    days: t.Any,
+    placed: t.Any = None,
+    resource_metrics: t.Any = True,
 ) -> dict[str, t.Any]:
-    """What is known beside the metrics themselves."""
+    """What is known beside the metrics themselves. resource_metrics: whether they are among what is verified."""
     cluster = native(cluster)
+    if not resource_metrics:
+        # The image of the metrics server tells nothing of another server.
+        placed = ()
     return {
         "cluster": {"nodes": cluster["nodes"], "control_planes": cluster["control_planes"]},
         "pending": verification.pending_requests(native(requests or {})),

@@ -82,6 +82,13 @@ options:
       - The namespace of the metrics server, where no APIService names it.
     type: str
     default: kube-system
+  apiservice:
+    description:
+      - The APIService that the diagnosis is about, with every other registered version of its group.
+      - For another group than C(metrics.k8s.io), what only resource metrics have is not asked for - samples of nodes
+        and pods, requests of kubelets for serving certificates, and whose the metrics server is.
+    type: str
+    default: v1beta1.metrics.k8s.io
   timeout:
     description:
       - Seconds for one request. A module that hangs is given up after twelve times as long.

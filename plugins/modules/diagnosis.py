@@ -58,6 +58,11 @@ options:
       - Where to save the evidence, readable for its owner alone. Empty - it is not saved.
     type: path
     default: ""
+  apiservice:
+    description:
+      - The APIService that M(kubemetrics.aggregation.api_evidence) was given. A saved evidence says it itself.
+    type: str
+    default: v1beta1.metrics.k8s.io
 requirements:
   - cryptography (Python library) on the controller
 seealso:

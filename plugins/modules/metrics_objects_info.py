@@ -34,7 +34,8 @@ options:
     default: kube-system
   name:
     description:
-      - Its name there.
+      - Its name there. Empty - without an APIService that names it, nothing is read of the Service and what is behind
+        it.
     type: str
     default: metrics-server
   log_lines:
@@ -254,8 +255,14 @@ class Right(t.NamedTuple):
         return {"resourceAttributes": fields}
 
 
-def wanted_rights(namespace: str) -> t.List[Right]:
-    """What the collection's modules read for a diagnosis."""
+def group_of(apiservice: str) -> str:
+    """The group of an APIService, by its name."""
+    return apiservice.partition(".")[2]
+
+
+def wanted_rights(namespace: str, group: str) -> t.List[Right]:
+    """What the collection's modules read for a diagnosis of an API of that group."""
+    of_metrics = [Right("list", group, resource) for resource in ("nodes", "pods")]
     return [
         Right("list", "", "nodes"),
         Right("list", "", "pods"),
@@ -278,8 +285,7 @@ def wanted_rights(namespace: str) -> t.List[Right]:
         Right("create", "authorization.k8s.io", "subjectaccessreviews"),
         Right("create", "", "serviceaccounts", subresource="token", namespace=namespace),
         Right("list", "autoscaling", "horizontalpodautoscalers"),
-        Right("list", "metrics.k8s.io", "nodes"),
-        Right("list", "metrics.k8s.io", "pods"),
+        *(of_metrics if group == cluster_state.METRICS_GROUP else ()),
         Right("get", "", "", path="/metrics"),
     ]
 
@@ -347,7 +353,7 @@ class Reader:
         return {"name": info.get("username") or "", "groups": info.get("groups") or []}
 
     def denied(self, namespace: str) -> t.List[t.Dict[str, t.Any]]:
-        wanted = wanted_rights(namespace)
+        wanted = wanted_rights(namespace, group_of(self.params["apiservice"]))
         with ThreadPoolExecutor(max_workers=MAX_PARALLEL) as pool:
             reviewed = list(pool.map(lambda right: (right, self.may(right)), wanted))
         return [right._asdict() for right, allowed in reviewed if not allowed]
@@ -531,7 +537,7 @@ class Reader:
 
     def ca_bundles(self) -> t.Dict[str, str]:
         found = {}
-        for item in self.metrics_apiservices():
+        for item in self.apiservices_of_group():
             with contextlib.suppress(ValueError):
                 found[str(dig(item, "metadata", "name"))] = base64.b64decode(
                     dig(item, "spec", "caBundle") or "", validate=True
@@ -540,20 +546,20 @@ class Reader:
 
     def cluster_ips(self) -> t.Dict[str, t.Optional[str]]:
         found = {}
-        for item in self.metrics_apiservices():
+        for item in self.apiservices_of_group():
             service = dig(item, "spec", "service") or {}
             path = "/api/v1/namespaces/%s/services/%s" % (service.get("namespace"), service.get("name"))
             address = dig(self.get(path), "spec", "clusterIP")
             found["%s/%s" % (service.get("namespace"), service.get("name"))] = None if address == "None" else address
         return found
 
-    def metrics_apiservices(self) -> t.List[t.Dict[str, t.Any]]:
-        """The APIServices of the metrics groups that a Service of the cluster serves."""
+    def apiservices_of_group(self) -> t.List[t.Dict[str, t.Any]]:
+        """The APIServices of the group that a Service of the cluster serves."""
+        group = group_of(self.params["apiservice"])
         return [
             item
             for item in self.list(APISERVICES)
-            if str(dig(item, "spec", "group") or "").endswith(cluster_state.METRICS_GROUP)
-            and dig(item, "spec", "service")
+            if dig(item, "spec", "group") == group and dig(item, "spec", "service")
         ]
 
     def discovery(self) -> t.Dict[str, t.Any]:
@@ -666,6 +672,11 @@ def examine(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
 
     def server() -> None:
         """What depends on each other: the Service, its pods, and the rights of their account."""
+        if not name:
+            # The API is not registered, and nothing says where its server would be.
+            result.update(service=None, workloads=[], pods=[], service_account="")
+            result.update(events=[], network_policies=[], reviews=[], roles=None)
+            return
         path = "/api/v1/namespaces/%s/services/%s" % (quote(namespace, safe=""), quote(name, safe=""))
         result["service"] = views.service_view(reader.part("service", lambda: reader.get(path), None))
         selector = (result["service"] or {}).get("selector") or {}

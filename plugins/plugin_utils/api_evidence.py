@@ -10,11 +10,8 @@ import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import cluster
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.evidence_document import (
-    METRICS_APISERVICE,
-    Mapping,
-    Probe,
-)
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.subject import Subject
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.evidence_document import Mapping, Probe
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.side_by_side import Outcome
 
 #: Parts of the document by the module that each is the result of.
@@ -37,15 +34,19 @@ def _options(given: Mapping, **more: t.Any) -> dict[str, t.Any]:
 
 def first_probes(servers: t.Sequence[str], given: Mapping) -> dict[str, Probe]:
     """What can be asked before the API servers are known."""
-    namespace = given["namespace"]
-    return {
+    about, namespace = Subject(given["apiservice"]), given["namespace"]
+    # Where another API is not registered, no name says where its server would be.
+    named = {"namespace": namespace} if about.resource_metrics else {"name": ""}
+    found = {
         "state": Probe("cluster_state_info", _options(given, servers=list(servers) or None)),
-        "provider": Probe("metrics_provider_info", _options(given, namespace=namespace, pods=True, log_lines=0)),
         "authentication": Probe("extension_authentication_info", _options(given)),
-        # In check mode, as all of them: it says what it would approve, and why not.
-        "serving_requests": Probe("kubelet_csr", _options(given)),
-        "objects": Probe("metrics_objects_info", _options(given, namespace=namespace)),
+        "objects": Probe("metrics_objects_info", _options(given, apiservice=about.apiservice, **named)),
     }
+    if about.resource_metrics:
+        found["provider"] = Probe("metrics_provider_info", _options(given, namespace=namespace, pods=True, log_lines=0))
+        # In check mode, as all of them: it says what it would approve, and why not.
+        found["serving_requests"] = Probe("kubelet_csr", _options(given))
+    return found
 
 
 def later_probes(servers: t.Sequence[str], given: Mapping) -> dict[str, Probe]:
@@ -55,13 +56,17 @@ def later_probes(servers: t.Sequence[str], given: Mapping) -> dict[str, Probe]:
 
 def request_probes(servers: t.Sequence[str], given: Mapping) -> dict[str, Probe]:
     """What each API server serves."""
-    return {
+    about = Subject(given["apiservice"])
+    found = {
         "apiservices": Probe(
             "apiservice_info",
-            _options(given, name=[METRICS_APISERVICE], all_versions=True, servers=list(servers), attempts=3),
-        ),
-        "metrics": Probe("resource_metrics_info", _options(given, servers=list(servers), max_age=MAX_AGE, grace=GRACE)),
+            _options(given, name=[about.apiservice], all_versions=True, servers=list(servers), attempts=3),
+        )
     }
+    if about.resource_metrics:
+        options = _options(given, servers=list(servers), max_age=MAX_AGE, grace=GRACE)
+        found["metrics"] = Probe("resource_metrics_info", options)
+    return found
 
 
 def result_of(found: t.Mapping[str, Outcome], name: str) -> dict[str, t.Any]:

@@ -15,6 +15,10 @@ from urllib.parse import urlsplit
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import masking
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import api_servers, cluster, decoding
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import SCHEMA, SCHEMA_VERSION
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.subject import (
+    RESOURCE_METRICS,
+    Subject,
+)
 
 Mapping = t.Mapping[str, t.Any]
 
@@ -22,7 +26,6 @@ Mapping = t.Mapping[str, t.Any]
 MOST_HOSTS = 500
 #: How many kubelets each control plane connects to; of more, each takes a part.
 EVERY_KUBELET = 50
-METRICS_APISERVICE = "v1beta1.metrics.k8s.io"
 #: What Ansible adds to the results of modules, and what certificates say in words beside it.
 _NOISE = ("ansible_facts", "changed", "deprecations", "failed", "invocation", "warnings")
 _LEAVES_OPEN = {
@@ -50,7 +53,7 @@ class Known(t.NamedTuple):
     servers: t.Sequence[str] = ()
     service_cidrs: t.Sequence[str] = ()
     pod_cidrs: t.Sequence[str] = ()
-    #: The nodes: name, port of the kubelet, address.
+    #: The nodes: name, port of the kubelet, address. None where the server behind the API needs no kubelet.
     kubelets: t.Sequence[tuple[str, int, str]] = ()
     #: The control planes that could be examined, by their inventory names.
     control_planes: t.Sequence[str] = ()
@@ -60,11 +63,13 @@ class Known(t.NamedTuple):
     cluster_ips: Mapping = {}
     #: The ClusterIP of the API's own Service.
     api_cluster_ip: str | None = None
-    #: Uids of the metrics server's pods with a network of their own, by node.
+    #: Uids of the server's pods with a network of their own, by node.
     pods: Mapping = {}
+    #: The APIService that the diagnosis is about.
+    apiservice: str = RESOURCE_METRICS
 
 
-def known(api: Mapping, hosts: t.Sequence[Mapping], cidrs: Mapping) -> Known:
+def known(api: Mapping, hosts: t.Sequence[Mapping], cidrs: Mapping, apiservice: str = RESOURCE_METRICS) -> Known:
     """From what the API says; where it could not be asked, from what the processes of control planes were given."""
     planes = [host for host in hosts if host.get("control_plane")]
     flags = [_flags(host, "kube-apiserver") for host in planes]
@@ -87,7 +92,9 @@ def known(api: Mapping, hosts: t.Sequence[Mapping], cidrs: Mapping) -> Known:
         service_cidrs=services,
         # Each network costs a look-up of its route on every host.
         pod_cidrs=pods[:16],
-        kubelets=(kubelets_of(nodes) or kubelets_of_hosts(hosts))[:MOST_HOSTS],
+        kubelets=(kubelets_of(nodes) or kubelets_of_hosts(hosts))[:MOST_HOSTS]
+        if Subject(apiservice).resource_metrics
+        else [],
         control_planes=[str(host["name"]) for host in planes],
         apiservices=[
             {key: entry.get(key) for key in ("name", "exists", "service", "endpoints")}
@@ -97,6 +104,7 @@ def known(api: Mapping, hosts: t.Sequence[Mapping], cidrs: Mapping) -> Known:
         cluster_ips=objects.get("cluster_ips") or {},
         api_cluster_ip=(objects.get("kubernetes") or {}).get("cluster_ip") or _first_address(services),
         pods=of_the_server,
+        apiservice=apiservice,
     )
 
 
@@ -168,13 +176,13 @@ def network_options(host: Mapping, about: Known, timeout: float) -> dict[str, t.
 
 
 def endpoint_addresses(about: Known) -> list[str]:
-    """The addresses behind the Services of the metrics API."""
+    """The addresses behind the Services of the API."""
     found = [endpoint.get("ip") for service in about.apiservices for endpoint in service.get("endpoints") or ()]
     return list(dict.fromkeys(str(address) for address in found if address))
 
 
 def pod_options(host: Mapping, about: Known, timeout: float) -> dict[str, t.Any]:
-    """What a pod of the host connects to. One of the metrics server's has to reach every kubelet, others their own."""
+    """What a pod of the host connects to. A metrics server's has to reach every kubelet, others their own."""
     own = str(host.get("node_name") or "")
     pods = list(about.pods.get(own) or ())
     targets: list[dict[str, t.Any]] = []
@@ -222,14 +230,14 @@ def api_server_options(host: Mapping, timeout: float) -> dict[str, t.Any]:
 
 
 def aggregator_options(host: Mapping, about: Known, timeout: float) -> dict[str, dict[str, t.Any]]:
-    """One for each Service behind the metrics API, by the APIService: versions that share one are asked for once."""
+    """One for each Service behind the API, by the APIService: versions that share one are asked for once."""
     flags = _flags(host, "kube-apiserver")
     certificate, key = flags.get("proxy-client-cert-file"), flags.get("proxy-client-key-file")
     if not certificate or not key:
         return {}
     found: dict[str, dict[str, t.Any]] = {}
     asked = set()
-    apiservices = sorted(about.apiservices, key=lambda entry: (entry["name"] != METRICS_APISERVICE, entry["name"]))
+    apiservices = sorted(about.apiservices, key=lambda entry: (entry["name"] != about.apiservice, entry["name"]))
     for entry in apiservices:
         service = entry.get("service")
         name = str(entry["name"])
@@ -260,14 +268,15 @@ def aggregator_options(host: Mapping, about: Known, timeout: float) -> dict[str,
         found[name] = {key: value for key, value in options.items() if value is not None}
     if not found:
         # Without a registration or the API there is nothing to connect to; the certificates tell all the same.
+        subject = Subject(about.apiservice)
         options = {
             "client_cert": certificate,
             "client_key": key,
             "requestheader_ca_file": flags.get("requestheader-client-ca-file"),
-            "server_name": "metrics-server.kube-system.svc",
+            "server_name": "metrics-server.kube-system.svc" if subject.resource_metrics else subject.group,
             "timeout": timeout,
         }
-        found[METRICS_APISERVICE] = {key: value for key, value in options.items() if value is not None}
+        found[about.apiservice] = {key: value for key, value in options.items() if value is not None}
     return found
 
 
@@ -393,6 +402,7 @@ def assemble(
     now: datetime.datetime,
     versions: Mapping,
     left_out: t.Sequence[Mapping] = (),
+    apiservice: str = RESOURCE_METRICS,
 ) -> dict[str, t.Any]:
     """The evidence document. ``hosts`` holds, by name, what each step found there."""
     api = dict(api) if api else None
@@ -417,6 +427,7 @@ def assemble(
             "at": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "seconds": round((now - started).total_seconds(), 1),
             "scope": ("hosts_and_api" if answered else "hosts") if entries else "api",
+            "apiservice": apiservice,
             **versions,
         },
         "hosts": cut,

@@ -10,6 +10,10 @@ import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import image_nodes
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.subject import (
+    RESOURCE_METRICS,
+    Subject,
+)
 
 UNDECIDED = "nobody has decided yet: it passes every check, so run site or set metrics_server_csr_approver"
 
@@ -21,21 +25,41 @@ def layer(message: str, observed: Mapping) -> str:
     registered = observed.get("apiservices") or []
     if not registered:
         return "Between the controller and the API servers"
-    if any(not entry.get("exists") for entry in registered):
-        return "Registration of the API"
-    if any(entry.get("service_exists") is False for entry in registered):
-        return "Service of the metrics server"
-    remote = [entry for entry in registered if entry.get("service_exists")]
-    if any(not any(endpoint.get("ready") for endpoint in entry.get("endpoints") or ()) for entry in remote):
-        return "Pods of the metrics server"
-    bundles = [entry.get("ca_bundle") or {} for entry in registered]
-    if any(bundle.get("present") and not bundle.get("valid_pem") for bundle in bundles):
-        return "Certificate of the metrics server"
+    for entry in registered:
+        if not entry.get("exists"):
+            return "Registration of the API"
+    for fault, words in (
+        (lambda entry: entry.get("service_exists") is False, "Service of"),
+        (_without_endpoints, "Pods of"),
+        (_without_valid_bundle, "Certificate of"),
+    ):
+        found = next((entry for entry in registered if fault(entry)), None)
+        if found:
+            return f"{words} {server_of(found)}"
+    failing = {entry.get("name") for entry in observed.get("servers") or () if not entry.get("ok")}
+    suspect = next((entry for entry in registered if entry.get("name") in failing), registered[0])
     if re.search("x509|certificate", message):
-        return "Certificate of the metrics server"
+        return f"Certificate of {server_of(suspect)}"
     if any(not entry.get("ready") for entry in observed.get("servers") or ()):
         return "API servers"
-    return "Path from the API servers to the metrics server"
+    return f"Path from the API servers to {server_of(suspect)}"
+
+
+def server_of(apiservice: Mapping) -> str:
+    """How the server behind an APIService is called."""
+    service = apiservice.get("service") or {}
+    where = f"{service.get('namespace')}/{service.get('name')}" if service else ""
+    return Subject(str(apiservice.get("name") or RESOURCE_METRICS), where).server
+
+
+def _without_endpoints(entry: Mapping) -> bool:
+    ready = any(endpoint.get("ready") for endpoint in entry.get("endpoints") or ())
+    return bool(entry.get("service_exists")) and not ready
+
+
+def _without_valid_bundle(entry: Mapping) -> bool:
+    bundle = entry.get("ca_bundle") or {}
+    return bool(bundle.get("present")) and not bundle.get("valid_pem")
 
 
 def aggregation_failure(failed: Mapping, availability: Mapping) -> str:
@@ -96,9 +120,12 @@ def result(
     expiring: t.Sequence[Mapping],
     availability: Mapping,
 ) -> dict[str, t.Any]:
-    """The fact verify_result."""
+    """The fact verify_result. Where no resource metrics are verified, there are none to be compared."""
+    examined = not metrics.get("skipped") or any(
+        Subject(str(entry.get("name"))).resource_metrics for entry in aggregation.get("apiservices") or ()
+    )
     return {
-        "ok": bool(aggregation.get("ok")) and bool(metrics.get("ok")),
+        "ok": bool(aggregation.get("ok")) and (bool(metrics.get("ok")) or not examined),
         "apiservices": aggregation.get("apiservices") or [],
         "api_servers": aggregation.get("servers") or [],
         "metrics": metrics.get("servers") or [],
@@ -129,7 +156,8 @@ def summary(
     )
     not_ready = [name for name, node in nodes.items() if not node.get("ready")]
     if not_ready:
-        lines.append(f"Not Ready, and not expected to have metrics: {', '.join(not_ready)}.")
+        expected = ", and not expected to have metrics" if found["metrics"] else ""
+        lines.append(f"Not Ready{expected}: {', '.join(not_ready)}.")
     if unreached:
         lines.append(f"Not examined, see above: {', '.join(unreached)}.")
     for entry in found["pending_serving_requests"]:
@@ -149,7 +177,9 @@ def summary(
 
 
 def _faults(found: Mapping) -> list[str]:
-    lines = ["Resource metrics do not work yet; check mode examines once and waits for nothing."]
+    metrics = any(Subject(str(entry["name"])).resource_metrics for entry in found["apiservices"])
+    what = "Resource metrics do not work yet" if metrics else "Not every API is served yet"
+    lines = [f"{what}; check mode examines once and waits for nothing."]
     entries = list(found["api_servers"]) + list(found["metrics"])
     faults = [
         f"{entry['server']}: {entry['message']}" for entry in entries if not entry.get("ok") and entry.get("message")
@@ -160,6 +190,9 @@ def _faults(found: Mapping) -> list[str]:
 def _measurements(found: Mapping, control_planes: int, shown_nodes: int) -> list[str]:
     servers = {entry["server"] for entry in found["api_servers"]}
     names = ", ".join(sorted({str(entry["name"]) for entry in found["api_servers"]}))
+    if not found["metrics"]:
+        lines = [f"{names}: served through {len(servers)} of {control_planes} API servers."]
+        return lines + [line for line in map(_behind, found["apiservices"]) if line]
     lines = [f"Resource metrics work through {len(servers)} of {control_planes} API servers ({names})."]
     # All API servers pass the same server's numbers on; the first one's stand for them.
     numbers = found["metrics"][0]
@@ -181,6 +214,15 @@ def _measurements(found: Mapping, control_planes: int, shown_nodes: int) -> list
     if len(usage) > len(shown):
         lines.append(f"... and {len(usage) - len(shown)} more")
     return lines
+
+
+def _behind(apiservice: Mapping) -> str:
+    """What stands behind an APIService; nothing for one that API servers serve by themselves."""
+    service = apiservice.get("service")
+    if not service:
+        return ""
+    addresses = [f"{endpoint['ip']}:{endpoint['port']}" for endpoint in apiservice.get("endpoints") or ()]
+    return f"{apiservice['name']}: Service {service['namespace']}/{service['name']}, endpoints {', '.join(addresses)}."
 
 
 def _amount(value: t.Any, unit: str) -> str:

@@ -20,8 +20,9 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
     scrapes,
     server_pods,
 )
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.subject import Subject
 
-ROWS: tuple[Row, ...] = (
+_ROWS: tuple[Row, ...] = (
     *aggregation.ROWS,
     *network.ROWS,
     *intermediaries.ROWS,
@@ -31,6 +32,16 @@ ROWS: tuple[Row, ...] = (
     *consequences.ROWS,
     *lifecycle.ROWS,
 )
+
+#: In the words of the resource metrics API.
+ROWS: tuple[Row, ...] = tuple(entry.told(Subject()) for entry in _ROWS)
+
+
+def rows_for(about: Subject) -> tuple[Row, ...]:
+    """The rows that a diagnosis of that API has, in its words."""
+    if about.resource_metrics:
+        return ROWS
+    return tuple(entry.told(about) for entry in _ROWS if not entry.only_resource_metrics)
 
 
 def row(identifier: str) -> Row | None:

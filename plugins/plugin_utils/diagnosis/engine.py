@@ -30,7 +30,7 @@ Mapping = t.Mapping[str, t.Any]
 def diagnose(document: Mapping, rows: t.Sequence[Row] | None = None) -> dict[str, t.Any]:
     """The diagnosis of an evidence document. Raises EvidenceError for what is none."""
     evidence = Evidence(document)
-    found = findings(evidence, catalogue.ROWS if rows is None else rows)
+    found = findings(evidence, catalogue.rows_for(evidence.subject) if rows is None else rows)
     measured = symptoms.measure(evidence)
     unexplained = _first([entry for entry in measured if not _explained(entry, found)])
     unknown = symptoms.unknown(evidence, found)
@@ -42,15 +42,24 @@ def diagnose(document: Mapping, rows: t.Sequence[Row] | None = None) -> dict[str
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "verdict": verdict,
-        "headline": headline(found, unexplained, unreached, verdict),
+        "apiservice": evidence.subject.apiservice,
+        "headline": headline(evidence, found, unexplained, unreached, verdict),
         "exit_status": UNREACHABLE if unreached else WELL if verdict == "well" else FINDINGS,
         "collected": dict(evidence.get("collected", default={})),
         "path": path.hops(evidence, found, measured),
-        "findings": [finding.as_dict() for finding in found],
+        "findings": [_as_dict(finding, evidence) for finding in found],
         "unexplained": [entry.as_dict() for entry in unexplained],
         "notices": symptoms.notices(evidence),
         "unknown": unknown,
     }
+
+
+def _as_dict(finding: Finding, evidence: Evidence) -> dict[str, t.Any]:
+    """A finding of the document; its repair diagnoses the same API again."""
+    found = finding.as_dict()
+    if not evidence.subject.resource_metrics:
+        found["repair"]["variables"].append(f"doctor_apiservice={evidence.subject.apiservice}")
+    return found
 
 
 def findings(evidence: Evidence, rows: t.Sequence[Row]) -> list[Finding]:
@@ -99,12 +108,14 @@ def _covers(finding: Finding, symptoms_: t.Collection[str], hosts: t.Sequence[st
 
 
 def headline(
+    evidence: Evidence,
     found: t.Sequence[Finding],
     unexplained: t.Sequence[symptoms.Measured],
     unreached: t.Sequence[str],
     verdict: str,
 ) -> str:
     """The verdict in one sentence."""
+    about = evidence.subject
     roots = [finding for finding in found if finding.root]
     left_out = f" Not examined: {', '.join(unreached)}." if unreached else ""
     if roots:
@@ -117,8 +128,10 @@ def headline(
         where = f" on {_listed(entry.hosts)}" if entry.hosts else ""
         return f"Not in the catalogue, {entry.layer.replace('_', ' ')}{where}: {entry.evidence[0]}.{left_out}"
     if verdict == "unknown":
-        return f"No fault was found, but whether API servers serve metrics was not seen, so that is unknown.{left_out}"
-    return f"Resource metrics work through every API server.{left_out}"
+        what = "metrics" if about.resource_metrics else about.apiservice
+        return f"No fault was found, but whether API servers serve {what} was not seen, so that is unknown.{left_out}"
+    works = "Resource metrics work" if about.resource_metrics else f"{about.apiservice} works"
+    return f"{works} through every API server.{left_out}"
 
 
 def _listed(names: t.Sequence[str]) -> str:

@@ -12,6 +12,8 @@ import re
 import typing as t
 from collections import abc
 
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.subject import RESOURCE_METRICS, Subject
+
 SCHEMA = "kubemetrics.aggregation/evidence"
 SCHEMA_VERSION = 1
 
@@ -46,6 +48,14 @@ def instant(text: t.Any) -> datetime.datetime | None:
 #: Seconds after it became ready in which a metrics server may not have a sample of every pod: kubelets measure every 10
 #: to 20 seconds, and two measurements of a container make its first sample.
 STARTING = 60
+
+
+#: Why an autoscaler does not scale, by the group of the API that it reads.
+AUTOSCALING = {
+    "metrics.k8s.io": ("FailedGetResourceMetric", "FailedGetContainerResourceMetric"),
+    "custom.metrics.k8s.io": ("FailedGetPodsMetric", "FailedGetObjectMetric"),
+    "external.metrics.k8s.io": ("FailedGetExternalMetric",),
+}
 
 
 class Host:
@@ -147,6 +157,15 @@ class Evidence:
         """A part of what the API said."""
         return self.get("api", *path, default=default)
 
+    @functools.cached_property
+    def subject(self) -> Subject:
+        """What the diagnosis is about. Evidence that does not say so is of the resource metrics API."""
+        name = str(self.get("collected", "apiservice", default=RESOURCE_METRICS))
+        for entry in self.apiservices:
+            if entry.get("name") == name and entry.get("service"):
+                return Subject(name, f"{get(entry, 'service', 'namespace')}/{get(entry, 'service', 'name')}")
+        return Subject(name)
+
     @property
     def api_answered(self) -> bool:
         return bool(self.api()) and not self.api("message")
@@ -236,13 +255,13 @@ class Evidence:
 
     @functools.cached_property
     def failing_servers(self) -> tuple[str, ...]:
-        """Hosts (or URLs) of API servers that do not serve the metrics API by themselves."""
+        """Hosts (or URLs) of API servers that do not serve the API by themselves."""
         found = dict.fromkeys(entry["host"] for entry in self.requests if not entry.get("ok"))
         return tuple(host for host in found if host not in self.disturbed_servers)
 
     @functools.cached_property
     def disturbed_servers(self) -> tuple[str, ...]:
-        """Hosts (or URLs) of API servers that would serve the metrics API, and answer 503 because of another one.
+        """Hosts (or URLs) of API servers that would serve the API, and answer 503 because of another one.
 
         All API servers write the one status of an APIService. While another one fails, it flips, and those that are
         well answer 503 to a part of the requests. Their own gauge tells them apart.
@@ -341,8 +360,8 @@ class Evidence:
 
     @property
     def server_managed(self) -> bool:
-        """Whether the metrics server is this collection's, so that the roles of site.yml mend it."""
-        return self.server_workload.get("owner") == "kubemetrics"
+        """Whether it is this collection's metrics server, so that the roles of site.yml mend it."""
+        return self.subject.resource_metrics and self.server_workload.get("owner") == "kubemetrics"
 
     def server_log(self) -> list[str]:
         """The last lines of all pods of the metrics server, those of containers that have ended first."""
@@ -400,15 +419,14 @@ class Evidence:
 
     @property
     def dead_apiservices(self) -> list[Mapping]:
-        """APIServices that are not available, those of the resource metrics API among them."""
+        """APIServices that are not available, those of the API that the diagnosis is about among them."""
         return list(get(self.objects, "apiservices_unavailable", default=[]))
 
     @property
     def foreign_dead_apiservices(self) -> list[Mapping]:
-        """Those of them that register another API than that of resource metrics."""
-        return [
-            entry for entry in self.dead_apiservices if str(entry.get("name")).partition(".")[2] != "metrics.k8s.io"
-        ]
+        """Those of them that register another API than the one that the diagnosis is about."""
+        own = self.subject.group
+        return [entry for entry in self.dead_apiservices if str(entry.get("name")).partition(".")[2] != own]
 
     @property
     def discovery_is_incomplete(self) -> bool:
@@ -430,12 +448,13 @@ class Evidence:
 
     @property
     def failing_autoscalers(self) -> list[tuple[Mapping, str]]:
-        """HorizontalPodAutoscalers that get no resource metrics, each with the message of its condition."""
+        """HorizontalPodAutoscalers that get no metrics from the API, each with the message of its condition."""
+        reasons = AUTOSCALING.get(self.subject.group, ())
         return [
             (autoscaler, str(condition.get("message") or ""))
             for autoscaler in get(self.objects, "autoscalers", default=[])
             for condition in autoscaler.get("conditions") or ()
             if condition.get("type") == "ScalingActive"
             and condition.get("status") == "False"
-            and condition.get("reason") in ("FailedGetResourceMetric", "FailedGetContainerResourceMetric")
+            and condition.get("reason") in reasons
         ]

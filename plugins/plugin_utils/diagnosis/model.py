@@ -9,13 +9,18 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.subject import Subject
+
 if t.TYPE_CHECKING:
     from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence
 
 DOCUMENTATION = "https://github.com/kubemetrics/kubemetrics.aggregation/blob/main/docs/findings/"
 
-#: The hops of a request, in order, and what is beside them.
-Layer = t.Literal["client", "registration", "api_server", "service", "server", "kubelet", "consequence"]
+#: The hops of a request, in order, and what is beside them. The server of another API than that of resource metrics is
+#: an extension_server in what is shown.
+Layer = t.Literal[
+    "client", "registration", "api_server", "service", "server", "extension_server", "kubelet", "consequence"
+]
 Severity = t.Literal["error", "warning"]
 
 #: When an observation counts.
@@ -27,8 +32,8 @@ Standing = t.Literal["own", "fallback", "consequence"]
 #: What can be measured to be wrong, whatever the cause. A root covers the symptoms that it explains.
 #:   api_server      an API server does not run, answer or become ready           (on a control plane's host)
 #:   registration    the API is not registered
-#:   request         an API server does not serve the metrics API                 (on a control plane's host)
-#:   server_pod      no pod of the metrics server is ready
+#:   request         an API server does not serve the API                         (on a control plane's host)
+#:   server_pod      no pod of the server behind the API is ready
 #:   node_metrics    a node that is Ready has no recent metrics                   (on that node's host)
 #:   pod_metrics     pods have no recent metrics
 #:   authentication  an API server takes any client certificate for a front proxy's
@@ -82,6 +87,15 @@ class Repair:
     commands: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
 
+    def told(self, about: Subject) -> Repair:
+        return dataclasses.replace(
+            self,
+            text=about.told(self.text),
+            risk=about.told(self.risk),
+            downtime=about.told(self.downtime),
+            commands=tuple(map(about.told, self.commands)),
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Observation:
@@ -105,15 +119,39 @@ class Observation:
 Rule = t.Callable[["Evidence"], t.Iterable[Observation]]
 
 
+#: The steps that are about this collection's own metrics server: never a repair of another API.
+OWN_SERVER_STEPS = frozenset({"kubelet_access", "metrics_server"})
+_ITS_OWNERS = Repair(
+    "advice",
+    "Mend it where $server comes from: its manifests, its chart or its operator.",
+    commands=("kubectl --namespace $namespace get deployments,pods,services",),
+)
+
+
 def always(_cause: Finding, _consequence: Finding) -> bool:
     """A fault of one host explains what is seen on another, since requests pass hosts."""
     return True
 
 
 @dataclasses.dataclass(frozen=True)
+class Elsewhere:
+    """What a row says instead where the diagnosis is about another API than that of resource metrics; empty: the same.
+
+    No playbook of this collection deploys the server of such an API: its repair is advice.
+    """
+
+    symptom: str = ""
+    cause: str = ""
+    repair: Repair | None = None
+    avoid: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One row of the failure catalogue.
 
+    $server, $api and the like in its texts are the words of the API that the diagnosis is about (subject.py).
+    only_resource_metrics: whether it is about the resource metrics API alone, such as what kubelets answer.
     explains: ids of rows that are consequences where this one is found, unless related(cause, consequence) says no.
     covers: the symptoms that this row explains; on the hosts of the observation, or everywhere where it names none.
     covers_everywhere: those of them that it explains on every host, such as what one broken API server does to others.
@@ -131,6 +169,24 @@ class Row:
     related: t.Callable[[Finding, Finding], bool] = always
     covers: tuple[Symptom, ...] = ()
     covers_everywhere: tuple[Symptom, ...] = ()
+    only_resource_metrics: bool = False
+    elsewhere: Elsewhere = Elsewhere()
+
+    def told(self, about: Subject) -> Row:
+        """The row in the words of an API."""
+        other = Elsewhere() if about.resource_metrics else self.elsewhere
+        repair = other.repair or self.repair
+        if not about.resource_metrics and OWN_SERVER_STEPS & {*repair.steps}:
+            repair = _ITS_OWNERS
+        return dataclasses.replace(
+            self,
+            title=about.told(self.title),
+            symptom=about.told(other.symptom or self.symptom),
+            cause=about.told(other.cause or self.cause),
+            repair=repair.told(about),
+            avoid=about.told(other.avoid or self.avoid),
+            elsewhere=Elsewhere(),
+        )
 
     @property
     def brings(self) -> frozenset[Symptom]:

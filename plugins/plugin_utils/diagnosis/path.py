@@ -17,8 +17,6 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.symptoms import Measured
 
 OK, BROKEN, UNKNOWN = "ok", "broken", "unknown"
-#: The name of a hop of which nothing is known.
-NAMELESS = "metrics-server"
 
 Hop = dict[str, t.Any]
 State = tuple[str, str]
@@ -26,12 +24,16 @@ Mapping = t.Mapping[str, t.Any]
 
 
 def hops(evidence: Evidence, found: t.Sequence[Finding], measured: t.Sequence[Measured]) -> list[Hop]:
-    """Client, each API server, Service, each pod of the metrics server, each kubelet; state ok, broken or unknown."""
+    """Client, each API server, Service, each pod of the server, each kubelet; state ok, broken or unknown.
+
+    Behind another API than that of resource metrics are no kubelets.
+    """
     places = _Places(evidence, found)
     states = _kubelets(evidence, places.kubelets)
     kubelets = [_hop("kubelet", name, places.at("kubelet", name), states[name]) for name in places.kubelets]
-    pods = [_hop("server", _pod_name(pod), places.at("server", _pod_name(pod)), _pod(pod)) for pod in places.pods] or [
-        _hop("server", NAMELESS, places.at("server", NAMELESS), _no_pod(evidence))
+    kind = "server" if evidence.subject.resource_metrics else "extension_server"
+    pods = [_hop(kind, _pod_name(pod), places.at("server", _pod_name(pod)), _pod(pod)) for pod in places.pods] or [
+        _hop(kind, _nameless(evidence), places.at("server", _nameless(evidence)), _no_pod(evidence))
     ]
     service = _hop("service", _service_name(evidence), places.at("service"), _service(evidence))
     elsewhere = sorted(
@@ -52,7 +54,12 @@ def hops(evidence: Evidence, found: t.Sequence[Finding], measured: t.Sequence[Me
         )
         for name in places.api_servers
     ]
-    client = _hop("client", "kubectl top", places.at("client"), _client(evidence))
+    client = _hop(
+        "client",
+        "kubectl top" if evidence.subject.resource_metrics else "kubectl get",
+        places.at("client"),
+        _client(evidence),
+    )
     return [client, *servers, service, *pods, *kubelets]
 
 
@@ -71,7 +78,7 @@ class _Places:
     def __init__(self, evidence: Evidence, found: t.Sequence[Finding]) -> None:
         self.evidence = evidence
         self.pods = evidence.server_pods or _endpoints(evidence)
-        self.kubelets = _nodes(evidence)
+        self.kubelets = _nodes(evidence) if evidence.subject.resource_metrics else []
         self.api_servers = _api_servers(evidence)
         self._found: dict[tuple[str, str], list[Finding]] = {}
         for finding in found:
@@ -96,7 +103,7 @@ class _Places:
             # What one end of the connection lacks is that end's; what both have in common is the Service's.
             return servers or pods or [("service", "")]
         if layer == "server":
-            return pods or [("server", _pod_name(pod)) for pod in self.pods] or [("server", NAMELESS)]
+            return pods or [("server", _pod_name(pod)) for pod in self.pods] or [("server", _nameless(self.evidence))]
         if layer == "kubelet":
             return [("kubelet", name) for name in self.kubelets if not hosts or self._on(name, hosts)]
         # What others suffer is no hop of this path.
@@ -137,7 +144,13 @@ def _service_name(evidence: Evidence) -> str:
         service = entry.get("service")
         if service:
             return f"{service.get('namespace')}/{service.get('name')}"
-    return NAMELESS
+    return _nameless(evidence)
+
+
+def _nameless(evidence: Evidence) -> str:
+    """The name of a hop of which nothing is known."""
+    about = evidence.subject
+    return about.name if about.resource_metrics or about.service else about.group
 
 
 def _endpoints(evidence: Evidence) -> list[Mapping]:
@@ -162,7 +175,7 @@ def _client(evidence: Evidence) -> State:
     if not evidence.api_answered:
         return BROKEN, _short(evidence.api("message"))
     if evidence.apiservices and not any(entry.get("exists") for entry in evidence.apiservices):
-        return BROKEN, "error: Metrics API not available"
+        return BROKEN, evidence.subject.told("$missing")
     failing = evidence.failing_servers
     working = [entry["host"] for entry in evidence.requests if entry["host"] not in failing]
     if failing:
@@ -197,13 +210,13 @@ def _api_server(
             return BROKEN, said
         if probed is not None and probed.get("verdict") == "ok" and [e for e in elsewhere if e[1] != name]:
             # Every API server writes the one status of the APIService: a fault of one makes the others answer 503.
-            return OK, f"reaches the metrics server; {said} while the status of the APIService changes"
+            return OK, f"reaches {evidence.subject.server}; {said} while the status of the APIService changes"
         if behind:
             return OK, "ready; what is behind it does not answer"
         works_elsewhere = any(entry.get("ok") for entry in evidence.requests)
         return (BROKEN if works_elsewhere or probed is not None or not elsewhere else UNKNOWN), said
     if requests and registered:
-        return OK, "serves the metrics API"
+        return OK, f"serves {evidence.subject.api}"
     ready = next(
         (
             entry

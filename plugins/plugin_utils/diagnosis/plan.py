@@ -11,6 +11,8 @@ import textwrap
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import catalogue
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import OWN_SERVER_STEPS
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.subject import RESOURCE_METRICS, Subject
 
 #: Parts of site.yml's sequence, in its order, and one more.
 STEPS = (
@@ -51,6 +53,7 @@ def plan(diagnosis: Mapping, wanted: t.Sequence[str]) -> dict[str, t.Any]:
     apply: findings, each with id, hosts, text, risk, downtime. left: findings with why and commands. missing: ids that
     were asked for and not found.
     """
+    _refuse_what_is_ours(str(diagnosis.get("apiservice") or RESOURCE_METRICS), wanted)
     found = [entry for entry in diagnosis.get("findings") or () if entry.get("severity")]
     applied: list[dict[str, t.Any]] = []
     left: list[dict[str, t.Any]] = []
@@ -94,6 +97,23 @@ def plan(diagnosis: Mapping, wanted: t.Sequence[str]) -> dict[str, t.Any]:
             }
         ),
     }
+
+
+def _refuse_what_is_ours(apiservice: str, wanted: t.Sequence[str]) -> None:
+    """For another API nothing of this collection's metrics server is deployed or changed."""
+    if Subject(apiservice).resource_metrics:
+        return
+    ours = [
+        row.id
+        for row in catalogue.ROWS
+        if row.id in wanted and (row.only_resource_metrics or OWN_SERVER_STEPS & {*row.repair.steps})
+    ]
+    if ours:
+        raise PlanError(
+            f"repair asks for {', '.join(ours)}, which changes this collection's metrics server or the access to "
+            f"kubelets, and the diagnosis is of {apiservice}: repair its server where it comes from, or leave "
+            "doctor_apiservice out."
+        )
 
 
 def remaining(diagnosis: Mapping, done: Mapping) -> list[str]:

@@ -44,15 +44,17 @@ def measure(evidence: Evidence) -> list[Measured]:
 
 
 def notices(evidence: Evidence) -> list[str]:
-    """What a reader should know and what is no fault of resource metrics."""
+    """What a reader should know and what is no fault of the API."""
     reasons: dict[str, list[str]] = {}
     for node in evidence.nodes:
         if not node.get("ready"):
             reason = str(node.get("ready_message") or "no reason given").rstrip(".")
             reasons.setdefault(reason, []).append(str(node["name"]))
-    found = [f"{_not_ready(names)} ({reason}); no metrics are expected." for reason, names in reasons.items()]
+    metrics = evidence.subject.resource_metrics
+    expected = "; no metrics are expected" if metrics else ""
+    found = [f"{_not_ready(names)} ({reason}){expected}." for reason, names in reasons.items()]
     cordoned = [str(node["name"]) for node in evidence.nodes if node.get("unschedulable") and node.get("ready")]
-    if cordoned:
+    if cordoned and metrics:
         found.append(f"Cordoned: {', '.join(cordoned)}. Their metrics are read all the same.")
     slow = [
         host.name for host in evidence.control_planes if _not_ready_now(host) and evidence.answers_requests(host.name)
@@ -91,7 +93,8 @@ def unknown(evidence: Evidence, found: t.Sequence[Finding]) -> list[str]:
     ]
     layers = {finding.row.layer for finding in found if finding.root and finding.severity == "error"}
     measured = evidence.api("metrics", "servers", default=[])
-    if layers & {"api_server", "registration", "service", "server"} and not any(get(e, "nodes") for e in measured):
+    hidden = evidence.subject.resource_metrics and layers & {"api_server", "registration", "service", "server"}
+    if hidden and not any(get(e, "nodes") for e in measured):
         lines.append(
             "Whether every node and pod has recent metrics cannot be seen until the API is served: run doctor again "
             "after the repair."
@@ -141,7 +144,7 @@ def _server_pods(evidence: Evidence) -> t.Iterator[Measured]:
     pods = evidence.server_pods
     if pods and not any(pod.get("ready") for pod in pods):
         lines = tuple(f"pod {pod.get('namespace')}/{pod.get('name')}: {_trouble(pod)}" for pod in pods)
-        yield Measured("server_pod", "server", lines)
+        yield Measured("server_pod", "server" if evidence.subject.resource_metrics else "extension_server", lines)
 
 
 def _trouble(pod: t.Mapping[str, t.Any]) -> str:

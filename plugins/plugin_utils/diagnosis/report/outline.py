@@ -22,6 +22,7 @@ KINDS = {
     "api_server": "API server",
     "service": "Service",
     "server": "metrics server",
+    "extension_server": "extension server",
     "kubelet": "kubelet",
 }
 LAYERS = {**KINDS, "registration": "registration of the API", "consequence": "what depends on the API"}

@@ -67,6 +67,7 @@ def _path(diagnosis: Mapping, paint: _Paint) -> list[str]:
     groups = outline.path(diagnosis)
     cause = outline.causes(diagnosis)
     width = max((len(_name(hops)) for _kind, rows in groups for hops in rows), default=0)
+    labels = max((len(outline.KINDS.get(kind, kind)) for kind, _rows in groups), default=0)
     lines = []
     for kind, rows in groups:
         for number, hops in enumerate(rows):
@@ -76,7 +77,7 @@ def _path(diagnosis: Mapping, paint: _Paint) -> list[str]:
                 f"{identifier} (from {cause[identifier]})" for identifier in hops.findings if identifier in cause
             ]
             found = f"{', '.join([*ids, *follows])}: " if hops.findings else ""
-            head = f"  {label:<14}  {MARKS.get(hops.state, '?')} {_name(hops):<{width}}  "
+            head = f"  {label:<{labels}}  {MARKS.get(hops.state, '?')} {_name(hops):<{width}}  "
             body = outline.fitted(found + hops.text, max(WIDTH - len(head), 30), 2)
             painted = _STATES.get(hops.state, "yellow")
             mark = paint(MARKS.get(hops.state, "?"), painted)
@@ -88,7 +89,7 @@ def _path(diagnosis: Mapping, paint: _Paint) -> list[str]:
                 first = (
                     paint(found.rstrip(), "red" if hops.state == "broken" else "yellow") + first[len(found.rstrip()) :]
                 )
-            lines.append(f"  {paint(f'{label:<14}', 'dim')}  {mark} {name}  {first}")
+            lines.append(f"  {paint(f'{label:<{labels}}', 'dim')}  {mark} {name}  {first}")
             lines += [" " * len(head) + line for line in body[1:]]
     return lines
 

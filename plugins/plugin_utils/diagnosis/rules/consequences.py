@@ -4,7 +4,7 @@
 
 """Rules about what others suffer from it (CON). Each is a pure function from evidence to observations.
 
-They are consequences where the metrics API is what does not answer, and roots where another API is.
+They are consequences where the API that the diagnosis is about does not answer, and roots where another API is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Mapping, get
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Observation, Repair, Row
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
+    Elsewhere,
+    Observation,
+    Repair,
+    Row,
+)
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.symptoms import awaits_samples
 
 _MISSING_REQUEST = "missing request for"
@@ -24,7 +29,7 @@ def namespaces_not_deleted(evidence: Evidence) -> t.Iterator[Observation]:
         dead = evidence.foreign_dead_apiservices
         yield Observation(
             evidence=(*(f"namespace {name}: {message}" for name, message in stuck[:5]), *map(_dead, dead)),
-            cause=_cause(dead),
+            cause=_cause(evidence, dead),
             repair=_repair(dead) if dead else None,
             independent=bool(dead),
         )
@@ -40,7 +45,7 @@ def discovery_incomplete(evidence: Evidence) -> t.Iterator[Observation]:
         stale.append(f"GET /apis: {discovery['status']} {discovery.get('message') or ''}".rstrip())
     yield Observation(
         evidence=(*stale, *map(_dead, dead)),
-        cause=_cause(dead),
+        cause=_cause(evidence, dead),
         severity="warning" if dead else "error",
         repair=_repair(dead) if dead else None,
         independent=bool(dead),
@@ -51,9 +56,11 @@ def _dead(apiservice: Mapping) -> str:
     return f"APIService {apiservice.get('name')}: {apiservice.get('reason')}: {apiservice.get('message')}"
 
 
-def _cause(dead: t.Sequence[Mapping]) -> str:
+def _cause(evidence: Evidence, dead: t.Sequence[Mapping]) -> str:
     if not dead:
         return ""
+    about = evidence.subject
+    api = "that of resource metrics" if about.resource_metrics else f"{about.group}/{about.version}"
     parts = []
     for entry in dead:
         service = get(entry, "service", default={})
@@ -61,7 +68,7 @@ def _cause(dead: t.Sequence[Mapping]) -> str:
         state = "does not exist" if entry.get("service_exists") is False else "does not answer"
         parts.append(f"{entry.get('name')} (of {entry.get('owner')}), whose Service {where} {state}")
     verb = "is an APIService" if len(parts) == 1 else "are APIServices"
-    return f"{'; '.join(parts)}: this {verb} of another API than that of resource metrics."
+    return f"{'; '.join(parts)}: this {verb} of another API than {api}."
 
 
 def _repair(dead: t.Sequence[Mapping]) -> Repair:
@@ -78,6 +85,7 @@ def _repair(dead: t.Sequence[Mapping]) -> Repair:
             commands += [
                 f"kubectl --namespace {service.get('namespace')} get pods,endpointslices",
                 f"kubectl get apiservice {name} --output jsonpath={{.status.conditions}}",
+                f"ansible-playbook -i INVENTORY kubemetrics.aggregation.doctor -e doctor_apiservice={name}",
             ]
     return Repair(
         "advice",
@@ -143,7 +151,7 @@ ROWS: tuple[Row, ...] = (
         title="Namespaces cannot be deleted, since an API does not answer",
         layer="consequence",
         symptom="NamespaceDeletionDiscoveryFailure True DiscoveryFailed; the namespace stays Terminating",
-        cause="Before a namespace goes, everything of every API in it is deleted, and the metrics API does not answer.",
+        cause="Before a namespace goes, everything of every API in it is deleted, and $api does not answer.",
         repair=_WITH_ITS_CAUSE,
         avoid="Do not remove finalizers with /finalize: what is left in the namespace stays in etcd for ever.",
         rule=namespaces_not_deleted,
@@ -155,7 +163,7 @@ ROWS: tuple[Row, ...] = (
         title="Discovery is incomplete, since an API does not answer",
         layer="consequence",
         symptom="unable to retrieve the complete list of server APIs: ...: stale GroupVersion discovery",
-        cause="Clients that list all APIs, such as helm, operators and garbage collection, ask for the metrics API, "
+        cause="Clients that list all APIs, such as helm, operators and garbage collection, ask for $api, "
         "too, and it does not answer.",
         repair=_WITH_ITS_CAUSE,
         avoid="Do not delete the APIService of an API that is needed: what calls it fails for good then.",
@@ -167,10 +175,15 @@ ROWS: tuple[Row, ...] = (
         title="Autoscalers get no metrics",
         layer="consequence",
         symptom="FailedGetResourceMetric: unable to get metrics for resource cpu (or: missing request for cpu)",
-        cause="HorizontalPodAutoscalers of CPU and memory read the metrics API, and it does not answer.",
+        cause="HorizontalPodAutoscalers of CPU and memory read $api, and it does not answer.",
         repair=_WITH_ITS_CAUSE,
         avoid="Do not inject requests into workloads of others: they decide where their pods have room.",
         rule=autoscalers_without_metrics,
+        elsewhere=Elsewhere(
+            symptom="FailedGetPodsMetric, FailedGetObjectMetric or FailedGetExternalMetric: unable to fetch metrics "
+            "from the API",
+            cause="HorizontalPodAutoscalers of such metrics read $api, and it does not answer.",
+        ),
         covers=("autoscaler",),
     ),
 )

@@ -62,7 +62,7 @@ def _names(host: Host) -> list[str]:
 
 
 def refused(host: Host) -> bool:
-    """Whether the metrics server answers 401 to the certificate of this control plane."""
+    """Whether the server behind the API answers 401 to the certificate of this control plane."""
     return any(target.get("verdict") == "front_proxy_refused" for target in host.targets())
 
 
@@ -133,9 +133,9 @@ def _file(host: Host) -> str:
 
 
 def _answers(evidence: Evidence, host: Host) -> list[str]:
-    """What the metrics server answers to this control plane, and what clients get there."""
+    """What the server behind the API answers to this control plane, and what clients get there."""
     lines = [
-        f"{host.name}: the metrics server at {target.get('host')}:{target.get('port')} answers "
+        f"{host.name}: {evidence.subject.server} at {target.get('host')}:{target.get('port')} answers "
         f"{get(target, 'response', 'status')} ({get(target, 'response', 'message') or 'no text'})"
         for target in host.targets()
         if get(target, "response", "status") not in (None, 200)
@@ -166,7 +166,7 @@ def _by_log(evidence: Evidence, pattern: str) -> t.Iterator[Observation]:
     lines = _said(evidence, pattern)
     if lines:
         failing = evidence.failing_servers
-        quoted = [f"log of the metrics server: {line}" for line in lines]
+        quoted = [f"log of {evidence.subject.server}: {line}" for line in lines]
         yield Observation((*quoted, *_requests(evidence, failing[0])[:1]), failing)
 
 
@@ -392,8 +392,8 @@ ROWS: tuple[Row, ...] = (
         id="AGG-02",
         title="An API server runs without the flags of the aggregation layer",
         layer="api_server",
-        symptom="kubectl top: Error from server (Forbidden), or error: Metrics API not available. The log of a metrics "
-        "server may say: Cluster doesn't provide requestheader-client-ca-file in configmap/extension-apiserver-"
+        symptom="$Requests: Error from server (Forbidden), or $missing. The log of $a_server "
+        "may say: Cluster doesn't provide requestheader-client-ca-file in configmap/extension-apiserver-"
         "authentication in kube-system",
         cause="The API server does not identify itself to the servers of aggregated APIs: it has no front-proxy "
         "certificate, or does not publish the CA that theirs are verified with. So it is an unauthenticated client "
@@ -406,7 +406,7 @@ ROWS: tuple[Row, ...] = (
             downtime=ROLL,
             steps=("front_proxy_pki", "apiserver_aggregation"),
         ),
-        avoid="Do not start metrics servers with --authentication-skip-lookup or "
+        avoid="Do not start $servers with --authentication-skip-lookup or "
         "--authentication-tolerate-lookup-failure: then they do not know who asks. Do not name the cluster's own CA "
         "as the front proxy's (AGG-06).",
         rule=missing_flags,
@@ -416,7 +416,7 @@ ROWS: tuple[Row, ...] = (
         id="AGG-03",
         title="The front-proxy client certificate has a name that is not allowed",
         layer="api_server",
-        symptom="error: You must be logged in to the server (Unauthorized). Log of the metrics server: x509: subject "
+        symptom="error: You must be logged in to the server (Unauthorized). Log of $server: x509: subject "
         "with cn=X is not in the allowed list: [Y]",
         cause="Servers of aggregated APIs accept front proxies with the names of --requestheader-allowed-names only, "
         "and the certificate of this API server has another common name.",
@@ -434,10 +434,10 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         id="AGG-04",
-        title="Metrics servers do not trust the front-proxy client certificate",
+        title="$Servers do not trust the front-proxy client certificate",
         layer="api_server",
         symptom="error: You must be logged in to the server (Unauthorized), often through one control plane only. "
-        "Log of the metrics server: x509: certificate signed by unknown authority, or: certificate specifies an "
+        "Log of $server: x509: certificate signed by unknown authority, or: certificate specifies an "
         "incompatible key usage",
         cause="The certificate was not signed by the CA that the API servers publish in ConfigMap "
         "extension-apiserver-authentication, as after a renewal on one control plane only.",
@@ -451,7 +451,7 @@ ROWS: tuple[Row, ...] = (
         id="AGG-05",
         title="The front-proxy client certificate has expired",
         layer="api_server",
-        symptom="error: You must be logged in to the server (Unauthorized). Log of the metrics server: Unable to "
+        symptom="error: You must be logged in to the server (Unauthorized). Log of $server: Unable to "
         'authenticate the request err="x509: certificate has expired or is not yet valid',
         cause="The certificate by which the API server identifies itself to the servers of aggregated APIs has "
         "expired. kubeadm makes it for one year, and it renews with kubeadm certs renew or an upgrade only.",
@@ -461,7 +461,7 @@ ROWS: tuple[Row, ...] = (
             risk="none for requests; the old pair is kept and can be rolled back",
             steps=("front_proxy_pki",),
         ),
-        avoid="Do not set clocks back. Do not restart or reinstall the metrics server: its certificate is another one.",
+        avoid="Do not set clocks back. Do not restart or reinstall $server: its certificate is another one.",
         rule=expired_certificate,
         covers=("request",),
     ),
@@ -469,9 +469,9 @@ ROWS: tuple[Row, ...] = (
         id="AGG-06",
         title="Front proxies and clients have the same CA",
         layer="api_server",
-        symptom='Error from server (Forbidden): nodes.metrics.k8s.io is forbidden: User "kube-apiserver" cannot list '
+        symptom='Error from server (Forbidden): $resource is forbidden: User "kube-apiserver" cannot list '
         'resource "nodes"; or everything works, and clients can act as any user',
-        cause="The CA of front proxies is the one that signs the certificates of clients. So metrics servers may "
+        cause="The CA of front proxies is the one that signs the certificates of clients. So $servers may "
         "take the API server for an ordinary client with the name of its certificate. And whoever has a client "
         "certificate with an allowed name can act as any user, cluster administrators included.",
         repair=Repair(
@@ -484,7 +484,7 @@ ROWS: tuple[Row, ...] = (
             variables=("front_proxy_pki_replace_shared_ca=true",),
         ),
         avoid="Do not grant the user of the certificate any right (a ClusterRoleBinding for kube-apiserver or "
-        "aggregator): every caller of the metrics API would act with it.",
+        "aggregator): every caller of $api would act with it.",
         rule=shared_ca,
         covers=("request", "authentication"),
     ),

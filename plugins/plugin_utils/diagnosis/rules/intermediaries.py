@@ -49,7 +49,9 @@ def network_policy_denies(evidence: Evidence) -> t.Iterator[Observation]:
                 continue
             names = [f"{policy.get('namespace')}/{policy.get('name')}" for policy in policies]
             lines = [said_of(host.name, target)]
-            lines += [f"NetworkPolicy {name}: selects the metrics server, and admits no API server" for name in names]
+            lines += [
+                f"NetworkPolicy {name}: selects {evidence.subject.server}, and admits no API server" for name in names
+            ]
             lines += others_reach(evidence, target, owner)
             yield Observation(tuple(lines), (host.name,), repair=_policy_repair(evidence, policies))
 
@@ -57,21 +59,21 @@ def network_policy_denies(evidence: Evidence) -> t.Iterator[Observation]:
 def _policy_repair(evidence: Evidence, policies: t.Sequence[Mapping]) -> Repair:
     namespace = str(policies[0].get("namespace") or "kube-system")
     port = next((endpoint.get("port") for endpoint in evidence.endpoints if endpoint.get("port")), 10250)
-    labels = get(evidence.objects, "service", "selector", default={}) or {"k8s-app": "metrics-server"}
+    labels = get(evidence.objects, "service", "selector", default={}) or {"k8s-app": evidence.subject.name}
     addresses = [address for host in evidence.control_planes for address in host.get("host", "addresses", default=[])]
     sources = ", ".join("{ipBlock: {cidr: %s/%d}}" % (one, 128 if ":" in one else 32) for one in addresses)
     selector = ", ".join(f"{key}: {value}" for key, value in labels.items())
     return Repair(
         "advice",
-        "Add a policy that admits the control planes to the port of the metrics server. Policies add up: nothing "
-        "else changes. "
+        f"Add a policy that admits the control planes to the port of {evidence.subject.server}. Policies add up: "
+        "nothing else changes. "
         "Where the CNI plugin translates addresses, give those that arrive (such as the addresses of its tunnel).",
         risk="none",
         commands=(
             "kubectl apply -f - <<END\n"
             "apiVersion: networking.k8s.io/v1\n"
             "kind: NetworkPolicy\n"
-            f"metadata: {{name: metrics-server-api-servers, namespace: {namespace}}}\n"
+            f"metadata: {{name: {evidence.subject.name}-api-servers, namespace: {namespace}}}\n"
             "spec:\n"
             f"  podSelector: {{matchLabels: {{{selector}}}}}\n"
             "  policyTypes: [Ingress]\n"
@@ -214,8 +216,8 @@ def _shown_certificate(host: Host, target: Mapping) -> str:
 
 
 def _mesh_repair(evidence: Evidence, beside: t.Sequence[str]) -> Repair:
-    pod = evidence.server_pods[0]
-    namespace, workload = pod.get("namespace"), pod.get("workload") or "metrics-server"
+    pod, server = evidence.server_pods[0], evidence.subject.server
+    namespace, workload = pod.get("namespace"), pod.get("workload") or evidence.subject.name
     port = next((endpoint.get("port") for endpoint in evidence.endpoints if endpoint.get("port")), 10250)
     if any("linkerd" in name for name in beside):
         annotation = '"linkerd.io/inject":"disabled"'
@@ -226,12 +228,12 @@ def _mesh_repair(evidence: Evidence, beside: t.Sequence[str]) -> Repair:
     patch = '{"spec":{"template":{"metadata":{"annotations":{%s}}}}}' % annotation
     return Repair(
         "advice",
-        "Leave the metrics server out of the mesh, or exclude its port from it. API servers speak TLS to it and "
+        f"Leave {server} out of the mesh, or exclude its port from it. API servers speak TLS to it and "
         "authenticate by the "
         "front proxy's certificate; a mesh adds nothing there. (Where the sidecar has to stay: annotation "
         f"{softer}.)",
-        risk="The metrics server starts anew; metrics pause for half a minute.",
-        downtime="the metrics API 30 s",
+        risk=f"{server[:1].upper()}{server[1:]} starts anew; its API pauses for half a minute.",
+        downtime=f"{evidence.subject.api} 30 s",
         commands=(f"kubectl --namespace {namespace} patch deployment {workload} --patch '{patch}'",),
     )
 
@@ -290,23 +292,22 @@ def _network(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
 ROWS: tuple[Row, ...] = (
     Row(
         id="NET-06",
-        title="A NetworkPolicy keeps API servers from the metrics server",
+        title="A NetworkPolicy keeps API servers from $server",
         layer="service",
-        symptom="kubectl top works only through the API server on the metrics server's own node, or sometimes; i/o "
-        "timeout",
+        symptom="$Requests works only through the API server on ${server}'s own node, or sometimes; i/o timeout",
         cause=(
-            "A policy selects the pods of the metrics server, and none admits the API servers. These come from the "
+            "A policy selects the pods of $server, and none admits the API servers. These come from the "
             "addresses of their "
             "hosts (or of the tunnel of the pod network), which no selector of pods or namespaces means."
         ),
-        repair=Repair("advice", "Add a policy that admits the control planes to the port of the metrics server."),
+        repair=Repair("advice", "Add a policy that admits the control planes to the port of $server."),
         avoid="Do not delete the policy that denies everything else.",
         rule=network_policy_denies,
         covers_everywhere=SUFFERED,
     ),
     Row(
         id="NET-07",
-        title="An API server sends requests for the metrics server to an HTTP proxy",
+        title="An API server sends requests for $server to an HTTP proxy",
         layer="api_server",
         symptom="Get https://CLUSTER-IP/...: Forbidden (without a code), EOF, proxyconnect tcp: ..., Proxy Error ( "
         "Connection refused )",
@@ -316,7 +317,7 @@ ROWS: tuple[Row, ...] = (
             "the proxy for the ClusterIP or the pod, which the proxy cannot reach or does not allow."
         ),
         repair=Repair("advice", "Add the networks of Services and pods to NO_PROXY of the API server."),
-        avoid="Do not give the metrics server the host's network for this. Do not take HTTPS_PROXY away where "
+        avoid="Do not give $server the host's network for this. Do not take HTTPS_PROXY away where "
         "webhooks outside need it.",
         rule=proxy_in_the_way,
         covers_everywhere=SUFFERED,
@@ -351,16 +352,16 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         id="NET-09",
-        title="A service mesh stands between API servers and the metrics server",
+        title="A service mesh stands between API servers and $server",
         layer="server",
         symptom="FailedDiscoveryCheck only since a mesh is installed; EOF, connection reset by peer, or an unknown "
         "authority",
         cause=(
-            "A proxy of the mesh in the pod takes connections to the port of the metrics server and wants a "
+            "A proxy of the mesh in the pod takes connections to the port of $server and wants a "
             "certificate of the mesh. API servers are not "
-            "in the mesh: they show the front proxy's certificate, and expect that of the metrics server."
+            "in the mesh: they show the front proxy's certificate, and expect that of $server."
         ),
-        repair=Repair("advice", "Leave the metrics server out of the mesh, or exclude its port from it."),
+        repair=Repair("advice", "Leave $server out of the mesh, or exclude its port from it."),
         avoid="Do not set the whole mesh to PERMISSIVE.",
         explains=("AGG-07",),
         rule=mesh_in_the_way,
@@ -373,7 +374,7 @@ ROWS: tuple[Row, ...] = (
         symptom="kubectl top shows <unknown> for some nodes; dial tcp NODE-IP:10250: i/o timeout or no route to host",
         cause=(
             "Pods and nodes share addresses. What is sent to such a node from a pod goes to the pod network "
-            "instead, so that the metrics server does "
+            "instead, so that $server does "
             "not reach its kubelet."
         ),
         repair=Repair(
@@ -387,6 +388,7 @@ ROWS: tuple[Row, ...] = (
         avoid="Do not change the network of pods or Services of a running cluster: kubelets, CNI plugin and "
         "certificates all hold it.",
         rule=overlapping_networks,
+        only_resource_metrics=True,
         explains=("KUB-09",),
         related=lambda cause, consequence: set(cause.hosts) >= set(consequence.hosts),
         covers=("node_metrics",),

@@ -99,7 +99,7 @@ def _certificates(evidence: Evidence, host: Host) -> t.Iterator[tuple[str, Mappi
         for entry in get(result, "requestheader_ca", default=[]):
             yield "a CA of front proxies", get(entry, "certificate", default={})
         for target in get(result, "targets", default=[]):
-            yield "the certificate of the metrics server", get(target, "tls", "certificate", default={})
+            yield f"the certificate of {evidence.subject.server}", get(target, "tls", "certificate", default={})
     yield "the certificate of its kubelet", host.get("host", "kubelet_answers", "certificate", default={})
 
 
@@ -129,7 +129,7 @@ ROWS: tuple[Row, ...] = (
         id="LIF-01",
         title="An upgrade has written an API server's manifest without flags that it had",
         layer="api_server",
-        symptom="Resource metrics worked before kubeadm upgrade, and since then: 503, i/o timeout or 401",
+        symptom="$Served worked before kubeadm upgrade, and since then: 503, i/o timeout or 401",
         cause=(
             "kubeadm writes the manifests of static pods anew, from its ClusterConfiguration and its patches. A "
             "flag that was added to the manifest only "
@@ -153,8 +153,7 @@ ROWS: tuple[Row, ...] = (
         id="LIF-02",
         title="Clocks differ, or a certificate is not valid yet",
         layer="api_server",
-        symptom="x509: certificate has expired or is not yet valid: current time ... is before ...; gaps in "
-        "kubectl top",
+        symptom="x509: certificate has expired or is not yet valid: current time ... is before ...; gaps in $answers",
         cause=(
             "A certificate begins to be valid in the future: it was issued by a host whose clock was ahead, or it "
             "is checked by one whose clock is behind."

@@ -14,6 +14,7 @@ import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
+    Elsewhere,
     Observation,
     Repair,
     Row,
@@ -106,8 +107,8 @@ def _no_route(evidence: Evidence, host: Host) -> t.Iterator[Observation]:
             cause=(
                 "The control plane has no route to pods: it takes no part in the pod network (its CNI plugin does "
                 "not run "
-                "there, or has not set up its routes), so that its API server cannot reach the metrics server in "
-                "any way."
+                f"there, or has not set up its routes), so that its API server cannot reach {evidence.subject.server} "
+                "in any way."
             ),
             repair=Repair(
                 "advice",
@@ -156,7 +157,7 @@ def firewall_between_hosts(evidence: Evidence) -> t.Iterator[Observation]:
             cause = (
                 f"Packets to pods go through the VXLAN {device}, and nothing comes back: something between the "
                 "hosts drops "
-                "its UDP packets (port 8472 or 4789), or packets to the port of the metrics server."
+                f"its UDP packets (port 8472 or 4789), or packets to the port of {evidence.subject.server}."
             )
         yield Observation(tuple(lines), (host.name,), cause=cause)
 
@@ -300,12 +301,11 @@ def first_packets_lost(evidence: Evidence) -> t.Iterator[Observation]:
 ROWS: tuple[Row, ...] = (
     Row(
         id="NET-01",
-        title="An API server does not get to the metrics server, because its host has no ClusterIPs or no route to "
-        "pods",
+        title="An API server does not get to $server, because its host has no ClusterIPs or no route to pods",
         layer="api_server",
         symptom="dial tcp CLUSTER-IP:443: i/o timeout, or net/http: request canceled while waiting for connection",
         cause=(
-            "The API server connects to the ClusterIP of the metrics server, and nothing on its host translates "
+            "The API server connects to the ClusterIP of $server, and nothing on its host translates "
             "ClusterIPs: neither "
             "kube-proxy nor a CNI plugin in its place does so there. The packets go nowhere."
         ),
@@ -320,17 +320,17 @@ ROWS: tuple[Row, ...] = (
         ),
         avoid=(
             "Do not add routes or NAT rules for a ClusterIP by hand: the next change of the Service breaks them. "
-            "Do not give the "
-            "metrics server the host's network for this."
+            "Do not give "
+            "$server the host's network for this."
         ),
         rule=no_way_from_api_server,
         covers_everywhere=SUFFERED,
     ),
     Row(
         id="NET-02",
-        title="A firewall between the hosts keeps API servers from the port of the metrics server",
+        title="A firewall between the hosts keeps API servers from the port of $server",
         layer="service",
-        symptom="failing or missing response from https://POD-IP:PORT/apis/metrics.k8s.io/v1beta1: ... i/o timeout",
+        symptom="failing or missing response from https://POD-IP:PORT$path: ... i/o timeout",
         cause=(
             "The server and its node are well, and the packet filters of both hosts accept the traffic; still "
             "nothing from the control "
@@ -340,7 +340,7 @@ ROWS: tuple[Row, ...] = (
         ),
         repair=Repair(
             "advice",
-            "Open exactly the port of the metrics server's pods from the addresses of the control planes, where "
+            "Open exactly the port of ${server}'s pods from the addresses of the control planes, where "
             "that firewall is managed. "
             "If it admits port 10250 between nodes already, have the server listen there "
             "(metrics_server_container_port: 10250).",
@@ -349,6 +349,15 @@ ROWS: tuple[Row, ...] = (
         ),
         avoid="Do not open the port to 0.0.0.0/0.",
         rule=firewall_between_hosts,
+        elsewhere=Elsewhere(
+            repair=Repair(
+                "advice",
+                "Open exactly the port of ${server}'s pods from the addresses of the control planes, where that "
+                "firewall is managed.",
+                risk="none, if the rule is as narrow as that",
+                commands=("nc -z -w 3 POD-IP PORT   # on a control plane, before and after",),
+            )
+        ),
         covers_everywhere=SUFFERED,
     ),
     Row(
@@ -422,7 +431,7 @@ ROWS: tuple[Row, ...] = (
             "the check of the aggregator."
         ),
         repair=Repair("advice", "Switch checksum offload off for the VXLAN device, and update the kernel."),
-        avoid="Do not raise time-outs, and do not move the metrics server to the host's network.",
+        avoid="Do not raise time-outs, and do not move $server to the host's network.",
         rule=first_packets_lost,
         covers_everywhere=SUFFERED,
     ),

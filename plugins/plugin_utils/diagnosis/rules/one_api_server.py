@@ -136,12 +136,12 @@ RESTART = ("restart_api_server",)
 ROWS: tuple[Row, ...] = (
     Row(
         id="AGG-09",
-        title="One control plane does not reach the metrics server",
+        title="One control plane does not reach $server",
         layer="api_server",
-        symptom="kubectl top works through one control plane and fails through another: Error from server "
-        "(ServiceUnavailable): the server is currently unable to handle the request (get nodes.metrics.k8s.io)",
+        symptom="$Requests works through one control plane and fails through another: Error from server "
+        "(ServiceUnavailable): the server is currently unable to handle the request$get",
         cause="Something differs on this control plane: a route, a packet filter, or what its API server trusts. The "
-        "others reach the same metrics server. All of them write the one status of the APIService, so it flips, and "
+        "others reach the same server. All of them write the one status of the APIService, so it flips, and "
         "the healthy ones answer 503 to a part of the requests, too.",
         repair=Repair(
             "advice",
@@ -161,10 +161,10 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         id="AGG-10",
-        title="An API server keeps a dead connection to the metrics server",
+        title="An API server keeps a dead connection to $server",
         layer="api_server",
         symptom="Error from server (ServiceUnavailable): error trying to reach service: http2: client connection "
-        "lost; or kubectl top hangs, after the node or the pod of the metrics server went away without closing its "
+        "lost; or $requests hangs, after the node or the pod of $server went away without closing its "
         "connections",
         cause="The API server sends requests over an HTTP/2 connection whose other end is gone. New connections from "
         "the same host work. API servers notice by themselves within about 45 seconds, unless their health check of "

@@ -10,6 +10,7 @@ import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, get
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
+    Elsewhere,
     Finding,
     Observation,
     Repair,
@@ -19,9 +20,6 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
 
 Mapping = t.Mapping[str, t.Any]
 
-#: The version that every kubectl asks for.
-KUBECTLS = "v1beta1.metrics.k8s.io"
-GROUP = ".metrics.k8s.io"
 OURS = "kubemetrics"
 
 
@@ -43,7 +41,7 @@ def owners(evidence: Evidence) -> dict[str, str]:
 
 
 def foreign(evidence: Evidence) -> str:
-    """Who made the metrics server where it was not this collection, empty where it was, or where there is none."""
+    """Who made the server where it was not this collection, empty where it was, or where there is none."""
     found = [evidence.api("provider", kind, "owner") for kind in ("deployment", "service")]
     found += [get(entry, "owner") for entry in get(evidence.objects, "workloads", default=[])]
     return next((str(owner) for owner in found if owner and owner != OURS), "")
@@ -71,14 +69,18 @@ def not_registered(evidence: Evidence) -> t.Iterator[Observation]:
     if not evidence.api_answered:
         return
     missing = [str(entry["name"]) for entry in evidence.apiservices if not entry.get("exists")]
-    if KUBECTLS not in missing:
+    if evidence.subject.apiservice not in missing:
         return
     others = [str(entry["name"]) for entry in evidence.apiservices if entry.get("exists")]
     lines = [f'apiservices.apiregistration.k8s.io "{name}" not found' for name in missing]
     cause = ""
     if others:
         lines.append(f"registered: {', '.join(others)}")
-        cause = "The metrics API is registered in a version that kubectl does not ask for."
+        cause = (
+            "The metrics API is registered in a version that kubectl does not ask for."
+            if evidence.subject.resource_metrics
+            else f"The group {evidence.subject.group} is registered in another version."
+        )
     deployment = evidence.api("provider", "deployment", default={})
     if deployment:
         name = f"{deployment.get('namespace')}/{deployment.get('name')}"
@@ -100,7 +102,7 @@ def not_registered(evidence: Evidence) -> t.Iterator[Observation]:
 
 
 def certificate_not_verified(evidence: Evidence) -> t.Iterator[Observation]:
-    """AGG-07: API servers cannot verify the certificate of the metrics server. Their condition does not show it."""
+    """AGG-07: API servers cannot verify the server's certificate. Their condition does not show it."""
     for entry in registered(evidence):
         name = str(entry["name"])
         if entry.get("insecure_skip_tls_verify"):
@@ -111,7 +113,12 @@ def certificate_not_verified(evidence: Evidence) -> t.Iterator[Observation]:
         lines += failures(evidence, name)
         condition = entry.get("message") or entry.get("reason")
         lines.append(f"{name} is Available={entry.get('available')}: {condition or 'no reason given'}")
-        owner = owners(evidence).get(name, OURS)
+        owner = (
+            owners(evidence).get(name, OURS)
+            if evidence.subject.resource_metrics
+            # Its own owner is not read; that of what it leads to is.
+            else foreign(evidence) or "somebody else"
+        )
         repair = None
         if owner != OURS:
             text = "Issue a certificate for the Service's name, and write the CA that signed it into the caBundle."
@@ -121,7 +128,8 @@ def certificate_not_verified(evidence: Evidence) -> t.Iterator[Observation]:
 
 def _unverified(evidence: Evidence, entry: Mapping) -> tuple[list[str], str]:
     """What shows that the certificate does not verify, and why it does not; no lines where it does."""
-    name, bundle = str(entry["name"]), t.cast(Mapping, entry.get("ca_bundle") or {})
+    name, server = str(entry["name"]), evidence.subject.server
+    bundle = t.cast(Mapping, entry.get("ca_bundle") or {})
     if bundle.get("present") and not bundle.get("valid_pem"):
         why = bundle.get("message") or "does not parse"
         return [f"caBundle of {name}: {why}"], (
@@ -152,10 +160,10 @@ def _unverified(evidence: Evidence, entry: Mapping) -> tuple[list[str], str]:
         f"caBundle of {name}: {', '.join(bundle.get('subjects') or ())}",
     ]
     if certificate.get("expired"):
-        return lines, f"The certificate of the metrics server expired on {certificate.get('not_after')}."
+        return lines, f"The certificate of {server} expired on {certificate.get('not_after')}."
     if certificate and not _names(wanted, certificate.get("dns_names") or ()):
-        return lines, f"The certificate of the metrics server is not for {wanted}, the name that API servers verify."
-    return lines, "The caBundle is not the CA that signed the certificate of the metrics server."
+        return lines, f"The certificate of {server} is not for {wanted}, the name that API servers verify."
+    return lines, f"The caBundle is not the CA that signed the certificate of {server}."
 
 
 def _names(wanted: str, names: t.Iterable[str]) -> bool:
@@ -253,14 +261,14 @@ def _why_empty(evidence: Evidence, entry: Mapping) -> tuple[list[str], str, Stan
                 f"Service {name} selects {selector or 'nothing'}",
                 f"pod {_pod(pods[0])} has the labels {_labels(pods[0])}",
             ],
-            "The selector of the Service matches no pod of the metrics server.",
+            f"The selector of the Service matches no pod of {evidence.subject.server}.",
             "own",
         )
     pending = [pod for pod in selected if pod.get("phase") == "Pending" and _unschedulable(pod)]
     if pending and len(pending) == len(selected):
         return (
             [f"pod {_pod(pending[0])} is Pending: {_unschedulable(pending[0])}"],
-            "No node takes the pod of the metrics server.",
+            f"No node takes the pod of {evidence.subject.server}.",
             "own",
         )
     if any(pod.get("ready") for pod in selected) and not entry.get("endpoints"):
@@ -284,18 +292,28 @@ def _why_empty(evidence: Evidence, entry: Mapping) -> tuple[list[str], str, Stan
 
 def _why_no_pods(evidence: Evidence, name: str) -> tuple[list[str], str, Standing]:
     workloads = get(evidence.objects, "workloads", default=[])
-    if not workloads:
+    server = evidence.subject.Server
+    if not workloads and evidence.subject.resource_metrics:
         return [f"no pod and no Deployment is behind Service {name}"], "There is no metrics server.", "own"
+    if not workloads:
+        # Whatever it is called: only what the Service selects would tell.
+        selector = get(evidence.objects, "service", "selector", default={})
+        shown = ", ".join(f"{key}={value}" for key, value in sorted(selector.items())) or "nothing"
+        return (
+            [f"Service {name} selects {shown}, which no pod and no Deployment of its namespace has"],
+            "There is no pod behind the Service: its server was removed, or the selector is wrong.",
+            "own",
+        )
     workload = workloads[0]
     shown = f"{workload.get('kind')} {workload.get('namespace')}/{workload.get('name')}"
     if not workload.get("replicas"):
-        return [f"{shown} has 0 replicas"], "The metrics server was scaled to 0.", "own"
+        return [f"{shown} has 0 replicas"], f"{server} was scaled to 0.", "own"
     trouble = [
         f"{shown}: {condition.get('message')}"
         for condition in workload.get("conditions") or ()
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True"
     ]
-    return trouble or [f"{shown} has no pods yet"], "The pods of the metrics server were not created.", "own"
+    return trouble or [f"{shown} has no pods yet"], f"The pods of {evidence.subject.server} were not created.", "own"
 
 
 def _pod(pod: Mapping) -> str:
@@ -333,34 +351,43 @@ DEPLOY = ("metrics_server",)
 ROWS: tuple[Row, ...] = (
     Row(
         id="AGG-01",
-        title="The metrics API is not registered",
+        title="$Api is not registered",
         layer="registration",
-        symptom="error: Metrics API not available. kubectl get apiservice v1beta1.metrics.k8s.io: Error from server "
-        '(NotFound): apiservices.apiregistration.k8s.io "v1beta1.metrics.k8s.io" not found',
-        cause="No APIService says who serves metrics.k8s.io: no metrics server was installed, or the registration was "
+        symptom="$missing. kubectl get apiservice $apiservice: Error from server "
+        '(NotFound): apiservices.apiregistration.k8s.io "$apiservice" not found',
+        cause="No APIService says who serves $group: no $kind_of_server was installed, or the registration was "
         "removed together with another provider.",
         repair=Repair(
             "automatic",
-            "Apply the metrics server's objects: its APIServices, and its Service and Deployment where they differ.",
+            "Apply ${server}'s objects: its APIServices, and its Service and Deployment where they differ.",
             risk="none; another provider is not replaced",
             steps=DEPLOY,
         ),
-        avoid="Do not install a second metrics server beside one that only lost its registration (AGG-08).",
+        avoid="Do not install a second $kind_of_server beside one that only lost its registration (AGG-08).",
         rule=not_registered,
+        elsewhere=Elsewhere(
+            repair=Repair(
+                "advice",
+                "Register $apiservice again, with the manifests or the chart that its server comes with.",
+                commands=("kubectl get apiservices", "helm upgrade, or kubectl apply of its manifests"),
+            ),
+            avoid="Do not write an APIService with insecureSkipTLSVerify: then API servers send the front proxy's "
+            "headers to whoever answers at that address.",
+        ),
         covers=("registration", "request"),
     ),
     Row(
         id="AGG-07",
-        title="API servers cannot verify the certificate of the metrics server",
+        title="API servers cannot verify the certificate of $server",
         layer="service",
         symptom="Error from server (ServiceUnavailable): error trying to reach service: tls: failed to verify "
         "certificate: x509: certificate signed by unknown authority. Before Kubernetes 1.36 the APIService says "
         "Available=True all the same",
-        cause="The certificate of the metrics server was not signed by the CA in the APIService's caBundle, or is "
+        cause="The certificate of $server was not signed by the CA in the APIService's caBundle, or is "
         "not for the name of the Service.",
         repair=Repair(
             "automatic",
-            "Apply the metrics server's objects, with its right to write the caBundle. The server then writes the CA "
+            "Apply ${server}'s objects, with its right to write the caBundle. The server then writes the CA "
             "of its certificate into the APIServices within a minute.",
             risk="none; requests fail already",
             steps=DEPLOY,
@@ -368,11 +395,19 @@ ROWS: tuple[Row, ...] = (
         avoid="Do not set insecureSkipTLSVerify: then API servers send the front proxy's headers to whoever answers "
         "at that address.",
         rule=certificate_not_verified,
+        elsewhere=Elsewhere(
+            repair=Repair(
+                "advice",
+                "Issue a certificate for the Service's name, and write the CA that signed it into the caBundle of "
+                "$apiservice.",
+                commands=("kubectl get apiservice $apiservice --output=jsonpath='{.spec.caBundle}' | base64 --decode",),
+            )
+        ),
         covers=("request",),
     ),
     Row(
         id="AGG-08",
-        title="Two providers claim the metrics API",
+        title="Two providers claim $api",
         layer="registration",
         symptom='helm: APIService "v1beta1.metrics.k8s.io" in namespace "" exists and cannot be imported into the '
         "current release: invalid ownership metadata. Or kubectl top fails after another metrics server was "
@@ -395,6 +430,7 @@ ROWS: tuple[Row, ...] = (
         avoid="Do not overwrite an add-on that a cloud provider or k3s manages: it comes back. Switch it off there. "
         "Do not edit meta.helm.sh annotations to make Helm accept objects of somebody else.",
         rule=several_providers,
+        only_resource_metrics=True,
         # Such as the rights that the other provider does not need, or no longer has.
         explains=("AGG-07", "AGG-12", "POD-04", "POD-05", "KUB-05"),
         related=_other_provider_fails,
@@ -402,21 +438,33 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         id="AGG-12",
-        title="The Service of the metrics server has no endpoints",
+        title="The Service of $server has no endpoints",
         layer="service",
-        symptom="error: Metrics API not available. APIService: endpointslices for service/metrics-server in "
-        '"kube-system" have no addresses with port name "https"; or: service/metrics-server in "kube-system" is not '
+        symptom="$missing. APIService: endpointslices for service/$name in "
+        '"$namespace" have no addresses with port name "https"; or: service/$name in "$namespace" is not '
         "present",
         cause="The Service that the APIService names is missing, has another port, or selects no pod that is ready.",
         repair=Repair(
             "automatic",
-            "Apply the metrics server's objects: Service, Deployment with the tolerations of its variables.",
+            "Apply ${server}'s objects: Service, Deployment with the tolerations of its variables.",
             risk="none; the API is not served anyway",
             steps=DEPLOY,
         ),
         avoid="Do not remove taints from nodes to get the pod placed; give the pod the toleration "
         "(metrics_server_extra_tolerations). Do not write EndpointSlices by hand.",
         rule=no_endpoints,
+        elsewhere=Elsewhere(
+            repair=Repair(
+                "advice",
+                "Correct the Service $service, or the workload behind it, where they come from.",
+                commands=(
+                    "kubectl --namespace $namespace get service $name --output wide",
+                    "kubectl --namespace $namespace get deployments,pods --show-labels",
+                ),
+            ),
+            avoid="Do not remove taints from nodes to get the pod placed; give the pod the toleration. Do not write "
+            "EndpointSlices by hand.",
+        ),
         covers=("request", "server_pod"),
     ),
 )

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rules about the metrics server's pods (POD). Each is a pure function from evidence to observations."""
+"""Rules about the pods of the server behind the API (POD). Each is a pure function from evidence to observations."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Mapping, get
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
+    Elsewhere,
     Observation,
     Repair,
     Row,
@@ -47,7 +48,7 @@ _NO_REVIEWS = re.compile(r"(?:subjectaccessreviews|tokenreviews)\.\S+ is forbidd
 #: What upstream's server and ours end with when flags cannot be meant. Upstream's prints all its flags between the two
 #: lines that say so, and words of all kinds are among these.
 _FLAGS = re.compile(
-    r"^(?:Error|panic|metrics-server): (?!failed to ).*(?:should be|cannot use both|need both"
+    r"^(?:Error|panic|[\w-]*(?:server|adapter)): (?!failed to ).*(?:should be|cannot use both|need both"
     r"|unknown (?:shorthand )?flag"
     r"|flag needs an argument|invalid argument .* for .* flag|bad flag syntax|cannot be used|must (?:not )?be "
     r"|must name|can ?not be negative|is not a label selector)"
@@ -66,20 +67,21 @@ def severity_of(evidence: Evidence) -> Severity:
 
 
 def foreign(evidence: Evidence, text: str, *commands: str) -> Repair | None:
-    """Advice for a metrics server of somebody else; None for this collection's own, which the row's repair is for."""
+    """Advice for a server of somebody else; None for this collection's own, which the row's repair is for."""
     if evidence.server_managed:
         return None
     workload = evidence.server_workload
     owner = workload.get("owner") or "somebody else"
     names = {
-        "namespace": workload.get("namespace") or get(evidence.server_pods, 0, "namespace", default="kube-system"),
-        "name": workload.get("name") or "metrics-server",
+        "namespace": workload.get("namespace")
+        or get(evidence.server_pods, 0, "namespace", default=evidence.subject.namespace),
+        "name": workload.get("name") or evidence.subject.name,
         "account": str(evidence.get("api", "objects", "service_account", default="")).partition("/")[2]
-        or "metrics-server",
+        or evidence.subject.name,
     }
     return Repair(
         "advice",
-        f"The metrics server is managed by {owner}. {text}",
+        f"{evidence.subject.Server} is managed by {owner}. {text}",
         commands=tuple(command.format(**names) for command in commands),
     )
 
@@ -171,12 +173,12 @@ def port_in_use(evidence: Evidence) -> t.Iterator[Observation]:
         return
     denied = any("permission denied" in line.lower() for line in lines)
     cause = (
-        "The metrics server runs as a user that may not listen on a port below 1024."
+        f"{evidence.subject.Server} runs as a user that may not listen on a port below 1024."
         if denied
-        else "The metrics server is in the network of its node and is told to listen on port 10250, which the "
-        "kubelet has."
+        else f"{evidence.subject.Server} is in the network of its node and is told to listen on port 10250, which "
+        "the kubelet has."
         if clashing
-        else "Another process has the port that the metrics server is told to listen on."
+        else f"Another process has the port that {evidence.subject.server} is told to listen on."
     )
     structure = [quoted(pod, f"hostNetwork: true, --secure-port={_port(pod)}") for pod in clashing]
     yield Observation(
@@ -243,7 +245,11 @@ def pod_does_not_reach_api(evidence: Evidence) -> t.Iterator[Observation]:
 
 
 def _log_lines(evidence: Evidence) -> list[str]:
-    return [f"metrics server: {line}" for line in evidence.server_log() if _NO_API.search(line)][-2:]
+    return [
+        f"{evidence.subject.server.removeprefix('the ')}: {line}"
+        for line in evidence.server_log()
+        if _NO_API.search(line)
+    ][-2:]
 
 
 def _cause(name: str, reached: bool, odd: t.Sequence[str]) -> str:
@@ -265,7 +271,7 @@ def _repair(name: str, reached: bool) -> Repair | None:
         return None
     return Repair(
         "advice",
-        f"Start kube-proxy on {name}; the metrics server connects by itself then.",
+        f"Start kube-proxy on {name}; the server connects by itself then.",
         risk="none",
         commands=(
             f"kubectl --namespace kube-system get pods --output wide --field-selector spec.nodeName={name} "
@@ -277,7 +283,7 @@ def _repair(name: str, reached: bool) -> Repair | None:
 
 POD_03 = Row(
     id="POD-03",
-    title="The metrics server's pod does not reach the API",
+    title="${Server}'s pod does not reach the API",
     layer="server",
     symptom=(
         'unable to load configmap based request-header-client-ca-file: Get "https://10.96.0.1:443/...": dial tcp '
@@ -305,10 +311,13 @@ POD_03 = Row(
 # --- POD-04 and POD-05: rights ----------------------------------------------------------------------------------------
 
 
-def _denied(evidence: Evidence, what: str) -> str:
-    """What a SubjectAccessReview says, where it says no."""
+def _denied(evidence: Evidence, what: str, lines: t.Sequence[str]) -> str:
+    """What a SubjectAccessReview says, where it says no. lines: what the log says of it."""
     review = evidence.review(what)
     if not review or review.get("allowed") or not evidence.server_deployed:
+        return ""
+    if not lines and not evidence.subject.resource_metrics:
+        # A metrics server needs these rights. What another one needs, only its log tells.
         return ""
     resource = "/".join(part for part in (review.get("resource"), review.get("subresource")) if part)
     return f"SubjectAccessReview: {review.get('user')} may not {review.get('verb')} {resource}" + (
@@ -317,8 +326,8 @@ def _denied(evidence: Evidence, what: str) -> str:
 
 
 def authentication_config_denied(evidence: Evidence) -> t.Iterator[Observation]:
-    denied = _denied(evidence, "server_authentication_configmap")
     lines = logged(evidence, _NO_AUTHENTICATION_CONFIG)
+    denied = _denied(evidence, "server_authentication_configmap", lines)
     # Where the review was asked it is right: a log may be older.
     if not denied and (not lines or evidence.review("server_authentication_configmap")):
         return
@@ -327,7 +336,8 @@ def authentication_config_denied(evidence: Evidence) -> t.Iterator[Observation]:
         severity=severity_of(evidence),
         cause=""
         if not evidence.server_serves
-        else f"{_NO_READER} The server that runs has read it before; the next one does not start.",
+        else f"{evidence.subject.told(_NO_READER)} The server that runs has read it before; the next one does not "
+        "start.",
         repair=foreign(
             evidence,
             "Bind its account to the Role that every cluster has for this.",
@@ -339,7 +349,7 @@ def authentication_config_denied(evidence: Evidence) -> t.Iterator[Observation]:
 
 
 _NO_READER = (
-    "The account of the metrics server may not read the ConfigMap extension-apiserver-authentication, which holds the "
+    "The account of $server may not read the ConfigMap extension-apiserver-authentication, which holds the "
     "front proxy's CA: the RoleBinding to the Role extension-apiserver-authentication-reader is missing, or is in "
     "another namespace than kube-system."
 )
@@ -347,11 +357,11 @@ _NO_READER = (
 
 def reviews_denied(evidence: Evidence) -> t.Iterator[Observation]:
     reviews = {what: evidence.review(what) for what in ("server_tokenreviews", "server_subjectaccessreviews")}
-    denied = tuple(filter(None, (_denied(evidence, what) for what in reviews)))
     lines = [excerpt(line, _NO_REVIEWS) for line in evidence.server_log() if _NO_REVIEWS.search(line)][-1:]
+    denied = tuple(filter(None, (_denied(evidence, what, lines) for what in reviews)))
     if denied or (lines and not any(reviews.values())):
         yield Observation(
-            evidence=(*denied, *(f"log of the metrics server: {line}" for line in lines)),
+            evidence=(*denied, *(f"log of {evidence.subject.server}: {line}" for line in lines)),
             repair=foreign(
                 evidence,
                 "Bind its account to the ClusterRole system:auth-delegator.",
@@ -360,7 +370,7 @@ def reviews_denied(evidence: Evidence) -> t.Iterator[Observation]:
             ),
         )
     roles = get(evidence.objects, "roles", default={})
-    if evidence.server_deployed and roles.get("view_reads_metrics") is False:
+    if evidence.subject.resource_metrics and evidence.server_deployed and roles.get("view_reads_metrics") is False:
         missing = (
             "" if roles.get("aggregated_reader") else "ClusterRole system:aggregated-metrics-reader does not exist"
         )
@@ -410,7 +420,6 @@ def flags_refused(evidence: Evidence) -> t.Iterator[Observation]:
 
 
 def out_of_memory(evidence: Evidence) -> t.Iterator[Observation]:
-    nodes = len(evidence.nodes)
     for pod in evidence.server_pods:
         for container in pod.get("containers") or ():
             states = [container.get("state") or {}, container.get("last_state") or {}]
@@ -430,19 +439,33 @@ def out_of_memory(evidence: Evidence) -> t.Iterator[Observation]:
                     ),
                 ),
                 hosts=hosts_of(evidence, [pod]),
-                cause=f"The limit of {limit} is too small for a cluster of {nodes} nodes: 200Mi suffice up to 100 "
-                f"nodes, "
-                "and each further one takes 2Mi (and 1m of CPU beyond 100m)."
+                cause=_too_small(evidence, str(limit))
                 + (" The nanny beside it sets the limit anew, whatever the Deployment says." if nanny else ""),
                 severity="error" if not pod.get("ready") and not evidence.server_serves else "warning",
                 repair=foreign(
                     evidence,
                     "Raise the limit where its owner sets it: only one may own the resources.",
-                    "kubectl --namespace {namespace} set resources deployment {name} "
-                    f"--requests=cpu={max(100, nodes)}m,memory={max(200, 2 * nodes)}Mi "
-                    f"--limits=memory={max(200, 2 * nodes)}Mi",
+                    _with_more_memory(evidence),
                 ),
             )
+
+
+def _too_small(evidence: Evidence, limit: str) -> str:
+    if not evidence.subject.resource_metrics:
+        return f"The limit of {limit} is too small for what it holds."
+    return (
+        f"The limit of {limit} is too small for a cluster of {len(evidence.nodes)} nodes: 200Mi suffice up to 100 "
+        "nodes, and each further one takes 2Mi (and 1m of CPU beyond 100m)."
+    )
+
+
+def _with_more_memory(evidence: Evidence) -> str:
+    resources = "kubectl --namespace {namespace} set resources deployment {name} "
+    if not evidence.subject.resource_metrics:
+        return f"{resources}--limits=memory=MORE"
+    nodes = len(evidence.nodes)
+    memory = f"memory={max(200, 2 * nodes)}Mi"
+    return f"{resources}--requests=cpu={max(100, nodes)}m,{memory} --limits={memory}"
 
 
 def _ended_for_memory(state: Mapping) -> bool:
@@ -461,13 +484,13 @@ _ROLLOUT = "none: the pod that serves is replaced when the new one is ready"
 ROWS: tuple[Row, ...] = (
     Row(
         id="POD-01",
-        title="The image of the metrics server cannot be pulled",
+        title="The image of $server cannot be pulled",
         layer="server",
-        symptom=f"{_UNAVAILABLE} (get nodes.metrics.k8s.io); the pod of the metrics server is ImagePullBackOff",
+        symptom=f"{_UNAVAILABLE} $get; the pod of $server is ImagePullBackOff",
         cause="A node has no copy of the image, and does not get one.",
         repair=Repair(
             "automatic",
-            "Deploy the metrics server as site.yml would, with its image: built and loaded into nodes, or pulled "
+            "Deploy $server as site.yml would, with its image: built and loaded into nodes, or pulled "
             "from the registry that metrics_server_image_name names.",
             downtime=_ROLLOUT,
             steps=("metrics_server",),
@@ -480,19 +503,19 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         id="POD-02",
-        title="The metrics server cannot listen on its port",
+        title="$Server cannot listen on its port",
         layer="server",
         symptom="failed to listen on 0.0.0.0:10250: address already in use (or: bind: permission denied); the pod "
         "restarts",
-        cause="The port belongs to another process, or needs more rights than the metrics server has.",
+        cause="The port belongs to another process, or needs more rights than $server has.",
         repair=Repair(
             "automatic",
-            "Deploy the metrics server as site.yml would: in the network of pods, or in that of its node with the port "
+            "Deploy $server as site.yml would: in the network of pods, or in that of its node with the port "
             "that metrics_server_container_port names.",
             downtime=_ROLLOUT,
             steps=("metrics_server",),
         ),
-        avoid="Do not run the metrics server as root for the sake of a port, and do not move the kubelet.",
+        avoid="Do not run $server as root for the sake of a port, and do not move the kubelet.",
         rule=port_in_use,
         # What answers on the port is the kubelet, with its own certificate.
         explains=("AGG-12", "AGG-07"),
@@ -502,10 +525,10 @@ ROWS: tuple[Row, ...] = (
     POD_03,
     Row(
         id="POD-04",
-        title="The metrics server may not read the front proxy's CA",
+        title="$Server may not read the front proxy's CA",
         layer="server",
         symptom='configmaps "extension-apiserver-authentication" is forbidden: User '
-        '"system:serviceaccount:kube-system:metrics-server" cannot get resource "configmaps"',
+        '"system:serviceaccount:$namespace:$name" cannot get resource "configmaps"',
         cause=_NO_READER,
         repair=Repair(
             "automatic",
@@ -519,11 +542,11 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         id="POD-05",
-        title="The metrics server may not ask who may see what",
+        title="$Server may not ask who may see what",
         layer="server",
-        symptom="subjectaccessreviews.authorization.k8s.io is forbidden; kubectl top answers 500 or "
-        "nodes.metrics.k8s.io is forbidden",
-        cause="The account of the metrics server may not create TokenReviews and SubjectAccessReviews: the "
+        symptom="subjectaccessreviews.authorization.k8s.io is forbidden; $requests answers 500 or "
+        "$resource is forbidden",
+        cause="The account of $server may not create TokenReviews and SubjectAccessReviews: the "
         "ClusterRoleBinding to system:auth-delegator is missing. Only members of system:masters are served.",
         repair=Repair(
             "automatic",
@@ -539,33 +562,36 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         id="POD-06",
-        title="The metrics server refuses its flags",
+        title="$Server refuses its flags",
         layer="server",
         symptom="metric-resolution should be larger than kubelet-request-timeout; unknown flag; cannot use both; the "
         "pod is CrashLoopBackOff",
         cause="Its flags contradict each other, or its version does not know them: the server ends at its start.",
         repair=Repair(
             "automatic",
-            "Deploy the metrics server with the flags that site.yml gives it.",
+            "Deploy $server with the flags that site.yml gives it.",
             downtime=_ROLLOUT,
             steps=("metrics_server",),
         ),
         avoid="Do not carry flags from one version to the next unread; do not remove a check of certificates to make "
         "two flags fit.",
         rule=flags_refused,
+        elsewhere=Elsewhere(
+            symptom="unknown flag; invalid argument ... for ... flag; cannot use both; the pod is CrashLoopBackOff"
+        ),
         explains=("AGG-12",),
         covers=("server_pod",),
         covers_everywhere=("server_pod", "request"),
     ),
     Row(
         id="POD-07",
-        title="The metrics server is ended for its use of memory",
+        title="$Server is ended for its use of memory",
         layer="server",
-        symptom="OOMKilled; the pod of the metrics server restarts over and over",
+        symptom="OOMKilled; the pod of $server restarts over and over",
         cause="The limit of memory is too small for the cluster.",
         repair=Repair(
             "automatic",
-            "Deploy the metrics server with metrics_server_requests_memory and metrics_server_limits_memory; raise "
+            "Deploy $server with metrics_server_requests_memory and metrics_server_limits_memory; raise "
             "these first where the cluster has outgrown them.",
             downtime=_ROLLOUT,
             steps=("metrics_server",),

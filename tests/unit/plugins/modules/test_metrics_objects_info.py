@@ -266,6 +266,15 @@ def test_without_an_apiservice_the_usual_names_are_read(cluster, read):
     assert result["pods"]
 
 
+def test_an_api_that_is_not_registered_has_no_server_to_look_for(cluster, read):
+    result = read(apiservice="v1beta1.custom.metrics.k8s.io", name="")
+    assert result["service"] is None
+    assert (result["pods"], result["workloads"], result["reviews"]) == ([], [], [])
+    assert (result["ca_bundles"], result["cluster_ips"]) == ({}, {})
+    assert not any(entry["group"] == "metrics.k8s.io" for entry in result["denied"])
+    assert not any("service" in error or "pods" in error for error in result["errors"])
+
+
 def test_pods_that_the_service_does_not_select_are_found_by_their_workload(cluster, read):
     service = cluster.routes["GET", f"{SYSTEM}/services/metrics-server"][1]
     service["spec"]["selector"] = {"k8s-app": "nothing"}

@@ -18,6 +18,7 @@ GIVEN = {
     "service_cidrs": "",
     "pod_cidrs": "",
     "namespace": "kube-system",
+    "apiservice": "v1beta1.metrics.k8s.io",
     "timeout": 5,
 }
 
@@ -113,3 +114,14 @@ def test_the_probes_ask_each_server():
     assert {probe.arguments["request_timeout"] for probe in requests.values()} == {5}
     assert requests["apiservices"].arguments["context"] == "c"
     assert {*first, *requests} == set(api_evidence.PARTS)
+
+
+def test_another_api_has_no_samples_and_no_kubelets():
+    given = {**GIVEN, "apiservice": "v1beta1.custom.metrics.k8s.io"}
+    first = api_evidence.first_probes(["https://a:6443"], given)
+    requests = api_evidence.request_probes(["https://a:6443"], given)
+    assert {*first, *requests} == set(api_evidence.PARTS) - {"metrics", "provider", "serving_requests"}
+    assert requests["apiservices"].arguments["name"] == ["v1beta1.custom.metrics.k8s.io"]
+    assert first["objects"].arguments["apiservice"] == "v1beta1.custom.metrics.k8s.io"
+    # The names of the metrics server's objects are not those of another server.
+    assert first["objects"].arguments["name"] == ""

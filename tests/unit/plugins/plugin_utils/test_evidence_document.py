@@ -58,6 +58,20 @@ class TestProbes:
         ]
         assert "secret" not in str(probes)
 
+    def test_for_another_api_no_kubelet_is_asked(self, healthy):
+        text = json.dumps(healthy).replace("metrics.k8s.io", "sample.example.com")
+        document, name = json.loads(text), "v1beta1.sample.example.com"
+        hosts = [entry["host"] for entry in document["hosts"].values()]
+        known = documents.known(document["api"], hosts, {}, name)
+        probes = documents.probes_of(document["hosts"]["cp1"], known, token=None, timeout=5)
+        assert sorted(probes) == [f"aggregator {name}", "network", "pod"]
+        assert probes[f"aggregator {name}"].arguments["path"] == "/apis/sample.example.com/v1beta1"
+        assert "kubelet" not in {target["kind"] for target in probes["pod"].arguments["targets"]}
+        # Where it is not registered, the certificates are examined all the same.
+        unregistered = known._replace(apiservices=[])
+        options = documents.probes_of(document["hosts"]["cp1"], unregistered, token=None, timeout=5)
+        assert "endpoints" not in options[f"aggregator {name}"].arguments
+
     def test_a_control_plane_also_asks_the_server_and_the_kubelets(self, healthy):
         probes = documents.probes_of(healthy["hosts"]["cp1"], about(healthy), token="secret", timeout=5)
         assert sorted(probes) == ["aggregator v1beta1.metrics.k8s.io", "kubelets 10250", "network", "pod"]

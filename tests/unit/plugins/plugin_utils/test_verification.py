@@ -64,6 +64,49 @@ def test_the_layer_at_fault(registered, servers, message, layer):
     assert verification.aggregation_failure({}, {}) == "Between the controller and the API servers: no message"
 
 
+OTHER = {
+    "name": "v1beta1.sample.example.com",
+    "exists": True,
+    "service": {"namespace": "lab-sample", "name": "sample-apiserver"},
+    "service_exists": True,
+    "endpoints": [{"ip": "10.0.0.7", "port": 8443, "ready": True}],
+    "ca_bundle": {"present": True, "valid_pem": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("registered", "servers", "message", "layer"),
+    [
+        ({"service_exists": False}, [], "", "Service of"),
+        ({"endpoints": []}, [], "", "Pods of"),
+        ({"ca_bundle": {"present": True, "valid_pem": False}}, [], "", "Certificate of"),
+        ({}, [{"name": OTHER["name"], "ready": True, "ok": False}], "x509: unknown authority", "Certificate of"),
+        ({}, [{"name": OTHER["name"], "ready": True, "ok": False}], "503", "Path from the API servers to"),
+    ],
+)
+def test_the_server_at_fault_is_named(registered, servers, message, layer):
+    seen = {"apiservices": [REGISTERED, {**OTHER, **registered}], "servers": [SERVER, *servers]}
+    found = verification.aggregation_failure({"msg": message, "last_observed": seen}, {})
+    assert found.startswith(f"{layer} the extension server lab-sample/sample-apiserver: ")
+
+
+def test_another_api_is_served_without_metrics():
+    aggregation = {"ok": True, "apiservices": [OTHER], "servers": [{**SERVER, "name": OTHER["name"]}]}
+    known = filters.verification_context(CLUSTER, [], {"skipped": True}, {"results": []}, 30, None, False)
+    found = filters.verification_result(aggregation, {"skipped": True}, known)
+    assert found["ok"]
+    assert filters.verification_summary(found, known, 20) == [
+        "v1beta1.sample.example.com: served through 1 of 2 API servers.",
+        "v1beta1.sample.example.com: Service lab-sample/sample-apiserver, endpoints 10.0.0.7:8443.",
+        "Not Ready: w1.",
+    ]
+    found = filters.verification_result({**aggregation, "ok": False}, {"skipped": True}, known)
+    assert not found["ok"]
+    assert filters.verification_summary(found, known, 20)[0].startswith("Not every API is served yet; check mode")
+    # Metrics that were to be compared, and were not, are no success.
+    assert not filters.verification_result(WORKS, {"skipped": True}, context())["ok"]
+
+
 def test_pods_that_have_no_node_left():
     seen = {"apiservices": [{**REGISTERED, "endpoints": []}]}
     found = verification.aggregation_failure({"msg": "No.", "last_observed": seen}, {"warning": "Only w1 holds it."})

@@ -102,6 +102,18 @@ def test_steps_of_another_version_are_refused():
         plan.plan({"findings": [finding("AGG-05", steps=("other",))]}, ["safe"])
 
 
+@pytest.mark.parametrize("identifier", ["POD-01", "KUB-05", "AGG-12"])
+def test_nothing_of_the_metrics_server_is_changed_for_another_api(identifier):
+    diagnosis = {
+        "apiservice": "v1beta1.custom.metrics.k8s.io",
+        "findings": [finding("AGG-05", steps=("front_proxy_pki",))],
+    }
+    with pytest.raises(plan.PlanError, match=f"^repair asks for {identifier}, .*custom.metrics.k8s.io.*[.]$"):
+        plan.plan(diagnosis, ["AGG-05", identifier])
+    assert plan.plan(diagnosis, ["AGG-05"])["steps"] == ["front_proxy_pki"]
+    assert plan.plan({**diagnosis, "apiservice": "v1beta1.metrics.k8s.io"}, [identifier])["missing"] == [identifier]
+
+
 def test_the_plan_names_risk_downtime_and_commands():
     found = [
         finding("AGG-02", "consent", risk="an API server restarts"),
