@@ -48,6 +48,8 @@ def instant(text: t.Any) -> datetime.datetime | None:
 #: Seconds after it became ready in which a metrics server may not have a sample of every pod: kubelets measure every 10
 #: to 20 seconds, and two measurements of a container make its first sample.
 STARTING = 60
+#: How long a pod may take to get its first sample, in seconds.
+FIRST_SAMPLE = 90
 
 
 #: Why an autoscaler does not scale, by the group of the API that it reads.
@@ -334,6 +336,17 @@ class Evidence:
             if pod.get("ready") and condition.get("type") == "Ready"
         ]
         return any(age is not None and age < STARTING for age in map(self.age, since))
+
+    @property
+    def api_servers_started_just_now(self) -> tuple[str, ...]:
+        """The hosts whose API server runs for less than the time in which pods get their first sample.
+
+        Static pods beside it may have been restarted with it, and their status in the API may be older than that.
+        """
+        started = {
+            host.name: self.age(host.component("kube-apiserver").get("start_time")) for host in self.control_planes
+        }
+        return tuple(name for name, age in started.items() if age is not None and age < FIRST_SAMPLE)
 
     @property
     def service_keeps_traffic_local(self) -> bool:

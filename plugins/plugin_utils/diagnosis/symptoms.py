@@ -69,12 +69,22 @@ def notices(evidence: Evidence) -> list[str]:
     if waiting:
         found.append(f"Autoscalers whose pods do not run, or have no sample yet: {', '.join(waiting[:8])}.")
     pods = evidence.pods_without_metrics()
-    if pods and not evidence.nodes_without_metrics() and evidence.server_started_just_now:
+    started = _started_just_now(evidence)
+    if pods and not evidence.nodes_without_metrics() and started:
         found.append(
-            f"The metrics server has just started, and has no sample yet of {_first_names(pods)}. Run doctor again "
-            "in a minute."
+            f"{started} just started, and there is no sample yet of {_first_names(pods)}. Run doctor again in a minute."
         )
     return found
+
+
+def _started_just_now(evidence: Evidence) -> str:
+    """What has just started, so that pods may lack a sample without a fault; nothing where all runs for longer."""
+    if evidence.server_started_just_now:
+        return "The metrics server has"
+    hosts = ", ".join(evidence.api_servers_started_just_now)
+    if not hosts:
+        return ""
+    return f"The API servers of {hosts} have" if "," in hosts else f"The API server of {hosts} has"
 
 
 def _not_ready(names: t.Sequence[str]) -> str:
@@ -164,7 +174,7 @@ def _metrics(evidence: Evidence) -> t.Iterator[Measured]:
         # Their pods have none either.
         return
     pods = evidence.pods_without_metrics()
-    if pods and not evidence.server_started_just_now:
+    if pods and not _started_just_now(evidence):
         yield Measured("pod_metrics", "kubelet", (f"no recent metrics of {_first_names(pods)}",))
 
 

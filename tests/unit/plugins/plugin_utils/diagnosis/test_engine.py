@@ -181,3 +181,17 @@ def test_a_server_that_has_just_started_may_lack_samples_of_pods(since, well):
     found = engine.diagnose(document(api=api, collected={"at": "2026-11-26T12:00:00Z"}), rows=[])
     assert [entry["symptom"] for entry in found["unexplained"]] == ([] if well else ["pod_metrics"])
     assert any("no sample yet of kube-system/etcd-cp1" in notice for notice in found["notices"]) == well
+
+
+@pytest.mark.parametrize(("since", "well"), [("2026-11-26T11:59:10Z", True), ("2026-11-26T11:58:20Z", False)])
+def test_static_pods_that_restart_with_their_api_server_may_lack_samples(since, well):
+    host = {"control_plane": True, "host": {"components": {"kube-apiserver": {"start_time": since}}}}
+    missing = ["kube-system/kube-controller-manager-cp1"]
+    lacking = {"server": "https://192.0.2.11:6443", "ok": False, "pods": {"missing": missing}}
+    evidence = document(
+        api={"metrics": {"servers": [lacking]}}, hosts={"cp1": host}, collected={"at": "2026-11-26T12:00:00Z"}
+    )
+    found = engine.diagnose(evidence, rows=[])
+    assert ("pod_metrics" in [entry["symptom"] for entry in found["unexplained"]]) == (not well)
+    said = f"The API server of cp1 has just started, and there is no sample yet of {missing[0]}."
+    assert any(said in notice for notice in found["notices"]) == well
