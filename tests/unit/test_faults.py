@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -14,6 +15,8 @@ import yaml
 from ansible.parsing.splitter import parse_kv
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "lab/faults"))
+fault_definitions = importlib.import_module("fault_definitions")
 SPEC = importlib.util.spec_from_file_location("lab_faults", ROOT / "lab/faults/run.py")
 runner = importlib.util.module_from_spec(SPEC)
 sys.modules["lab_faults"] = runner
@@ -89,7 +92,7 @@ def plan(lab, **given):
 
 
 def test_plan_names_hosts_and_tasks(lab, monkeypatch):
-    monkeypatch.setitem(runner.NEEDS, "workers", 1)
+    monkeypatch.setitem(fault_definitions.NEEDS, "workers", 1)
     monkeypatch.setattr(runner.Lab, "lacks", lambda self, fault: "")
     found = plan(lab)
     assert (found["error"], found["hosts"], found["layout"]) == ("", ["w1"], "kubeadm")
@@ -138,7 +141,7 @@ def test_missing_lab_and_foreign_inventory_are_one_sentence(tmp_path):
 )
 def test_what_a_lab_lacks(lab, needs, lacking):
     fault = runner.load("KUB-04")
-    fault.needs = {**runner.NEEDS, **needs}
+    fault.needs = {**fault_definitions.NEEDS, **needs}
     assert runner.Lab(lab).lacks(fault) == lacking
 
 
