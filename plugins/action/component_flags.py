@@ -12,7 +12,7 @@ import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import processes
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flag_plan, masking
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions, flag_plan, masking
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags as flag_model
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions import flag_history
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.editor import (
@@ -22,7 +22,6 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definition
     HostFile,
 )
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.program import (
-    DISTRIBUTIONS,
     ForeignDefinitionError,
     disagreement,
     distribution_advice,
@@ -101,7 +100,7 @@ class ActionModule(EditorAction):
         self, arguments: dict[str, t.Any], found: dict[str, t.Any], wanted: dict[str, t.Any]
     ) -> tuple[str, Edited]:
         component, kind, files = arguments["component"], found["managed_by"], found["definition_files"]
-        if kind in DISTRIBUTIONS:
+        if kind in distributions.TABLE:
             raise EditError(distribution_advice(component, kind, wanted))
         if kind == "pod":
             raise EditError(

@@ -114,9 +114,31 @@ version:
 flavour:
   description:
     - Who made the cluster - V(kubeadm), V(kubespray), V(systemd), V(k3s), V(rke2), V(minikube), V(k0s),
-      V(microk8s), V(openshift), or V(unknown) where no control plane was examined.
+      V(microk8s), V(openshift), V(eks), V(aks), V(gke), or V(unknown) where no control plane was examined and the API
+      does not tell.
   returned: success
   type: str
+distribution:
+  description:
+    - The same where it is a distribution that writes flags and certificates itself, in words; empty for other clusters.
+  returned: success
+  type: dict
+  contains:
+    key:
+      description: The same as RV(flavour).
+      type: str
+    name:
+      description: How it is written.
+      type: str
+    hosted:
+      description: Whether its control plane belongs to a provider and has no hosts.
+      type: bool
+    because:
+      description: What says so.
+      type: str
+    sentence:
+      description: Which distribution it is, what says so, and what that means.
+      type: str
 servers:
   description: Each API server with its URL, whether it is ready, and why not.
   returned: success

@@ -143,6 +143,22 @@ pending_serving_requests:
   returned: success
   type: int
   sample: 0
+distribution:
+  description:
+    - Which distribution the cluster is by what the API says, where it is one that writes its configuration itself.
+    - A version that is compiled into its binaries counts, and what several signs agree on. A single label does not.
+  returned: success
+  type: dict
+  contains:
+    key:
+      description:
+        - One of V(k3s), V(rke2), V(minikube), V(microk8s), V(k0s), V(openshift), V(eks), V(aks), V(gke); empty for
+          another cluster.
+      type: str
+    because:
+      description: What says so.
+      type: str
+  sample: {key: k3s, because: its API server says v1.36.3+k3s1}
 elapsed:
   description: Seconds that the module waited.
   returned: success
@@ -160,6 +176,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.wait i
     check_wait_arguments,
     wait_until,
 )
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 
 SERVER_KEYS = ("server", "ready", "message", "version")
 
@@ -190,6 +207,19 @@ class Answer(t.NamedTuple):
     version: str
     nodes: t.List[t.Dict[str, t.Any]]
     pending: int
+    distribution: distributions.Found
+
+
+def distribution_of(api: kube.Api, server: str, nodes: t.Sequence[t.Any], version: str) -> distributions.Found:
+    """Which distribution the API says it is; what may not be read is not there."""
+    markers = []
+    for path in distributions.questions(nodes):
+        try:
+            api.get(path, server=server)
+        except kube.KubeError:
+            continue
+        markers.append(path)
+    return distributions.of_cluster(nodes, version, markers)
 
 
 def first_answer(api: kube.Api, servers: t.Sequence[str]) -> Answer:
@@ -204,10 +234,12 @@ def first_answer(api: kube.Api, servers: t.Sequence[str]) -> Answer:
                 query={"fieldSelector": "spec.signerName=" + cluster_state.SERVING_SIGNER},
                 server=server,
             )
+            said = str(version.get("gitVersion") or "")
             return Answer(
-                str(version.get("gitVersion") or ""),
+                said,
                 sorted((cluster_state.node_view(item) for item in items), key=lambda node: str(node["name"])),
                 sum(1 for item in requests if cluster_state.awaits_approval(item)),
+                distribution_of(api, server, items, said),
             )
         except kube.KubeError as exc:
             first = first or exc
@@ -290,6 +322,7 @@ def main() -> t.NoReturn:
         servers=[{key: state[key] for key in SERVER_KEYS} for state in states],
         version=answers[0].version,
         pending_serving_requests=answers[0].pending,
+        distribution=answers[0].distribution._asdict(),
         elapsed=round(waited.elapsed, 2),
     )
 

@@ -97,7 +97,9 @@ components:
       type: list
       elements: int
     in_process:
-      description: Whether it runs inside of another program's process, as with k3s; then RV(components.flags) is empty.
+      description:
+        - Whether it runs inside of another program's process. Then RV(components.flags) is empty for k3s, and from the
+          files of arguments for MicroK8s.
       type: bool
     argv:
       description: The command line, with secrets masked.

@@ -83,8 +83,8 @@ owners:
   contains:
     kind:
       description:
-        - One of V(manifest), V(helm), V(kubespray), V(minikube), V(addon-manager), V(k3s), V(rke2), V(aks), V(gke),
-          V(eks), V(argocd), V(flux), V(prometheus-adapter), V(other).
+        - One of V(manifest), V(helm), V(kubespray), V(minikube), V(addon-manager), V(k3s), V(rke2), V(k0s),
+          V(openshift), V(aks), V(gke), V(eks), V(argocd), V(flux), V(prometheus-adapter), V(other).
       type: str
     owner:
       description: The same in words, with a release or the tools that wrote it.

@@ -154,11 +154,13 @@ def cluster_of(
         trouble = str(exc)
     running = [host for host in hosts if host["control_plane"] and cluster.runs_api_server(host)]
     components = running[0]["components"] if running else {}
+    flavour = cluster.flavour_of(running[0] if running else None, state.get("distribution"))
     api_server = (components.get("kube-apiserver") or {}).get("flags") or {}
     manager = (components.get("kube-controller-manager") or {}).get("flags") or {}
     return (
         {
-            "flavour": cluster.flavour_of(running[0]) if running else "unknown",
+            "flavour": flavour,
+            "distribution": cluster.distribution_view(flavour, state.get("distribution")),
             "version": state.get("version") or next((entry["version"] for entry in servers if entry["version"]), ""),
             "service_cidrs": cluster.cidrs_of(api_server, "service-cluster-ip-range", given["service_cidrs"]),
             "pod_cidrs": cluster.cidrs_of(manager, "cluster-cidr", given["pod_cidrs"]),

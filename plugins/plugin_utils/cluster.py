@@ -15,6 +15,7 @@ import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 
 Host = t.Mapping[str, t.Any]
 
@@ -33,7 +34,6 @@ DEFAULT_API_PORT = 6443
 #: kubespray's name for the file, in its kube_config_dir. Clusters made by hand use the name as well.
 KUBESPRAY_KUBELET_CONFIG = "kubelet-config.yaml"
 KUBESPRAY_CONFIG_DIR = "/etc/kubernetes"
-DISTRIBUTIONS = ("k3s", "rke2", "minikube", "k0s", "microk8s", "openshift")
 _NODE_USER = re.compile(r"(?:^|,)CN=system:node:([^,+]+)")
 _MOST_SAID = 300
 
@@ -163,10 +163,24 @@ def api_server_age(hosts: t.Iterable[Host]) -> float | None:
     return min(ages, default=None)
 
 
-def flavour_of(host: Host) -> str:
-    """Who made the cluster, by its first control plane."""
+def flavour_of(host: Host | None, said: t.Mapping[str, t.Any] | None = None) -> str:
+    """Who made the cluster, by its first control plane, and by what the API says (cluster_state_info).
+
+    What runs on the host comes first. Only a version that is compiled into the API server is stronger: then the host
+    was not recognized, as where the distribution's directories have other names.
+    """
+    key = str((said or {}).get("key") or "")
+    if host is None:
+        return key or "unknown"
+    found = _flavour_of_host(host)
+    if found not in distributions.TABLE and key and (found == "unknown" or distributions.TABLE[key].version):
+        return key
+    return found
+
+
+def _flavour_of_host(host: Host) -> str:
     manager = str(host["components"]["kube-apiserver"]["managed_by"])
-    if manager in DISTRIBUTIONS:
+    if manager in distributions.TABLE:
         return manager
     directory, name = posixpath.split(host["kubelet_config"].get("path") or "")
     if name == KUBESPRAY_KUBELET_CONFIG and (directory == KUBESPRAY_CONFIG_DIR or manager == "static_pod"):
@@ -174,6 +188,22 @@ def flavour_of(host: Host) -> str:
     if manager == "static_pod" and host["kubernetes_dir"].get("kubeadm"):
         return "kubeadm"
     return manager
+
+
+def distribution_view(flavour: str, said: t.Mapping[str, t.Any] | None) -> dict[str, t.Any]:
+    """The distribution in words; empty for a cluster whose configuration is on its hosts, to be changed there."""
+    if flavour not in distributions.TABLE:
+        return {}
+    said = said or {}
+    because = str(said.get("because") or "") if said.get("key") == flavour else "its processes say so"
+    entry = distributions.TABLE[flavour]
+    return {
+        "key": flavour,
+        "name": entry.name,
+        "hosted": entry.hosted,
+        "because": because,
+        "sentence": distributions.sentence(flavour, because),
+    }
 
 
 def cidrs_of(flags: t.Mapping[str, t.Any], name: str, otherwise: str) -> list[str]:
@@ -272,11 +302,13 @@ def cluster_facts(
     running = [host for host in hosts if host["name"] in control_planes and runs_api_server(host)]
     running.sort(key=lambda host: list(control_planes).index(host["name"]))
     components: t.Mapping[str, t.Any] = running[0]["components"] if running else {}
+    flavour = flavour_of(running[0] if running else None, state.get("distribution"))
     return {
         "kubeconfig": kubeconfig,
         "context": context,
         "version": state["version"],
-        "flavour": flavour_of(running[0]) if running else "unknown",
+        "flavour": flavour,
+        "distribution": distribution_view(flavour, state.get("distribution")),
         "servers": state["servers"],
         "pending_serving_requests": int(state["pending_serving_requests"]),
         "nodes": {node["name"]: node for node in state["nodes"]},

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.kubelet_csrs import as_ip, normalize
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_values import nest
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.yaml_text import (
     YamlText,
@@ -35,8 +36,6 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_wa
 
 Facts = t.Mapping[str, t.Any]
 
-#: They give their kubelets configuration and certificates themselves, and rewrite what somebody else changes.
-OWN_KUBELETS = ("k3s", "rke2", "minikube", "k0s", "microk8s", "openshift")
 #: A kubelet that answers one of these to a client without credentials authenticates its clients.
 CLOSED = (401, 403)
 DEFAULT_PORT = 10250
@@ -135,7 +134,7 @@ class Kubelet:
         self.in_effect = effective_settings(self.config)
         self.view = cluster.nodes.get(host.node) or {}
         manager = host.kubelet.get("managed_by")
-        self.ours = cluster.flavour not in OWN_KUBELETS and manager not in OWN_KUBELETS
+        self.ours = cluster.flavour not in distributions.TABLE and manager not in distributions.TABLE
         given = bool(self.settings.tls_cert_file)
         self.own_certificate = given or bool(self.in_effect["tlsCertFile"])
         self.managed = self.settings.serving_certificates and not self.own_certificate and self.ours
@@ -282,7 +281,7 @@ class Kubelet:
 
     def _owner(self) -> str:
         manager = str(self.host.kubelet.get("managed_by"))
-        return manager if manager in OWN_KUBELETS else self.cluster.flavour
+        return manager if manager in distributions.TABLE else self.cluster.flavour
 
     def _trouble_of_addresses(self) -> str:
         name = self.host.name

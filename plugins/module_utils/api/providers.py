@@ -11,6 +11,7 @@ import typing as t
 from urllib.parse import quote
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import cluster_state, kube
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 
 #: What this collection's objects are called, and what they are called where somebody else's have that name.
 NAME = "metrics-server"
@@ -19,6 +20,8 @@ OTHER_NAME = "metrics-server-kubemetrics"
 MINIKUBE = "kubernetes.io/minikube-addons"
 ADDON_MODE = "addonmanager.kubernetes.io/mode"
 RANCHER = "objectset.rio.cattle.io/"
+K0S_STACK = "k0s.k0sproject.io/stack"
+OPENSHIFT_MANAGER = "cluster-monitoring-operator"
 HELM_RELEASE = "meta.helm.sh/release-name"
 HELM_NAMESPACE = "meta.helm.sh/release-namespace"
 #: How long after its creation an object counts as written again.
@@ -40,20 +43,19 @@ KINDS: t.Dict[str, Kind] = {
         "switch its resource metrics off (rules.resource: null in its Helm values, no resourceRules in its ConfigMap) "
         "and delete the APIService",
     ),
-    "rke2": Kind(
-        "RKE2, by its chart rke2-metrics-server",
-        "put `disable: [rke2-metrics-server]` into /etc/rancher/rke2/config.yaml on every server and restart them one "
-        "after the other",
-    ),
-    "k3s": Kind(
-        "k3s, by its built-in metrics-server",
-        "put `disable: [metrics-server]` into /etc/rancher/k3s/config.yaml on every server and restart them one after "
-        "the other",
-    ),
-    "minikube": Kind("minikube's addon", "run `minikube addons disable metrics-server`"),
-    "eks": Kind("EKS, as a managed add-on", "run `aws eks delete-addon --addon-name metrics-server`"),
-    "aks": Kind("AKS", "AKS has no switch for it, so leave the API to it"),
-    "gke": Kind("GKE", "GKE has no switch for it, so leave the API to it"),
+    **{
+        key: Kind(words, distributions.TABLE[key].switch_off)
+        for key, words in (
+            ("rke2", "RKE2, by its chart rke2-metrics-server"),
+            ("k3s", "k3s, by its built-in metrics-server"),
+            ("k0s", "k0s, by its built-in metrics-server"),
+            ("openshift", "OpenShift, by its cluster-monitoring-operator"),
+            ("minikube", "minikube's addon"),
+            ("eks", "EKS, as a managed add-on"),
+            ("aks", "AKS"),
+            ("gke", "GKE"),
+        )
+    },
     "argocd": Kind("Argo CD", "take the metrics server out of its Application"),
     "flux": Kind("Flux", "take the metrics server out of its repository"),
     "addon-manager": Kind("an add-on manager", "take its file out of the add-on manager's folder"),
@@ -113,13 +115,17 @@ def kind_of(apiservice: Object, service: t.Optional[Object], workloads: t.Sequen
     def any_starts(prefix: str) -> bool:
         return any(key.startswith(prefix) for key in keys)
 
+    # Its operator uses an adapter, too, up to 4.15.
+    if OPENSHIFT_MANAGER in (labels.get(cluster_state.MANAGED_BY), *managers):
+        return "openshift"
     if is_adapter(names + [image for item in workloads for image in images_of(item)]):
         return "prometheus-adapter"
     if chart == "rke2-metrics-server":
         return "rke2"
     if any_starts(RANCHER):
-        versions = [str(cluster_state.dig(node, "status", "nodeInfo", "kubeletVersion") or "") for node in nodes]
-        return "rke2" if any("+rke2" in version for version in versions) else "k3s"
+        return "rke2" if distributions.of_cluster(nodes, "").key == "rke2" else "k3s"
+    if K0S_STACK in labels:
+        return "k0s"
     if MINIKUBE in labels:
         return "minikube"
     if "eks" in managers:

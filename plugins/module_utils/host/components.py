@@ -12,8 +12,8 @@ import time
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files, kubelets, processes
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions, kubelite_args, masking
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags as flag_model
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import masking
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
 
 DEFAULT_KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
@@ -23,17 +23,11 @@ KUBEADM_BACKUPS = "/etc/kubernetes/tmp"
 _MANIFEST_FLAG = re.compile(r"""^\s*-\s+["']?--(?P<name>[a-z0-9-]+)(?:=(?P<value>.*?))?["']?\s*$""")
 ADMIN_KUBECONFIGS = (
     "/etc/kubernetes/admin.conf",
-    "/etc/rancher/k3s/k3s.yaml",
-    "/etc/rancher/rke2/rke2.yaml",
-    "/var/lib/minikube/kubeconfig",
     "/root/.kube/config",
 )
 PKI_DIRS = (
     "/etc/kubernetes/pki",
     "/etc/kubernetes/ssl",
-    "/var/lib/rancher/k3s/server/tls",
-    "/var/lib/rancher/rke2/server/tls",
-    "/var/lib/minikube/certs",
 )
 DEFAULT_CERT_DIR = "/var/lib/kubelet/pki"
 K3S_CLIENT_CERTIFICATE = "/var/lib/rancher/k3s/agent/client-kubelet.crt"
@@ -137,6 +131,32 @@ class Host:
         if own or name in self.k3s_components:
             return own or self.k3s
         return self.kubelite if self.kubelite and name in processes.kubelite_components(self.kubelite.argv) else None
+
+    @property
+    def distributions(self) -> t.Tuple[str, ...]:
+        """The distribution that its API server, else its kubelet, belongs to, if any; all where nothing runs.
+
+        What another one has left on the host, such as its kubeconfig, says nothing of this cluster.
+        """
+        for name in ("kube-apiserver", "kubelet"):
+            process = self.process_of(name)
+            if process is not None:
+                key = self.manager_of(name, process)
+                return (key,) if key in distributions.TABLE else ()
+        return tuple(distributions.TABLE)
+
+    def manager_of(self, name: str, process: processes.Process) -> str:
+        """Who starts a component."""
+        if name not in self.by_component:
+            return "microk8s" if process is self.kubelite else "k3s"
+        unit = processes.unit_of(process.cgroups)
+        return processes.manager_of(process.argv, processes.pod_uid_of(process.cgroups), unit)
+
+    def kubelite_argv(self, name: str) -> t.List[str]:
+        """The command line that MicroK8s gives to a component inside its process, from the file that it names."""
+        path = kubelite_args.file_of(self.kubelite.argv, name) if self.kubelite else ""
+        text = processes.read_text(path) if path else None
+        return [] if text is None else [name, *kubelite_args.arguments(text, path)]
 
     def flags_of(self, name: str) -> t.Dict[str, flag_model.Value]:
         process = processes.choose(self.by_component.get(name, ()))
@@ -305,12 +325,9 @@ def describe_one(
 
     in_process = name not in host.by_component
     argv = masking.mask_argv(process.argv)
+    shown = masking.mask_argv(host.kubelite_argv(name)) if in_process else argv
     pod_uid = processes.pod_uid_of(process.cgroups)
-    managed_by = (
-        ("microk8s" if process is host.kubelite else "k3s")
-        if in_process
-        else processes.manager_of(process.argv, pod_uid, unit_name)
-    )
+    managed_by = host.manager_of(name, process)
     if managed_by in ("k3s", "rke2"):
         files = distribution_files(managed_by) + unit_files(unit)
     elif pod_uid:
@@ -322,7 +339,7 @@ def describe_one(
         other_pids=[other.pid for other in host.by_component.get(name, ()) if other.pid != process.pid],
         in_process=in_process,
         argv=argv,
-        flags={} if in_process else flag_model.effective(flag_model.of_argv(argv, name), name),
+        flags=flag_model.effective(flag_model.of_argv(shown, name), name) if shown else {},
         environ=host.proc.proxy_environment(process.pid),
         start_time=processes.rfc3339(host.boot_time + process.start_ticks / os.sysconf("SC_CLK_TCK")),
         binary=processes.read_link(host.proc.path(process.pid, "exe")),
@@ -397,18 +414,22 @@ def describe_directories(
     authorities = [host.flag_of(name, "client-ca-file") for name in ("kube-apiserver", "kubelet")]
     authorities.append(processes.yaml_value(kubelet_text or "", "clientCAFile"))
     named = [os.path.dirname(path) for path in authorities if path and os.path.isabs(path)]
+    own = [distributions.TABLE[key].pki_dir for key in host.distributions if distributions.TABLE[key].pki_dir]
     return {
-        "pki_dir": next((path for path in named + list(PKI_DIRS) if os.path.isdir(path)), None),
+        "pki_dir": next((path for path in [*named, *own, *PKI_DIRS] if os.path.isdir(path)), None),
         "admin_kubeconfig": next((path for path in admin_kubeconfigs(host) if os.path.isfile(path)), None),
         "kubeadm": os.path.exists(KUBEADM_FLAGS_FILE) or any(KUBEADM_ANNOTATION in text for text in manifests.values()),
     }
 
 
 def admin_kubeconfigs(host: Host) -> t.List[str]:
-    """Where an administrator's kubeconfig may be: in the usual places, else beside those of the components."""
+    """Where an administrator's kubeconfig may be: where the distribution has it, in the usual places, else beside
+    those of the components."""
+    own = [path for key in host.distributions for path in distributions.TABLE[key].kubeconfigs]
     named = [host.flag_of(name, "kubeconfig") for name in ("kube-controller-manager", "kube-scheduler", "kubelet")]
     beside = [os.path.join(os.path.dirname(path), "admin.conf") for path in named if path and os.path.isabs(path)]
-    return [*ADMIN_KUBECONFIGS, *beside]
+    usual = [*own, *ADMIN_KUBECONFIGS] if len(host.distributions) == 1 else [*ADMIN_KUBECONFIGS, *own]
+    return list(dict.fromkeys([*usual, *beside]))
 
 
 def describe_kubelet_answers(
@@ -419,14 +440,7 @@ def describe_kubelet_answers(
     if process is None:
         return None
     flags = host.flags_of("kubelet")
-    unit = processes.unit_of(process.cgroups)
-    manager = (
-        "k3s"
-        if process is host.k3s
-        else "microk8s"
-        if process is host.kubelite
-        else processes.manager_of(process.argv, None, unit)
-    )
+    manager = host.manager_of("kubelet", process)
     return kubelets.answers(
         kubelets.node_address(kubelet_config, flags),
         kubelets.number(kubelets.setting(kubelet_config, flags, "port", "port"), kubelets.PORT),

@@ -15,14 +15,14 @@ import socket
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import probes, processes
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 
 PORT = 10250
 READ_ONLY_PORT = 10255
 PATH = "/metrics/resource"
 #: k3s and RKE2 sign serving certificates by another CA than client certificates.
 SERVER_AUTHORITIES = {
-    "k3s": "/var/lib/rancher/k3s/agent/server-ca.crt",
-    "rke2": "/var/lib/rancher/rke2/agent/server-ca.crt",
+    key: entry.serving_authority for key, entry in distributions.TABLE.items() if entry.serving_authority
 }
 
 #: What a metrics server makes usage of, for the node and for its containers.

@@ -14,6 +14,7 @@ import subprocess
 import time
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import Value
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.masking import strip_userinfo
 
@@ -116,18 +117,9 @@ def kubelite_components(argv: t.Sequence[str]) -> t.Tuple[str, ...]:
 
 def manager_of(argv: t.Sequence[str], pod_uid: t.Optional[str], unit: t.Optional[str]) -> str:
     """Who starts this process: that is where its flags have to be changed."""
-    if unit and unit.startswith("k3s"):
-        return "k3s"
-    if (unit and unit.startswith("rke2")) or any("/var/lib/rancher/rke2/" in argument for argument in argv):
-        return "rke2"
-    if any("/var/lib/minikube/" in argument for argument in argv):
-        return "minikube"
-    if (unit and unit.startswith("k0s")) or any("/var/lib/k0s/" in argument for argument in argv):
-        return "k0s"
-    if (unit and unit.startswith("snap.microk8s.")) or any("/snap/microk8s/" in argument for argument in argv):
-        return "microk8s"
-    if any(argument.startswith("--openshift-config") or "node.openshift.io/os_id" in argument for argument in argv):
-        return "openshift"
+    distribution = distributions.of_process(argv, unit)
+    if distribution:
+        return distribution
     if pod_uid:
         # The kubelet names a static pod by the hash of its manifest; the API server gives a real UUID.
         return "pod" if "-" in pod_uid else "static_pod"

@@ -6,32 +6,19 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 import typing as t
 
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flag_plan, flags, masking
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import (
+    distributions,
+    flag_plan,
+    flags,
+    masking,
+)
 
 SHELLS = {"sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"}
 _MENTIONED = 5
 
-#: Who writes the flags of a component itself, by the value of managed_by.
-DISTRIBUTIONS = {
-    "k3s": "k3s",
-    "rke2": "RKE2",
-    "minikube": "minikube",
-    "k0s": "k0s",
-    "microk8s": "MicroK8s",
-    "openshift": "OpenShift",
-}
-#: Where k0s.yaml takes flags of the control plane.
-_K0S_SECTIONS = {
-    "kube-apiserver": "spec.api.extraArgs",
-    "kube-controller-manager": "spec.controllerManager.extraArgs",
-    "kube-scheduler": "spec.scheduler.extraArgs",
-    "kube-proxy": "spec.network.kubeProxy.extraArgs",
-    "etcd": "spec.storage.etcd.extraArgs",
-}
 #: Programs that start components with flags of their own, by their base name, and the manager that they stand for.
 _PROGRAMS = {"k0s": "k0s", "k3s": "k3s", "rke2": "rke2", "minikube": "minikube", "kubelite": "microk8s"}
 
@@ -71,33 +58,13 @@ def program_index(words: t.Sequence[str], component: str, path: str) -> int:
 
 def distribution_advice(component: str, manager: str, wanted: t.Mapping[str, t.Any]) -> str:
     """Where the flags of a distribution's component belong, with the lines to put there."""
-    name = DISTRIBUTIONS[manager]
     pairs = [
         (flag, text)
         for flag, value in wanted.items()
         for text in flag_plan.values_of(component, flag, masking.mask_flag(flag, value))
     ]
-    short = component.replace("kube-", "", 1)
-    if manager in ("k3s", "rke2"):
-        shown = ", ".join(f'"{flag}={text}"' for flag, text in pairs)
-        what = f"put {component}-arg: [{shown}] into /etc/rancher/{manager}/config.yaml and restart it"
-    elif manager == "minikube":
-        shown = " ".join(f"--extra-config={short}.{flag}={text}" for flag, text in pairs)
-        what = f"start it with {shown or 'other --extra-config options'}"
-    elif manager == "k0s" and component in _K0S_SECTIONS:
-        shown = json.dumps(dict(pairs), sort_keys=True) if pairs else "the flags"
-        what = f"put {shown} into {_K0S_SECTIONS[component]} of /etc/k0s/k0s.yaml and restart its controller"
-    elif manager == "k0s":
-        shown = " ".join(f"--{flag}={text}" for flag, text in pairs)
-        what = f"install its worker with --{short}-extra-args={json.dumps(shown)}"
-    elif manager == "microk8s":
-        shown = ", ".join(f"--{flag}={text}" for flag, text in pairs) or "the flags"
-        what = (
-            f"put {shown} into /var/snap/microk8s/current/args/{component}, each on its own line, and restart the snap"
-        )
-    else:
-        what = "change the object that its operators take them from (KubeletConfig for kubelets), not the hosts"
-    return f"{name} writes the flags of {component} itself; {what}."
+    what = distributions.flags_clause(manager, component, pairs)
+    return f"{distributions.TABLE[manager].name} writes the flags of {component} itself; {what}."
 
 
 def disagreement(

@@ -12,13 +12,12 @@ import re
 import typing as t
 import weakref
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions import kubelet_effective
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
 
 Mapping = t.Mapping[str, t.Any]
 
-#: Installers that write the configuration of kubelets themselves.
-OWN_KUBELETS = ("k3s", "rke2", "minikube", "k0s", "microk8s", "openshift")
 #: The order of the metrics server where no flag says another.
 ADDRESS_TYPES = ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP")
 
@@ -118,7 +117,7 @@ class Kubelet:
         """Whether an installer writes its configuration at each start."""
         flavour = str(self.evidence.api("cluster", "flavour", default=""))
         manager = str(self.host.component("kubelet").get("managed_by") or "") if self.host else ""
-        return flavour in OWN_KUBELETS or manager in OWN_KUBELETS
+        return flavour in distributions.TABLE or manager in distributions.TABLE
 
     @property
     def suffers(self) -> bool:

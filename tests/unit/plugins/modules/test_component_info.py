@@ -251,6 +251,8 @@ def test_the_administrators_kubeconfig_is_beside_those_of_components(tmp_path, m
     """kubespray's kube_config_dir may be any folder."""
 
     class Host:
+        distributions = ()
+
         def flag_of(self, name, flag):
             assert flag == "kubeconfig"
             return {"kube-scheduler": "relative.conf", "kubelet": f"{tmp_path}/kubelet.conf"}.get(name, "")

@@ -42,8 +42,17 @@ def outcomes(saved):
 
 def test_the_document_is_made_of_the_results(saved, hosts):
     found = api_evidence.document(outcomes(saved), hosts, GIVEN)
-    assert found["cluster"] == saved["api"]["cluster"]
-    assert found == {**saved["api"], "url": "the kubeconfig of cp1"}
+    assert found["cluster"] == {**saved["api"]["cluster"], "distribution": {}}
+    assert found == {**saved["api"], "cluster": found["cluster"], "url": "the kubeconfig of cp1"}
+
+
+def test_a_cluster_without_hosts_is_told_by_its_api(saved):
+    found = outcomes(saved)
+    said = {"key": "eks", "because": "its API server says v1.33.4-eks-e386d34"}
+    found["state"] = Outcome({**saved["api"]["state"], "distribution": said})
+    made = api_evidence.document(found, [], GIVEN)["cluster"]
+    assert made["flavour"] == "eks"
+    assert made["distribution"]["sentence"].startswith("This cluster is EKS (its API server says v1.33.4-eks-e386d34).")
 
 
 def test_each_failure_is_named_without_what_an_operator_would_do(saved, hosts):

@@ -236,6 +236,25 @@ def test_who_made_the_cluster(managed_by, path, kubeadm, flavour):
     assert cluster.flavour_of(found) == flavour
 
 
+def test_the_distribution_in_words():
+    assert cluster.distribution_view("kubeadm", {"key": "", "because": ""}) == {}
+    by_api = cluster.distribution_view("eks", {"key": "eks", "because": "its API server says v1-eks-1"})
+    assert (by_api["hosted"], by_api["because"]) == (True, "its API server says v1-eks-1")
+    # What runs on hosts was seen, too.
+    by_hosts = cluster.distribution_view("minikube", {"key": "", "because": ""})
+    assert by_hosts["sentence"].startswith("This cluster is minikube (its processes say so). minikube writes")
+
+
+def test_what_runs_on_a_host_is_stronger_than_labels():
+    found = host("cp1", **{"kube-apiserver": api_server(managed_by="static_pod")})
+    found["kubernetes_dir"]["kubeadm"] = True
+    assert cluster.flavour_of(found, {"key": "minikube", "because": "labels"}) == "kubeadm"
+    assert cluster.flavour_of(found, {"key": "rke2", "because": "its API server says v1+rke2r1"}) == "rke2"
+    found["components"]["kube-apiserver"]["managed_by"] = "unknown"
+    assert cluster.flavour_of(found, {"key": "minikube", "because": "labels"}) == "minikube"
+    assert cluster.flavour_of(None, None) == "unknown"
+
+
 @pytest.mark.parametrize(
     ("flags", "otherwise", "cidrs"),
     [
@@ -352,6 +371,7 @@ def test_the_fact_of_the_cluster():
         "context": "",
         "version": "v1.37.2",
         "flavour": "static_pod",
+        "distribution": {},
         "servers": state["servers"],
         "pending_serving_requests": 2,
         "nodes": {entry["name"]: entry for entry in state["nodes"]},

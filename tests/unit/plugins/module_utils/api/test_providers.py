@@ -94,6 +94,16 @@ CASES = {
         [node("v1.36+rke2r1")],
     ),
     "eks": (apiservice({"app.kubernetes.io/name": "metrics-server"}, {}, ["eks"]), [deployment()], [node()]),
+    "k0s": (
+        apiservice({"k8s-app": "metrics-server", "k0s.k0sproject.io/stack": "metricserver"}),
+        [deployment()],
+        [node("v1.34.1+k0s")],
+    ),
+    "openshift": (
+        apiservice({"app.kubernetes.io/managed-by": "cluster-monitoring-operator"}, written=["operator"]),
+        [deployment()],
+        [node("v1.33.3")],
+    ),
     "argocd": (apiservice({}, {"argocd.argoproj.io/tracking-id": "ms:apiregistration"}), [deployment()], [node()]),
     "flux": (
         apiservice({"helm.toolkit.fluxcd.io/name": "ms"}, helm("ms", "tools"), ["helm-controller"]),
@@ -139,6 +149,15 @@ def test_owners_in_words():
 
 def test_an_object_of_k3s_on_rke2_is_rke2s():
     assert providers.kind_of(CASES["k3s"][0], None, [], [node("v1.36.1+rke2r1")]) == "rke2"
+
+
+def test_the_adapter_of_openshift_is_openshifts():
+    """Up to 4.15 its operator has prometheus-adapter serve the API."""
+    labels = {
+        "app.kubernetes.io/managed-by": "cluster-monitoring-operator",
+        "app.kubernetes.io/name": "prometheus-adapter",
+    }
+    assert providers.kind_of(apiservice(labels, service="prometheus-adapter"), None, [], []) == "openshift"
 
 
 def test_since_when():
