@@ -163,8 +163,9 @@ class Evidence:
     def subject(self) -> Subject:
         """What the diagnosis is about. Evidence that does not say so is of the resource metrics API."""
         name = str(self.get("collected", "apiservice", default=RESOURCE_METRICS))
-        for entry in self.apiservices:
-            if entry.get("name") == name and entry.get("service"):
+        # Another version of the group may have a Service where the one in question is not registered.
+        for entry in sorted(self.apiservices, key=lambda entry: entry.get("name") != name):
+            if entry.get("service"):
                 return Subject(name, f"{get(entry, 'service', 'namespace')}/{get(entry, 'service', 'name')}")
         return Subject(name)
 

@@ -277,7 +277,9 @@ def _pod(pod: Mapping) -> State:
 
 
 def _no_pod(evidence: Evidence) -> State:
-    if "pods" in evidence.objects:
+    about = evidence.subject
+    # Where another API is not registered, nobody knows what its pods would be.
+    if "pods" in evidence.objects and (about.resource_metrics or about.service):
         return BROKEN, "there is no pod"
     if evidence.requests and not evidence.failing_servers:
         return OK, "answers"

@@ -232,7 +232,7 @@ def _mesh_repair(evidence: Evidence, beside: t.Sequence[str]) -> Repair:
         "authenticate by the "
         "front proxy's certificate; a mesh adds nothing there. (Where the sidecar has to stay: annotation "
         f"{softer}.)",
-        risk=f"{server[:1].upper()}{server[1:]} starts anew; its API pauses for half a minute.",
+        risk=f"{evidence.subject.Server} starts anew; its API pauses for half a minute.",
         downtime=f"{evidence.subject.api} 30 s",
         commands=(f"kubectl --namespace {namespace} patch deployment {workload} --patch '{patch}'",),
     )

@@ -486,7 +486,7 @@ ROWS: tuple[Row, ...] = (
         id="POD-01",
         title="The image of $server cannot be pulled",
         layer="server",
-        symptom=f"{_UNAVAILABLE} $get; the pod of $server is ImagePullBackOff",
+        symptom=f"{_UNAVAILABLE}$get; the pod of $server is ImagePullBackOff",
         cause="A node has no copy of the image, and does not get one.",
         repair=Repair(
             "automatic",

@@ -143,6 +143,26 @@ def test_pods_of_another_name_are_not_looked_for_by_it():
     )
 
 
+def test_an_api_that_is_not_registered_has_no_pods_that_were_seen():
+    document = retold("AGG-01")
+    document["api"]["objects"].update(pods=[], workloads=[], service=None)
+    diagnosis = engine.diagnose(document)
+    assert [finding["id"] for finding in diagnosis["findings"] if finding["root"]] == ["AGG-01"]
+    (server,) = (hop for hop in diagnosis["path"] if hop["kind"] == "extension_server")
+    assert (server["name"], server["state"]) == ("sample.example.com", "unknown")
+
+
+def test_a_broken_api_beside_metrics_comes_with_the_command_that_diagnoses_it():
+    document = json.loads((CORPUS / "CON-02.json").read_text(encoding="utf-8"))
+    (dead,) = document["api"]["objects"]["apiservices_unavailable"]
+    command = f"ansible-playbook -i INVENTORY kubemetrics.aggregation.doctor -e doctor_apiservice={dead['name']}"
+    for exists in (True, False):
+        dead["service_exists"] = exists
+        finding = next(entry for entry in engine.diagnose(document)["findings"] if entry["id"] == "CON-02")
+        # Whose Service is gone has nothing left to be examined.
+        assert (command in finding["repair"]["commands"]) is exists
+
+
 @pytest.mark.parametrize("form", [terminal.render, markdown.render, html.render])
 def test_a_report_calls_the_server_by_its_name(form):
     report = form(engine.diagnose(retold("AGG-12")))
