@@ -57,6 +57,13 @@ options:
         it; and of a pod only where they are of its node. A rate needs two samples.
     type: int
     default: 60
+  patience:
+    description:
+      - Seconds in which it looks again, every five, where every node has fresh metrics and some pods have none. So it
+        is for a moment after the metrics server has reached a kubelet again, since a pod needs two samples of its own.
+      - O(wait) waits for everything, and needs no patience.
+    type: int
+    default: 0
 seealso:
   - module: kubemetrics.aggregation.apiservice_info
 """
@@ -189,6 +196,8 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.wait i
 )
 
 MAX_PARALLEL = 16
+#: Seconds between two looks for metrics of pods.
+PAUSE = 5.0
 
 
 class Expected(t.NamedTuple):
@@ -287,6 +296,22 @@ class Looker:
         ]
         return Observation(not faults, self.entries, "; ".join(faults))
 
+    def settled_look(self, patience: float) -> Observation:
+        """A look, repeated for a while where nothing but some pods' metrics is missing."""
+        end = time.monotonic() + patience
+        observation = self.look()
+        while not observation.done and self.only_pods_lack() and time.monotonic() + PAUSE <= end:
+            time.sleep(PAUSE)
+            observation = self.look()
+        return observation
+
+    def only_pods_lack(self) -> bool:
+        """Whether every server answers, and has fresh metrics of all nodes."""
+        return all(
+            entry["pods"] and entry["nodes"] and not resource_metrics.fault_of("nodes", entry["nodes"])
+            for entry in self.entries
+        )
+
     def patient_look(self) -> Observation:
         """A look for which a server that is away is a state to wait out."""
         try:
@@ -311,6 +336,7 @@ def main() -> t.NoReturn:
             "pods": {"type": "bool", "default": True},
             "max_age": {"type": "int", "default": 150},
             "grace": {"type": "int", "default": 60},
+            "patience": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
@@ -320,7 +346,7 @@ def main() -> t.NoReturn:
     complaint = check_wait_arguments(params)
     if complaint:
         module.fail_json(msg=complaint)
-    for name, least in (("max_age", 1), ("grace", 0)):
+    for name, least in (("max_age", 1), ("grace", 0), ("patience", 0)):
         if params[name] < least:
             module.fail_json(msg="%s is %d; give at least %d." % (name, params[name], least))
     kinds = [kind for kind in ("nodes", "pods") if params[kind]]
@@ -350,7 +376,7 @@ def main() -> t.NoReturn:
                     elapsed=round(time.monotonic() - started, 1),
                 )
         else:
-            observation = looker.look()
+            observation = looker.settled_look(params["patience"])
     except (kube.KubeError, ValueError) as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(

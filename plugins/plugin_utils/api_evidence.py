@@ -23,6 +23,9 @@ _ADVICE = re.compile(r"\.? (Check that|The user of|The credentials of|The kubeco
 #: Seconds that nodes and pods have to run before metrics are expected of them: a sample takes two scrapes, and a
 #: metrics server sees a pod that started with its API server only when it has listed all pods anew.
 GRACE = 90
+#: Seconds in which pods without metrics are looked for again, when all nodes have theirs: a kubelet that is scraped
+#: again has measured each of its pods anew within them.
+PATIENCE = 20
 
 
 def _options(given: Mapping, **more: t.Any) -> dict[str, t.Any]:
@@ -64,7 +67,7 @@ def request_probes(servers: t.Sequence[str], given: Mapping) -> dict[str, Probe]
         )
     }
     if about.resource_metrics:
-        options = _options(given, servers=list(servers), max_age=MAX_AGE, grace=GRACE)
+        options = _options(given, servers=list(servers), max_age=MAX_AGE, grace=GRACE, patience=PATIENCE)
         found["metrics"] = Probe("resource_metrics_info", options)
     return found
 

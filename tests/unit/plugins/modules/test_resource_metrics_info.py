@@ -186,3 +186,49 @@ def test_a_user_who_may_not_read_nodes_sees_the_metrics(cluster, api_server, kub
     assert result["servers"][0]["message"] == ""
     assert result["servers"][0]["nodes"]["missing"] == []
     assert run_module(resource_metrics_info, kubeconfig=kubeconfig, wait=True, wait_timeout=60)["failed"]
+
+
+class TestPatience:
+    @pytest.fixture
+    def run(self, cluster, kubeconfig, run_module, monkeypatch):
+        monkeypatch.setattr(resource_metrics_info, "PAUSE", 0.01)
+
+        def run(patience):
+            return run_module(resource_metrics_info, kubeconfig=kubeconfig, patience=patience)
+
+        return run
+
+    def appear(self, cluster, name):
+        """The object gets its metrics after the first look."""
+        age, answer, looks = cluster.ages.pop(name), cluster.nodes, []
+
+        def nodes(request):
+            looks.append(1)
+            if len(looks) > 1:
+                cluster.ages[name] = age
+            return answer(request)
+
+        return nodes, looks
+
+    def test_a_pod_that_gets_its_metrics_a_moment_later(self, cluster, api_server, run):
+        nodes, looks = self.appear(cluster, "ns/web")
+        api_server.get("/api/v1/nodes", nodes)
+        assert run(1)["ok"]
+        assert len(looks) == 2
+
+    def test_without_patience_it_is_reported_at_once(self, cluster, api_server, run):
+        nodes, looks = self.appear(cluster, "ns/web")
+        api_server.get("/api/v1/nodes", nodes)
+        result = run(0)
+        assert (result["ok"], result["servers"][0]["pods"]["missing"], len(looks)) == (False, ["ns/web"], 1)
+
+    def test_a_node_is_reported_at_once(self, cluster, api_server, run):
+        nodes, looks = self.appear(cluster, "n2")
+        api_server.get("/api/v1/nodes", nodes)
+        assert (run(1)["ok"], len(looks)) == (False, 1)
+
+    def test_patience_ends(self, cluster, run):
+        del cluster.ages["ns/web"]
+        result = run(1)
+        assert (result["ok"], result["servers"][0]["pods"]["missing"]) == (False, ["ns/web"])
+        assert 0.9 < result["elapsed"] < 3
