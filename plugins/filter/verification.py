@@ -27,7 +27,7 @@ def verification_context(
         # The image of the metrics server tells nothing of another server.
         placed = ()
     return {
-        "cluster": {"nodes": cluster["nodes"], "control_planes": cluster["control_planes"]},
+        "cluster": {key: cluster.get(key) or {} for key in ("nodes", "control_planes", "distribution")},
         "pending": verification.pending_requests(native(requests or {})),
         "expiring": verification.expiring_certificates(native((kubelets or {}).get("results") or ()), int(days)),
         "availability": verification.availability(cluster["nodes"], native(hosts), native(placed)),
@@ -35,12 +35,15 @@ def verification_context(
 
 
 def verification_aggregation_failure(failed: t.Any, context: t.Any) -> str:
-    return verification.aggregation_failure(native(failed), native(context)["availability"])
+    context = native(context)
+    found = verification.aggregation_failure(native(failed), context["availability"])
+    return verification.with_distribution(found, context["cluster"])
 
 
 def verification_metrics_failure(failed: t.Any, context: t.Any, aggregation: t.Any) -> str:
-    namespace = verification.namespace_of(native(aggregation))
-    return verification.metrics_failure(native(failed), native(context)["pending"], namespace)
+    context, namespace = native(context), verification.namespace_of(native(aggregation))
+    found = verification.metrics_failure(native(failed), context["pending"], namespace)
+    return verification.with_distribution(found, context["cluster"])
 
 
 def verification_result(aggregation: t.Any, metrics: t.Any, context: t.Any) -> dict[str, t.Any]:

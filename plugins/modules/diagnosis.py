@@ -94,6 +94,11 @@ diagnosis:
     headline:
       description: The verdict in one sentence.
       type: str
+    distribution:
+      description:
+        - The distribution of the cluster where it is one that writes its configuration itself, with C(key), C(name) and
+          C(sentence), which says what that means for the repairs; empty for other clusters.
+      type: dict
     exit_status:
       description: V(0) for a well cluster, V(2) for findings, V(4) where hosts could not be examined.
       type: int

@@ -196,7 +196,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.wait i
 )
 
 MAX_PARALLEL = 16
-#: Seconds between two looks for metrics of pods.
+#: Seconds between two requests for metrics of pods.
 PAUSE = 5.0
 
 

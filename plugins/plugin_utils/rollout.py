@@ -265,13 +265,7 @@ class Kubelet:
                 f"{name}; set both or none."
             )
         if not self.ours:
-            if settings.webhook and self.tightens:
-                return (
-                    f"The kubelet of {name} differs in {', '.join(self.changes['settings'])}, and "
-                    f"{self._owner()} writes its configuration itself; take the kubelet-arg out that says so, and "
-                    "restart it."
-                )
-            return ""
+            return self._trouble_of_its_owner()
         return (
             self._trouble_of_addresses()
             or self._trouble_of_certificate()
@@ -279,9 +273,21 @@ class Kubelet:
             or self._trouble_of_file()
         )
 
-    def _owner(self) -> str:
+    def _trouble_of_its_owner(self) -> str:
+        """What a distribution's own configuration has to say, with the lines. Settings inside another process cannot be
+        read; only what that kubelet answers is known."""
+        unseen = bool(self.host.kubelet.get("in_process"))
+        answers_all = self.answers["status"] == 200
+        if not self.settings.webhook or not (answers_all if unseen else self.tightens):
+            return ""
         manager = str(self.host.kubelet.get("managed_by"))
-        return manager if manager in distributions.TABLE else self.cluster.flavour
+        key = manager if manager in distributions.TABLE else self.cluster.flavour
+        differs = "answers unauthenticated clients" if unseen else f"differs in {', '.join(self.changes['settings'])}"
+        lines = distributions.flags_clause(key, "kubelet", tuple(distributions.KUBELET_ACCESS.items()))
+        return (
+            f"The kubelet of {self.host.name} {differs}, and {distributions.TABLE[key].name} writes its configuration "
+            f"itself; {lines}."
+        )
 
     def _trouble_of_addresses(self) -> str:
         name = self.host.name

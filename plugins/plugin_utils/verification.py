@@ -87,6 +87,11 @@ def metrics_failure(failed: Mapping, pending: t.Sequence[Mapping], namespace: st
     return " ".join(sentences)
 
 
+def with_distribution(sentence: str, cluster: Mapping) -> str:
+    """A failure with a word on the distribution, whose configuration is elsewhere."""
+    return " ".join(filter(None, [sentence, (cluster.get("distribution") or {}).get("sentence")]))
+
+
 def namespace_of(aggregation: Mapping, default: str = "kube-system") -> str:
     """Where the metrics server runs, as its registration says."""
     services = [entry.get("service") or {} for entry in aggregation.get("apiservices") or ()]
@@ -154,6 +159,8 @@ def summary(
     lines = (
         _measurements(found, len(cluster.get("control_planes") or ()), shown_nodes) if found["ok"] else _faults(found)
     )
+    if (cluster.get("distribution") or {}).get("sentence"):
+        lines.append(cluster["distribution"]["sentence"])
     not_ready = [name for name, node in nodes.items() if not node.get("ready")]
     if not_ready:
         expected = ", and not expected to have metrics" if found["metrics"] else ""
@@ -190,10 +197,12 @@ def _faults(found: Mapping) -> list[str]:
 def _measurements(found: Mapping, control_planes: int, shown_nodes: int) -> list[str]:
     servers = {entry["server"] for entry in found["api_servers"]}
     names = ", ".join(sorted({str(entry["name"]) for entry in found["api_servers"]}))
+    # Without hosts, how many API servers there are is not known.
+    through = f"{len(servers)} of {control_planes} API servers" if control_planes else "the kubeconfig's API server"
     if not found["metrics"]:
-        lines = [f"{names}: served through {len(servers)} of {control_planes} API servers."]
+        lines = [f"{names}: served through {through}."]
         return lines + [line for line in map(_behind, found["apiservices"]) if line]
-    lines = [f"Resource metrics work through {len(servers)} of {control_planes} API servers ({names})."]
+    lines = [f"Resource metrics work through {through} ({names})."]
     # All API servers pass the same server's numbers on; the first one's stand for them.
     numbers = found["metrics"][0]
     for kind in ("nodes", "pods"):

@@ -123,7 +123,7 @@ def _rancher(key: str, name: str, means: str, server: str, component: str, **mor
         switch_off_lines=(
             "# %s, on every server" % config,
             "disable:",
-            "  - %s" % component,
+            "- %s" % component,
             restart,
         ),
         **more,
@@ -177,7 +177,7 @@ TABLE: t.Dict[str, Distribution] = {
         front_proxy=_front_proxy(
             "/var/lib/minikube/certs", "front-proxy-ca.crt", "front-proxy-client", "front-proxy-client"
         ),
-        renew_front_proxy=("minikube stop", "minikube start   # renews certificates of kubeadm that have expired"),
+        renew_front_proxy=("minikube stop", "minikube start   # renews certificates that have expired"),
         serving_certificates="Its kubelets sign their serving certificates themselves; --extra-config="
         "kubelet.rotate-server-certificates=true makes them request one of the cluster's CA.",
         renew_serving=(
@@ -206,9 +206,12 @@ TABLE: t.Dict[str, Distribution] = {
             "${SNAP_DATA}/certs", "front-proxy-ca.crt", "front-proxy-client", "front-proxy-client"
         ),
         renew_front_proxy=("microk8s refresh-certs --cert front-proxy-client.crt",),
-        serving_certificates="Its kubelets make their serving certificates themselves, in "
-        "/var/snap/microk8s/current/certs.",
-        renew_serving=("microk8s refresh-certs --check",),
+        serving_certificates="Its own CA signs /var/snap/microk8s/current/certs/kubelet.crt, which kubelets serve, when a "
+        "node is installed or joins.",
+        renew_serving=(
+            "openssl x509 -in /var/snap/microk8s/current/certs/kubelet.crt -noout -issuer -enddate -ext subjectAltName",
+            "microk8s refresh-certs --cert ca.crt   # all certificates; other nodes have to join again",
+        ),
         restart=("snap restart microk8s.daemon-kubelite   # one node after the other",),
         switch_off_lines=("microk8s disable metrics-server",),
     ),
@@ -251,6 +254,15 @@ TABLE: t.Dict[str, Distribution] = {
             "/etc/kubernetes/static-pod-resources/kube-apiserver-certs/secrets/node-kubeconfigs/localhost.kubeconfig",
         ),
         pki_dir="/etc/kubernetes/static-pod-resources/kube-apiserver-certs",
+        front_proxy={
+            "requestheader-client-ca-file": "/etc/kubernetes/static-pod-certs/configmaps/aggregator-client-ca/"
+            "ca-bundle.crt",
+            "requestheader-allowed-names": "kube-apiserver-proxy,system:kube-apiserver-proxy,"
+            "system:openshift-aggregator",
+            **_HEADERS,
+            "proxy-client-cert-file": "/etc/kubernetes/static-pod-certs/secrets/aggregator-client/tls.crt",
+            "proxy-client-key-file": "/etc/kubernetes/static-pod-certs/secrets/aggregator-client/tls.key",
+        },
         renew_front_proxy=(
             "oc get clusteroperators kube-apiserver",
             "oc delete secret aggregator-client --namespace openshift-kube-apiserver   # its operator makes it anew",
@@ -416,20 +428,21 @@ def flags_clause(key: str, component: str, pairs: Pairs) -> str:
 
 
 def flag_lines(key: str, component: str, pairs: Pairs) -> t.List[str]:
-    """The same as lines to write, with what brings them into effect."""
+    """The same as lines to write, with what brings them into effect. No line needs its indentation, since reports
+    drop it."""
     short = component.replace("kube-", "", 1)
     entry = TABLE[key]
     where = "every node" if component == "kubelet" else "every server"
     if key in ("k3s", "rke2"):
-        arguments = ['  - "%s=%s"' % pair for pair in pairs]
+        arguments = ['- "%s=%s"' % pair for pair in pairs]
         return ["# %s, on %s" % (entry.config, where), "%s-arg:" % component, *arguments, *entry.restart]
     if key == "minikube":
         return ["minikube start %s" % " ".join("--extra-config=%s.%s=%s" % (short, *pair) for pair in pairs)]
     if key == "k0s" and component in _K0S_SECTIONS:
-        lines = ["# %s, on every controller" % entry.config]
-        keys = ("spec", *_K0S_SECTIONS[component])
-        lines += ["  " * depth + name + ":" for depth, name in enumerate(keys)]
-        return [*lines, *("  " * len(keys) + '%s: "%s"' % pair for pair in pairs), *entry.restart]
+        value = "{%s}" % ", ".join('%s: "%s"' % pair for pair in pairs)
+        for name in reversed(_K0S_SECTIONS[component]):
+            value = "{%s: %s}" % (name, value)
+        return ["# %s, on every controller" % entry.config, "spec: " + value, *entry.restart]
     if key == "k0s":
         shown = " ".join("--%s=%s" % pair for pair in pairs)
         return [
@@ -445,10 +458,31 @@ def flag_lines(key: str, component: str, pairs: Pairs) -> t.List[str]:
         return ["oc get kubeletconfigs --output=yaml   # take out what contradicts: %s" % _listed(pairs)]
     if key == "openshift":
         return [
-            "oc get kubeapiservers cluster --output=yaml   # take out spec.unsupportedConfigOverrides: %s"
+            "oc get kubeapiservers cluster --output=yaml   # unsupportedConfigOverrides must not contradict %s"
             % _listed(pairs)
         ]
     return []
+
+
+def environment_lines(key: str, name: str, value: str) -> t.Tuple[str, ...]:
+    """How a variable gets into the environment of the API server."""
+    entry = TABLE[key]
+    shown = "%s=%s" % (name, value)
+    if key in ("k3s", "rke2"):
+        service = "rke2-server" if key == "rke2" else key
+        return (
+            "echo %s >> /etc/default/%s   # replace the line that is there" % (shown, service),
+            "systemctl restart %s   # %s" % (service, _ONE_BY_ONE),
+        )
+    if key == "minikube":
+        return ("export %s" % shown, "minikube stop", "minikube start")
+    if key == "k0s":
+        return ("systemctl edit k0scontroller   # [Service] Environment=%s" % shown, *entry.restart)
+    if key == "microk8s":
+        return ("echo %s >> /etc/environment   # replace the line that is there" % shown, *entry.restart)
+    if key == "openshift":
+        return ("oc edit proxy cluster   # spec.noProxy: %s" % value,) if name == "NO_PROXY" else ()
+    return ()
 
 
 def _listed(pairs: Pairs) -> str:

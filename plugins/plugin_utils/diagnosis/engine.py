@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import catalogue, path, symptoms
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import (
+    catalogue,
+    own_configuration,
+    path,
+    symptoms,
+)
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
     BRINGS,
@@ -45,6 +50,7 @@ def diagnose(document: Mapping, rows: t.Sequence[Row] | None = None) -> dict[str
         "apiservice": evidence.subject.apiservice,
         "headline": headline(evidence, found, unexplained, unreached, verdict),
         "exit_status": UNREACHABLE if unreached else WELL if verdict == "well" else FINDINGS,
+        "distribution": own_configuration.view(evidence),
         "collected": dict(evidence.get("collected", default={})),
         "path": path.hops(evidence, found, measured),
         "findings": [_as_dict(finding, evidence) for finding in found],
@@ -56,7 +62,7 @@ def diagnose(document: Mapping, rows: t.Sequence[Row] | None = None) -> dict[str
 
 def _as_dict(finding: Finding, evidence: Evidence) -> dict[str, t.Any]:
     """A finding of the document; its repair diagnoses the same API again."""
-    found = finding.as_dict()
+    found = own_configuration.adapted(finding.as_dict(), evidence)
     if not evidence.subject.resource_metrics:
         found["repair"]["variables"].append(f"doctor_apiservice={evidence.subject.apiservice}")
     return found

@@ -105,7 +105,8 @@ class Kubelet:
     def settings(self) -> Mapping:
         """Its configuration in effect; empty where it was not read."""
         config = self.host.get("host", "kubelet_config") if self.host else None
-        if not config:
+        # Inside another process it has settings that nobody sees.
+        if not config or (self.host and self.host.component("kubelet").get("in_process")):
             return {}
         try:
             return kubelet_effective.effective_settings(config)
@@ -115,9 +116,14 @@ class Kubelet:
     @property
     def managed_elsewhere(self) -> bool:
         """Whether an installer writes its configuration at each start."""
+        return bool(self.distribution)
+
+    @property
+    def distribution(self) -> str:
+        """The distribution that writes its configuration at each start, or an empty text."""
         flavour = str(self.evidence.api("cluster", "flavour", default=""))
         manager = str(self.host.component("kubelet").get("managed_by") or "") if self.host else ""
-        return flavour in distributions.TABLE or manager in distributions.TABLE
+        return next((one for one in (manager, flavour) if one in distributions.TABLE), "")
 
     @property
     def suffers(self) -> bool:

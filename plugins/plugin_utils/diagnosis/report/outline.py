@@ -202,7 +202,7 @@ def cost(finding: Mapping) -> str:
 
 
 def collected(diagnosis: Mapping) -> str:
-    """When, from what and how the evidence was collected, in one line."""
+    """When, from what and how the evidence was collected, and which distribution the cluster is, in one line."""
     found = diagnosis.get("collected") or {}
     scope = {
         "hosts_and_api": "from the hosts and the API",
@@ -216,7 +216,8 @@ def collected(diagnosis: Mapping) -> str:
         f"in {took:.0f} s" if isinstance(took, int | float) else "",
     ]
     said = " ".join(part for part in parts if part)
-    return f"Collected {said}." if said else ""
+    sentence = clean((diagnosis.get("distribution") or {}).get("sentence"))
+    return " ".join(filter(None, [f"Collected {said}." if said else "", sentence]))
 
 
 def version(diagnosis: Mapping) -> str:

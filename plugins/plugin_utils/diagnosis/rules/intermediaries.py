@@ -14,6 +14,7 @@ import ipaddress
 import re
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
     Observation,
@@ -131,11 +132,8 @@ def _proxy_repair(evidence: Evidence, host: Host) -> Repair:
             f"systemctl edit {unit}   # [Service]  Environment=NO_PROXY={value}",
             f"systemctl restart {unit}",
         )
-    elif managed in ("k3s", "rke2"):
-        commands = (
-            f"echo NO_PROXY={value} >> /etc/default/{managed}   # replace the line that is there",
-            f"systemctl restart {managed}",
-        )
+    elif managed in distributions.TABLE:
+        commands = distributions.environment_lines(managed, "NO_PROXY", value)
     else:
         commands = (
             "vi /etc/kubernetes/manifests/kube-apiserver.yaml   # env: the value of NO_PROXY, on each control "

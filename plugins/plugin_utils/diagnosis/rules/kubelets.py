@@ -10,6 +10,7 @@ import ipaddress
 import re
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import kubelet_view
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.kubelet_view import Kubelet
@@ -111,12 +112,9 @@ def _shown(kubelet: Kubelet) -> str:
 
 def _own_file(kubelet: Kubelet) -> Repair | None:
     """The operator's certificate is the operator's to renew; an installer's configuration is the installer's."""
-    if kubelet.managed_elsewhere:
-        return Repair(
-            "advice",
-            "Restart the service of the installer, which issues the kubelet's serving certificate at its start.",
-            commands=("systemctl restart k3s-agent    # or rke2-agent, k3s, rke2-server: the service of that node",),
-        )
+    if kubelet.distribution:
+        entry = distributions.TABLE[kubelet.distribution]
+        return Repair("advice", f"{entry.serving_certificates} Have it issue a new one.", commands=entry.renew_serving)
     path = kubelet.settings.get("tlsCertFile")
     if not path:
         return None
@@ -253,10 +251,14 @@ def no_webhook(evidence: Evidence) -> Observations:
 
 
 def _installers(kubelet: Kubelet) -> Repair:
+    entry = distributions.TABLE[kubelet.distribution]
     return Repair(
         "advice",
-        f"The installer writes the configuration of the kubelet of {kubelet.name}: remove the kubelet-arg that says "
-        "so, and restart its service.",
+        f"{entry.name} writes the configuration of the kubelet of {kubelet.name}: take out what contradicts these "
+        "values in its own configuration, and restart it.",
+        commands=tuple(
+            distributions.flag_lines(kubelet.distribution, "kubelet", tuple(distributions.KUBELET_ACCESS.items()))
+        ),
     )
 
 

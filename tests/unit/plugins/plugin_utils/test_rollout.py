@@ -7,6 +7,7 @@ import base64
 import copy
 
 import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubelet_health, kubelet_waves, rollout
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import RolloutError, Settings
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.rollout import Cluster, Host
@@ -335,9 +336,22 @@ def test_a_windows_node_is_named_and_left_out(facts):
 def test_distributions_are_examined_only(facts, flavour):
     where = cluster(flavour=flavour)
     assert decided(facts(), where)["reasons"] == []
-    assert f"{flavour} writes its configuration itself" in decided(facts(text=OPEN), where)["trouble"]
+    name = distributions.TABLE[flavour].name
+    trouble = decided(facts(text=OPEN), where)["trouble"]
+    assert f"{name} writes its configuration itself; " in trouble
+    assert "authentication-token-webhook=true" in trouble
     # A certificate alone is theirs.
     assert decided(facts(answers={"verified": False, "error": UNTRUSTED}), where)["trouble"] == ""
+
+
+def test_a_kubelet_inside_another_process_is_judged_by_its_answers(facts):
+    """Its settings cannot be read, and the defaults of a kubelet without any are not its."""
+    where, kubelet = cluster(flavour="k3s"), {"managed_by": "k3s", "in_process": True}
+    unseen = facts(text=None, kubelet=kubelet)
+    unseen["kubelet_config"].update(source="none", path=None)
+    assert decided(unseen, where)["trouble"] == ""
+    unseen["kubelet_answers"]["status"] = 200
+    assert "The kubelet of w1 answers unauthenticated clients, and k3s writes" in decided(unseen, where)["trouble"]
 
 
 def test_a_kubelet_that_cannot_be_restarted_from_here(facts):

@@ -147,6 +147,19 @@ def test_the_summary_of_what_works():
     assert not any("CPU" in line or "259m" in line for line in filters.verification_summary(found, context(), 0))
 
 
+def test_a_distribution_is_named_in_the_summary_and_in_failures():
+    said = "This cluster is EKS."
+    known = {**context(), "cluster": {**CLUSTER, "control_planes": [], "distribution": {"sentence": said}}}
+    found = filters.verification_result(WORKS, {"ok": True, "servers": [NUMBERS]}, known)
+    lines = filters.verification_summary(found, known, 0)
+    assert lines[0] == f"Resource metrics work through the kubeconfig's API server ({NAME})."
+    assert said in lines
+    assert filters.verification_aggregation_failure({"msg": "no"}, known).endswith(f"no {said}")
+    failed = {"msg": "no", "last_observed": []}
+    assert filters.verification_metrics_failure(failed, known, WORKS).endswith(said)
+    assert not filters.verification_aggregation_failure({"msg": "no"}, context()).endswith(said)
+
+
 def test_the_summary_tells_what_will_need_attention():
     requests = {
         "approved": [{"name": "csr-1", "node": "cp1"}],

@@ -154,14 +154,14 @@ PAIRS = [("a", "b"), ("c", "d")]
 @pytest.mark.parametrize(
     ("key", "component", "wanted"),
     [
-        ("k3s", "kube-apiserver", ["kube-apiserver-arg:", '  - "a=b"', '  - "c=d"']),
+        ("k3s", "kube-apiserver", ["kube-apiserver-arg:", '- "a=b"', '- "c=d"']),
         (
             "rke2",
             "kubelet",
-            ["# /etc/rancher/rke2/config.yaml, on every node", "kubelet-arg:", '  - "a=b"', '  - "c=d"'],
+            ["# /etc/rancher/rke2/config.yaml, on every node", "kubelet-arg:", '- "a=b"', '- "c=d"'],
         ),
         ("minikube", "kube-apiserver", ["minikube start --extra-config=apiserver.a=b --extra-config=apiserver.c=d"]),
-        ("k0s", "kube-apiserver", ["spec:", "  api:", "    extraArgs:", '      a: "b"', '      c: "d"']),
+        ("k0s", "kube-apiserver", ['spec: {api: {extraArgs: {a: "b", c: "d"}}}']),
         ("microk8s", "kubelet", ["# /var/snap/microk8s/current/args/kubelet, on every node", "--a=b", "--c=d"]),
     ],
 )
