@@ -89,6 +89,12 @@ options:
         and pods, requests of kubelets for serving certificates, and whose the metrics server is.
     type: str
     default: v1beta1.metrics.k8s.io
+  previous_variable:
+    description:
+      - The variable that an earlier run of this module was registered as. Then that is returned again, but with the
+        metrics as they are now; those that are missing are waited for up to 20 seconds.
+    type: str
+    default: ""
   timeout:
     description:
       - Seconds for one request. A module that hangs is given up after twelve times as long.

@@ -59,8 +59,9 @@ options:
     default: 60
   patience:
     description:
-      - Seconds in which it looks again, every five, where every node has fresh metrics and some pods have none. So it
-        is for a moment after the metrics server has reached a kubelet again, since a pod needs two samples of its own.
+      - Seconds in which it looks again, every five, where every server answers and metrics of nodes or pods are missing
+        or too old. So it is for a moment after the metrics server has reached a kubelet again, since a rate takes two
+        samples.
       - O(wait) waits for everything, and needs no patience.
     type: int
     default: 0
@@ -297,20 +298,16 @@ class Looker:
         return Observation(not faults, self.entries, "; ".join(faults))
 
     def settled_look(self, patience: float) -> Observation:
-        """A look, repeated for a while where nothing but some pods' metrics is missing."""
+        """A look, repeated for a while where every server answers and something has no fresh metrics."""
         end = time.monotonic() + patience
         observation = self.look()
-        while not observation.done and self.only_pods_lack() and time.monotonic() + PAUSE <= end:
+        while not observation.done and self.all_answered() and time.monotonic() + PAUSE <= end:
             time.sleep(PAUSE)
             observation = self.look()
         return observation
 
-    def only_pods_lack(self) -> bool:
-        """Whether every server answers, and has fresh metrics of all nodes."""
-        return all(
-            entry["pods"] and entry["nodes"] and not resource_metrics.fault_of("nodes", entry["nodes"])
-            for entry in self.entries
-        )
+    def all_answered(self) -> bool:
+        return all(entry[kind] is not None for entry in self.entries for kind in self.kinds)
 
     def patient_look(self) -> Observation:
         """A look for which a server that is away is a state to wait out."""

@@ -23,8 +23,9 @@ _ADVICE = re.compile(r"\.? (Check that|The user of|The credentials of|The kubeco
 #: Seconds that nodes and pods have to run before metrics are expected of them: a sample takes two scrapes, and a
 #: metrics server sees a pod that started with its API server only when it has listed all pods anew.
 GRACE = 90
-#: Seconds in which pods without metrics are looked for again, when all nodes have theirs: a kubelet that is scraped
-#: again has measured each of its pods anew within them.
+#: Seconds in which metrics are looked for again whose lack nothing explains: the metrics server may have reached a
+#: kubelet again a moment ago, and a rate takes two samples, which are 15 seconds apart unless somebody sets another
+#: resolution.
 PATIENCE = 20
 
 
@@ -67,9 +68,21 @@ def request_probes(servers: t.Sequence[str], given: Mapping) -> dict[str, Probe]
         )
     }
     if about.resource_metrics:
-        options = _options(given, servers=list(servers), max_age=MAX_AGE, grace=GRACE, patience=PATIENCE)
-        found["metrics"] = Probe("resource_metrics_info", options)
+        found["metrics"] = metrics_probe(servers, given)
     return found
+
+
+def metrics_probe(servers: t.Sequence[str], given: Mapping, patience: int = 0) -> Probe:
+    """Who has recent metrics, through each API server."""
+    options = _options(given, servers=list(servers), max_age=MAX_AGE, grace=GRACE, patience=patience)
+    return Probe("resource_metrics_info", options)
+
+
+def asked_again(given: Mapping, previous: Mapping) -> Probe | None:
+    """The probe for metrics that an earlier look has missed; nothing where it could not ask for them."""
+    looked = (previous.get("metrics") or {}).get("servers") or ()
+    servers = [str(entry["server"]) for entry in looked]
+    return metrics_probe(servers, given, PATIENCE) if servers else None
 
 
 def result_of(found: t.Mapping[str, Outcome], name: str) -> dict[str, t.Any]:

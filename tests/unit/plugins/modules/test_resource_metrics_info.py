@@ -222,10 +222,15 @@ class TestPatience:
         result = run(0)
         assert (result["ok"], result["servers"][0]["pods"]["missing"], len(looks)) == (False, ["ns/web"], 1)
 
-    def test_a_node_is_reported_at_once(self, cluster, api_server, run):
+    def test_a_node_that_gets_its_metrics_a_moment_later(self, cluster, api_server, run):
         nodes, looks = self.appear(cluster, "n2")
         api_server.get("/api/v1/nodes", nodes)
-        assert (run(1)["ok"], len(looks)) == (False, 1)
+        assert (run(1)["ok"], len(looks)) == (True, 2)
+
+    def test_a_server_that_does_not_answer_is_reported_at_once(self, cluster, api_server, run):
+        api_server.get(f"{GROUP}/v1beta1/pods", lambda request: (503, {}))
+        result = run(1)
+        assert (result["ok"], result["elapsed"] < 1, result["servers"][0]["pods"]) == (False, True, None)
 
     def test_patience_ends(self, cluster, run):
         del cluster.ages["ns/web"]

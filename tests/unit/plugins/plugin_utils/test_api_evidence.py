@@ -134,3 +134,16 @@ def test_another_api_has_no_samples_and_no_kubelets():
     assert first["objects"].arguments["apiservice"] == "v1beta1.custom.metrics.k8s.io"
     # The names of the metrics server's objects are not those of another server.
     assert first["objects"].arguments["name"] == ""
+
+
+def test_metrics_are_asked_for_again_through_the_same_api_servers(saved):
+    probe = api_evidence.asked_again(GIVEN, saved["api"])
+    assert probe.module == "resource_metrics_info"
+    assert probe.arguments["servers"] == [entry["server"] for entry in saved["api"]["metrics"]["servers"]]
+    assert probe.arguments["patience"] > 15
+    assert api_evidence.request_probes(["https://192.0.2.1:6443"], GIVEN)["metrics"].arguments["patience"] == 0
+
+
+@pytest.mark.parametrize("api", [{}, {"metrics": None}, {"metrics": {"servers": []}}])
+def test_what_could_not_be_asked_for_is_not_asked_for_again(api):
+    assert api_evidence.asked_again(GIVEN, api) is None
