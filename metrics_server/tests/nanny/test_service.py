@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from support.fake_api import FakeApi, answer, failure, node
+from support.fake_api import FakeApi, answer, failure, node, pod
 
 from metrics_server.flags import FlagError
 from metrics_server.kube.client import KubeClient, KubeError
 from metrics_server.nanny.options import FLAGS, read_configuration, read_options
+from metrics_server.nanny.pods import selector_text
 from metrics_server.nanny.service import Nanny, SizingError, nodes_in_metrics
 
 KEY = ("deployments", "ns", "web")
@@ -106,6 +107,167 @@ async def test_delays(tmp_path: Path) -> None:
         clock.now = 70
         await nanny.check()
         assert sized(api) == "85Mi"
+
+
+def running(name: str, memory: str | None, **changes: Any) -> dict[str, Any]:
+    """Return a pod of the Deployment."""
+    one = pod("ns", name, "n0", "app", "other", labels={"app": "web", "pod-template-hash": "5d9c"})
+    one["metadata"]["ownerReferences"] = [{"kind": "ReplicaSet", "name": "web-5d9c", "controller": True}]
+    if memory:
+        one["spec"]["containers"][0]["resources"] = {section: {"memory": memory} for section in ("requests", "limits")}
+    for name, value in changes.items():
+        one[name] = {**one[name], **value}
+    return one
+
+
+def memory_of(api: FakeApi, name: str) -> str:
+    """Return memory of a pod's container, and see that the one beside it was not touched."""
+    app, other = api.objects["pods", "ns", name]["spec"]["containers"]
+    assert "resources" not in other
+    assert app["resources"]["requests"]["memory"] == app["resources"]["limits"]["memory"]
+    memory: str = app["resources"]["requests"]["memory"]
+    return memory
+
+
+@asynccontextmanager
+async def resizing(tmp_path: Path, *arguments: str, memory: str = "100Mi") -> AsyncIterator[tuple[FakeApi, Nanny]]:
+    """An API server that can resize pods, and a Deployment with this much memory."""
+    async with (
+        FakeApi(tmp_path, subresources=("pods/resize",)) as api,
+        nannying(api, "--in-place", "--threshold=5", *arguments) as nanny,
+    ):
+        web = deployment(requests={"memory": memory}, limits={"memory": memory})
+        web["spec"]["selector"] = {"matchLabels": {"app": "web"}}
+        await api.put(web)
+        yield api, nanny
+
+
+async def test_pods_are_resized_in_place_and_the_deployment_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "metrics_server")
+    foreign = running("foreign", "1Mi", metadata={"ownerReferences": []})
+    ending = running("ending", "1Mi", metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
+    failed = running("failed", "1Mi", status={"phase": "Failed"})
+    async with resizing(tmp_path) as (api, nanny):
+        await api.put(running("a", "100Mi"), running("b", "100Mi"), foreign, ending, failed)
+        for number, memory in ((20, "100Mi"), (100, "180Mi"), (100, "180Mi"), (20, "100Mi")):
+            await nodes(api, number)
+            await nanny.check()
+            assert (memory_of(api, "a"), memory_of(api, "b"), sized(api)) == (memory, memory, "100Mi")
+        # One that was made meanwhile began with what the Deployment says.
+        await nodes(api, 100)
+        await api.put(running("c", "100Mi"))
+        await nanny.check()
+        assert memory_of(api, "c") == "180Mi"
+        assert [memory_of(api, name) for name in ("foreign", "ending", "failed")] == ["1Mi"] * 3
+        assert api.count("patch deployments") == 0
+        assert api.count("resize pods") == 7
+    messages = [record.getMessage() for record in caplog.records if record.name.endswith("nanny.service")]
+    assert messages[:3] == [
+        "Kept for 20 nodes",
+        *["Grow for 100 nodes: request of memory is 100Mi, 180Mi expected"] * 2,
+    ]
+
+
+async def test_a_deployment_that_is_far_off_is_rolled(tmp_path: Path) -> None:
+    async with resizing(tmp_path) as (api, nanny):
+        await api.put(running("a", "100Mi"))
+        await nodes(api, 300)
+        await nanny.check()
+        # The pod is replaced.
+        assert (sized(api), memory_of(api, "a")) == ("380Mi", "100Mi")
+        await nodes(api, 20)
+        await nanny.check()
+        assert sized(api) == "100Mi"
+        # And what is not set at all: pods cannot get from nothing to something in place.
+        await api.put({**deployment(), "spec": {**deployment()["spec"], "selector": {"matchLabels": {"app": "web"}}}})
+        await nanny.check()
+        assert sized(api) == "100Mi"
+        assert api.count("resize pods") == 0
+
+
+@pytest.mark.parametrize("reason", ["Infeasible", "Deferred"])
+async def test_a_pod_whose_node_has_no_room_is_replaced(
+    tmp_path: Path, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "metrics_server")
+    waits = {"type": "PodResizePending", "status": "True", "reason": reason, "message": "Node didn't have enough"}
+    async with resizing(tmp_path) as (api, nanny):
+        await nodes(api, 100)
+        await api.put(running("a", "100Mi"))
+        await nanny.check()
+        stuck = running("a", "180Mi")
+        stuck["status"]["conditions"] = [waits]
+        await api.put(stuck)
+        await nanny.check()
+        assert sized(api) == "180Mi"
+        # It waits for a place now; nothing more can be done.
+        await nanny.check()
+        assert (api.count("patch deployments"), api.count("resize pods")) == (1, 1)
+    said = [record.getMessage() for record in caplog.records if record.name.endswith("nanny.service")][1:]
+    assert said[0].startswith(
+        f"Grow for 100 nodes by a rolling update, since a pod cannot be resized where it is (a: {reason}: Node didn't"
+    )
+    assert said[1].startswith("Kept for 100 nodes, with pods that wait for their size: a: ")
+
+
+async def test_a_resize_that_the_api_server_refuses_is_a_rolling_update(tmp_path: Path) -> None:
+    async with resizing(tmp_path, memory="150Mi") as (api, nanny):
+        await nodes(api, 20)
+        await api.put(running("a", "150Mi"), running("gone", "150Mi"))
+        words = "memory limits cannot be decreased"
+        api.order("resize pods", answer(422, failure(422, "Invalid", words)), answer(404, failure(404, "NotFound")))
+        await nanny.check()
+        assert sized(api) == "100Mi"
+
+
+async def test_without_the_right_to_resize_the_check_fails(tmp_path: Path) -> None:
+    async with resizing(tmp_path) as (api, nanny):
+        await nodes(api, 100)
+        await api.put(running("a", "100Mi"))
+        api.order("resize pods", answer(403, failure(403, "Forbidden")))
+        with pytest.raises(KubeError) as caught:
+            await nanny.check()
+        assert caught.value.status == 403
+        assert api.count("patch deployments") == 0
+
+
+async def test_an_api_server_that_cannot_resize_means_rolling_updates(tmp_path: Path) -> None:
+    async with resizing(tmp_path) as (api, nanny):
+        api.subresources = ("pods/eviction",)
+        await nodes(api, 100)
+        await api.put(running("a", "100Mi"))
+        await nanny.check()
+        assert (sized(api), memory_of(api, "a")) == ("180Mi", "100Mi")
+        assert api.count("list within") == 0
+
+
+async def test_delays_count_for_pods_too(tmp_path: Path) -> None:
+    clock = Clock()
+    async with FakeApi(tmp_path, subresources=("pods/resize",)) as api:
+        web = deployment(requests={"memory": "100Mi"}, limits={"memory": "100Mi"})
+        web["spec"]["selector"] = {"matchLabels": {"app": "web"}}
+        await api.put(web, running("a", "150Mi"))
+        await nodes(api, 20)
+        async with nannying(api, "--in-place", "--scale-down-delay=1m", clock=clock) as nanny:
+            await nanny.check()
+            assert memory_of(api, "a") == "150Mi"
+            clock.now = 60
+            await nanny.check()
+            assert memory_of(api, "a") == "100Mi"
+
+
+def test_selectors_in_full() -> None:
+    expressions = [
+        {"key": "tier", "operator": "In", "values": ["a", "b"]},
+        {"key": "zone", "operator": "NotIn", "values": ["c"]},
+        {"key": "x", "operator": "Exists"},
+        {"key": "y", "operator": "DoesNotExist"},
+    ]
+    assert selector_text({"matchLabels": {"app": "web"}, "matchExpressions": expressions}) == (
+        "app=web,tier in (a,b),zone notin (c),x,!y"
+    )
 
 
 async def test_two_nannies_and_a_stranger(tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ class FakeApi:
     port: int = 0
     #: What its certificate names beside its address.
     names: tuple[str, ...] = ()
+    #: What discovery lists beside whole objects, such as pods/resize.
+    subresources: tuple[str, ...] = ()
     #: What /metrics says.
     metrics: str = ""
     _authority: Authority = field(default_factory=Authority)
@@ -115,6 +117,10 @@ class FakeApi:
             application.router.add_get(path + "/{name}", self._get)
         application.router.add_put(requests + "/{name}/approval", self._approve)
         application.router.add_patch(deployments + "/{name}", self._patch_container)
+        application.router.add_get("/api/v1", self._discover)
+        pods = "/api/v1/namespaces/{namespace}/{resource:pods}"
+        application.router.add_get(pods, self._list_within)
+        application.router.add_patch(pods + "/{name}/resize", self._resize)
         application.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -229,7 +235,7 @@ class FakeApi:
         stored, sent = self._stored(request), await request.json()
         if stored is None:
             return web.json_response(failure(404, "NotFound"), status=404)
-        version = sent["metadata"].get("resourceVersion")
+        version = sent.get("metadata", {}).get("resourceVersion")
         if version and version != stored["metadata"]["resourceVersion"]:
             return web.json_response(failure(409, "Conflict", "the object has been modified"), status=409)
         stored = deepcopy(stored)
@@ -243,12 +249,31 @@ class FakeApi:
 
         return await self._change(request, "approve", change)
 
+    async def _discover(self, request: web.Request) -> web.StreamResponse:
+        resources = [{"name": name} for name in ("nodes", "pods", *self.subresources)]
+        return web.json_response({"kind": "APIResourceList", "groupVersion": "v1", "resources": resources})
+
+    async def _list_within(self, request: web.Request) -> web.StreamResponse:
+        """List what is in one namespace and has the labels that are asked for."""
+        ordered = await self._ordered(request, "list within")
+        if ordered is not None:
+            return ordered
+        wanted = dict(term.split("=") for term in request.query.get("labelSelector", "").split(",") if term)
+        items = [
+            one
+            for (resource, namespace, _name), one in sorted(self.objects.items())
+            if (resource, namespace) == (request.match_info["resource"], request.match_info["namespace"])
+            and wanted.items() <= (one["metadata"].get("labels") or {}).items()
+        ]
+        return web.json_response({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items})
+
+    async def _resize(self, request: web.Request) -> web.StreamResponse:
+        assert request.content_type == "application/strategic-merge-patch+json"
+        return await self._change(request, "resize pods", lambda stored, sent: _size(stored["spec"], sent["spec"]))
+
     async def _patch_container(self, request: web.Request) -> web.StreamResponse:
         def change(stored: dict[str, Any], sent: dict[str, Any]) -> None:
-            containers = {one["name"]: one for one in stored["spec"]["template"]["spec"]["containers"]}
-            for one in sent["spec"]["template"]["spec"]["containers"]:
-                for section, amounts in one["resources"].items():
-                    containers[one["name"]].setdefault("resources", {}).setdefault(section, {}).update(amounts)
+            _size(stored["spec"]["template"]["spec"], sent["spec"]["template"]["spec"])
 
         assert request.content_type == "application/strategic-merge-patch+json"
         return await self._change(request, "patch deployments", change)
@@ -291,6 +316,14 @@ class FakeApi:
             raise
         finally:
             self._watches.discard(task)
+
+
+def _size(spec: dict[str, Any], sent: dict[str, Any]) -> None:
+    """Change resources of containers as a strategic merge patch does."""
+    containers = {one["name"]: one for one in spec["containers"]}
+    for one in sent["containers"]:
+        for section, amounts in one["resources"].items():
+            containers[one["name"]].setdefault("resources", {}).setdefault(section, {}).update(amounts)
 
 
 def _key(one: dict[str, Any]) -> tuple[str, Key]:

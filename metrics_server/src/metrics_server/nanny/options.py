@@ -58,6 +58,9 @@ class Options(CommonOptions):
         "int", 16, _GROUP, "Number of nodes at which exponential begins, at least 2.", name="minClusterSize"
     )
     use_metrics: bool = flag("bool", False, _GROUP, "Read the number of nodes from the API server's /metrics.")
+    in_place: bool = flag(
+        "bool", False, _GROUP, "Resize running pods in place where the API server can, instead of replacing them."
+    )
     poll_period: int = flag("int", 10000, _GROUP, "Milliseconds between two checks.")
     namespace: str = flag("string", "", _GROUP, "Namespace of the Deployment; without it the pod's own.")
     deployment: str = flag("string", "", _GROUP, "Name of the Deployment. Needed.")

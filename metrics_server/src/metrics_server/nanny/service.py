@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads the number of nodes and the Deployment, and rewrites its resources when they are too far off."""
+"""Reads the number of nodes, and changes the resources of the Deployment or of its pods when they are too far off."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from metrics_server.kube.client import KubeClient, KubeError
 from metrics_server.nanny.options import Options, read_configuration
-from metrics_server.nanny.sizing import Needs, Wanted, expected, judge
+from metrics_server.nanny.pods import Pods
+from metrics_server.nanny.sizing import Needs, Tolerance, Wanted, expected, judge
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,13 @@ log = logging.getLogger(__name__)
 _STORED = re.compile(
     r"^(?:apiserver_resource_objects|apiserver_storage_objects|etcd_object_counts)\{([^}]*)\}\s+([0-9.e+-]+)", re.M
 )
+
+#: By how many percent the Deployment may be off, where its pods are resized in place.
+_TEMPLATE_MAY_BE_OFF = 50
+_VERBS = {1: "Grow", -1: "Shrink"}
+_DIRECTIONS = {1: "up", -1: "down"}
+
+Resources = Mapping[str, Mapping[str, str]]
 
 
 class SizingError(Exception):
@@ -44,6 +53,7 @@ class Nanny:
         self._options = options
         self._clock = clock
         self._path = f"/apis/apps/v1/namespaces/{options.namespace}/deployments/{options.deployment}"
+        self._pods = Pods(client, options.namespace, options.deployment, options.container)
         self._configuration = Configuration(options)
         #: The start, or the last change.
         self._changed = clock()
@@ -52,6 +62,9 @@ class Nanny:
         self._nodes = Gauge("metrics_server_nanny_nodes", "Nodes of the cluster", registry=registry)
         self._rewrites = Counter(
             "metrics_server_nanny_rewrites", "Changes of the Deployment", ("direction",), registry=registry
+        )
+        self._resizes = Counter(
+            "metrics_server_nanny_resizes", "Pods that were resized in place", ("direction",), registry=registry
         )
         self._errors = Counter("metrics_server_nanny_errors", "Checks that failed", registry=registry)
 
@@ -72,37 +85,82 @@ class Nanny:
             await asyncio.sleep(self._options.poll_period / 1000)
 
     async def check(self) -> None:
-        """Compare once, and rewrite when it has to be."""
+        """Compare once, and change sizes when it has to be."""
         options = self._options
         nodes = await self._count()
         self._nodes.set(nodes)
         size = options.size(nodes)
+        sized = f"for {nodes} nodes" + (f" (sized as for {size})" if size != nodes else "")
         amounts = expected(self._configuration.needs(), size)
         deployment = await self._client.request("GET", self._path)
+        has = self._resources(deployment)
+        wanted = self._judge(has, amounts, options.tolerance)
+        # New pods begin with what the Deployment says, and are resized, too. So it may be off where pods are resized in
+        # place, but not by so much that they could not begin.
+        roughly = Tolerance(max(options.tolerance.acceptance, _TEMPLATE_MAY_BE_OFF))
+        close = options.in_place and not self._judge(has, amounts, roughly).direction
+        if close and await self._pods.can_resize():
+            await self._resize(deployment, wanted, amounts, sized)
+        else:
+            await self._roll(deployment, wanted, sized)
+
+    def _judge(self, has: Resources, amounts: Mapping[str, Fraction], tolerance: Tolerance) -> Wanted:
+        options = self._options
         try:
-            wanted = judge(self._resources(deployment), amounts, options.tolerance, limit_cpu=options.cpu_limit)
+            return judge(has, amounts, tolerance, limit_cpu=options.cpu_limit)
         except ValueError as error:
             raise SizingError(f"Deployment {options.namespace}/{options.deployment}: {error}") from error
-        sized = f"for {nodes} nodes" + (f" (sized as for {size})" if size != nodes else "")
+
+    def _must_wait(self, direction: int, sized: str, because: str) -> bool:
+        """Say whether it is too early for a change."""
+        delay = self._options.scale_up_delay if direction > 0 else self._options.scale_down_delay
+        if self._clock() - self._changed >= delay:
+            return False
+        self._say(logging.INFO, f"{_VERBS[direction]} {sized} later, {delay:g} s after the last change: {because}")
+        return True
+
+    async def _roll(self, deployment: dict[str, Any], wanted: Wanted, sized: str) -> None:
+        """Change the Deployment when its resources are off, which replaces its pods."""
         if not wanted.direction:
             self._say(logging.INFO, f"Kept {sized}")
+        elif not self._must_wait(wanted.direction, sized, wanted.because):
+            await self._rewrite(deployment, wanted)
+            self._rewrites.labels(_DIRECTIONS[wanted.direction]).inc()
+            self._note(wanted, sized, {})
+
+    async def _resize(
+        self, deployment: dict[str, Any], wanted: Wanted, amounts: Mapping[str, Fraction], sized: str
+    ) -> None:
+        """Resize pods where they are; where one cannot be, change the Deployment as `wanted` says."""
+        pods = await self._pods.of(deployment)
+        judged = [(pod, self._judge(pod.resources, amounts, self._options.tolerance)) for pod in pods]
+        stuck = [f"{pod.name}: {pod.held_up}" for pod, verdict in judged if pod.held_up and not verdict.direction]
+        direction = max((verdict.direction for _unused, verdict in judged if verdict.direction), default=0)
+        off = [(pod, verdict) for pod, verdict in judged if direction and verdict.direction == direction]
+        if off and self._must_wait(direction, sized, off[0][1].because):
             return
-        verb = "Grow" if wanted.direction > 0 else "Shrink"
-        delay = options.scale_up_delay if wanted.direction > 0 else options.scale_down_delay
-        if self._clock() - self._changed < delay:
-            self._say(logging.INFO, f"{verb} {sized} later, {delay:g} s after the last change: {wanted.because}")
-            return
-        await self._rewrite(deployment, wanted)
+        for pod, verdict in off:
+            refusal = await self._pods.resize(pod, verdict)
+            if refusal:
+                stuck.append(f"{pod.name}: {refusal}")
+            else:
+                self._resizes.labels(_DIRECTIONS[direction]).inc()
+                self._note(verdict, sized, {"pod": pod.name})
+        if stuck and wanted.direction:
+            # A new pod may find room on another node, and is made with what this one cannot get while it runs.
+            reason = f"by a rolling update, since a pod cannot be resized where it is ({'; '.join(stuck)})"
+            await self._roll(deployment, wanted, f"{sized} {reason}")
+        elif stuck:
+            self._say(logging.WARNING, f"Kept {sized}, with pods that wait for their size: {'; '.join(stuck)}")
+        elif not off:
+            self._say(logging.INFO, f"Kept {sized}")
+
+    def _note(self, wanted: Wanted, sized: str, where: Mapping[str, str]) -> None:
+        """Log a change, and count the delays from it."""
         self._changed = self._clock()
-        self._rewrites.labels("up" if wanted.direction > 0 else "down").inc()
         self._said = ""
-        log.info(
-            "%s %s: %s",
-            verb,
-            sized,
-            wanted.because,
-            extra={"kv": {"requests": str(wanted.requests), "limits": str(wanted.limits)}},
-        )
+        details = {**where, "requests": str(wanted.requests), "limits": str(wanted.limits)}
+        log.info("%s %s: %s", _VERBS[wanted.direction], sized, wanted.because, extra={"kv": details})
 
     def _say(self, level: int, text: str) -> None:
         """Log a decision when it is a new one."""
