@@ -187,17 +187,13 @@ nodes:
   returned: success and O(nodes) is true
   type: dict
 server_nodes:
-  description: The nodes that pods of the metrics server and of its approver are on.
+  description: The nodes that pods of the metrics server, of its approver and of its nanny are on.
   returned: success and O(nodes) is true
   type: list
   elements: str
   sample: [worker1]
 service:
   description: The Service of that name, or null.
-  returned: success
-  type: dict
-csr_approver:
-  description: The Deployment of the approver that belongs to it, or null.
   returned: success
   type: dict
 foreign:
@@ -392,14 +388,12 @@ def examine(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
     deployment, service = cluster_state.deployment_view(existing[name][0]), cluster_state.object_view(existing[name][1])
     # What has the usual name is in the way even where this collection's objects have the other one.
     standing = existing[providers.NAME]
-    approver = get_or_none(api, "/apis/apps/v1/namespaces/%s/deployments/%s-csr-approver" % (namespace, name))
     nodes = api.list("/api/v1/nodes")[0] if params["nodes"] else []
     result = {
         "name": name,
         "apiservices": apiservices,
         "deployment": deployment,
         "service": service,
-        "csr_approver": cluster_state.object_view(approver),
         "foreign": foreign_sentences(apiservices, *map(cluster_state.object_view, standing)),
         **other_provider(api, ours, standing, nodes),
     }
@@ -410,7 +404,7 @@ def examine(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
         result["nodes"] = {item["metadata"]["name"]: cluster_state.placement_view(item) for item in nodes}
         pods, unused = api.list(
             "/api/v1/namespaces/%s/pods" % namespace,
-            query={"labelSelector": "k8s-app in (%s,%s-csr-approver)" % (name, name)},
+            query={"labelSelector": "k8s-app in (%s,%s-csr-approver,%s-nanny)" % (name, name, name)},
         )
         placed = {cluster_state.dig(pod, "spec", "nodeName") for pod in pods}
         result["server_nodes"] = sorted(node for node in placed if node)

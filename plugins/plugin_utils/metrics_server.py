@@ -16,13 +16,15 @@ from urllib.parse import urlsplit
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import cluster_state, providers
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import image_nodes
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import image_nodes, metrics_api
 
 NAME = providers.NAME
 #: What a container is called, whatever the Deployment is.
 CONTAINER = "metrics-server"
 KUBELET_PORT = 10250
 SHORTEST_RESOLUTION = 10.0
+#: The first release that resizes running pods without being told to.
+FIRST_WITH_RESIZE = (1, 33)
 
 CONTROL_PLANE_TOLERATIONS = [
     {"key": "node-role.kubernetes.io/" + role, "operator": "Exists", "effect": "NoSchedule"}
@@ -276,7 +278,8 @@ def describe(
         "image": image,
         "pull_policy": settings.text("image_pull_policy") or ("Never" if settings.loads else "IfNotPresent"),
         "args": server_arguments(settings, versions, name),
-        "nanny_args": nanny_arguments(settings, name),
+        "nanny_args": nanny_arguments(settings, cluster, name),
+        "nanny_in_place": resizes_in_place(settings, cluster),
         "csr_approver_args": approver_arguments(settings, cluster),
         "resources": resources(settings),
         "node_selector": selector,
@@ -324,9 +327,18 @@ def server_arguments(settings: Settings, versions: t.Sequence[str], name: str) -
     return arguments + [str(entry) for entry in settings.items("extra_args")]
 
 
-def nanny_arguments(settings: Settings, name: str) -> list[str]:
+def resizes_in_place(settings: Settings, cluster: t.Mapping[str, t.Any]) -> bool:
+    """Whether running pods are resized: where every API server and every kubelet can, the oldest decides."""
+    servers = [str(server.get("version") or "") for server in cluster.get("servers") or ()]
+    kubelets = [str(node.get("kubelet_version") or "") for node in (cluster.get("nodes") or {}).values()]
+    versions = [version for version in map(metrics_api.minor_version, servers + kubelets) if version]
+    return settings.flag("nanny_in_place") and bool(versions) and min(versions) >= FIRST_WITH_RESIZE
+
+
+def nanny_arguments(settings: Settings, cluster: t.Mapping[str, t.Any], name: str) -> list[str]:
     arguments = [
         "nanny",
+        f"--namespace={settings.text('namespace')}",
         f"--deployment={name}",
         f"--container={CONTAINER}",
         f"--cpu={settings.text('nanny_cpu')}",
@@ -342,8 +354,10 @@ def nanny_arguments(settings: Settings, name: str) -> list[str]:
         "--scale-down-delay=30m",
         "--poll-period=30000",
     ]
-    if settings.flag("host_network"):
-        arguments.append("--port=0")
+    if resizes_in_place(settings, cluster):
+        arguments.append("--in-place")
+    if settings.flag("nanny_use_metrics"):
+        arguments.append("--use-metrics")
     return arguments + [str(entry) for entry in settings.items("nanny_extra_args")]
 
 

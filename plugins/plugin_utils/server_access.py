@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may read what: the users of the metrics API, Prometheus, and the metrics server at kubelets.
+"""Who may read what: the users of the metrics API, Prometheus, and the metrics server at kubelets. And which optional
+objects there are: theirs, and those of the programs beside the server.
 
 Pure functions over the variables of the role metrics_server.
 """
@@ -131,6 +132,8 @@ def optional_objects(values: Values, name: str) -> list[tuple[Object, str]]:
     right = "metrics_server_prometheus" if scrapers(values, name) else ""
     rule = "metrics_server_prometheus_rule" if has_rules(values) else ""
     wanted = [
+        *companion_objects(values, f"{name}-csr-approver", "metrics_server_csr_approver", namespaced=False),
+        *companion_objects(values, f"{name}-nanny", "metrics_server_nanny", namespaced=True),
         (MONITORING, "ServiceMonitor", name, namespace, monitor),
         (MONITORING, "PrometheusRule", name, namespace, rule),
         (RBAC, "ClusterRoleBinding", READERS_ROLE, None, readers),
@@ -143,6 +146,22 @@ def optional_objects(values: Values, name: str) -> list[tuple[Object, str]]:
     return [
         ({"api_version": version, "kind": kind, "name": called, "namespace": within}, variable if present else "")
         for version, kind, called, within, variable in wanted
+    ]
+
+
+def companion_objects(
+    values: Values, name: str, variable: str, *, namespaced: bool
+) -> list[tuple[str, str, str, str | None, str]]:
+    """The objects of a program beside the server: first what acts, then what allows it to. `namespaced` rights too."""
+    namespace = str(values["metrics_server_namespace"])
+    asked = variable if boolean(values[variable], strict=False) else ""
+    cluster_wide = [(RBAC, kind, f"system:{name}", None, asked) for kind in ("ClusterRoleBinding", "ClusterRole")]
+    within = [(RBAC, kind, name, namespace, asked) for kind in ("RoleBinding", "Role")] if namespaced else []
+    return [
+        ("apps/v1", "Deployment", name, namespace, asked),
+        *cluster_wide,
+        *within,
+        ("v1", "ServiceAccount", name, namespace, asked),
     ]
 
 

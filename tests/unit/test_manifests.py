@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import prometheus_rules
+import yaml
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import prometheus_rules, server_access
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+DEFAULTS = yaml.safe_load((ROOT / "roles/metrics_server/defaults/main.yml").read_text())
 READERS = [
     {"kind": "Group", "name": "developers"},
     {"kind": "User", "name": "jane@example.com"},
@@ -36,6 +38,15 @@ HOSTS = {
         "metrics_server_namespace": "metrics",
         "metrics_server_metric_resolution": "30s",
     },
+}
+HOSTS["nanny"] = {"metrics_server_nanny": True}
+# Beside somebody else's server, which has the usual name.
+HOSTS["other-name"] = {**HOSTS["nanny"], "metrics_server_csr_approver": True, "called": "metrics-server-kubemetrics"}
+HOSTS["old-nanny"] = {"metrics_server_nanny": True, "kubelet_version": "v1.32.13"}
+HOSTS["rolling-nanny"] = {
+    "metrics_server_nanny": True,
+    "metrics_server_nanny_in_place": False,
+    "metrics_server_nanny_use_metrics": True,
 }
 HOSTS["everything"] = {
     **HOSTS["summary"],
@@ -120,24 +131,96 @@ def test_nothing_optional_is_there_by_default(rendered):
 
 
 def test_the_server_may_read_summaries_only_where_it_asks_for_them(rendered):
-    assert {name: reads(objects) for name, objects in rendered.items()} == {
+    usual = {name: objects for name, objects in rendered.items() if "called" not in HOSTS[name]}
+    assert {name: reads(objects) for name, objects in usual.items()} == {
         name: {"nodes/metrics", "nodes/stats"}
         if name in ("summary", "old-kubelet", "everything")
         else {"nodes/metrics"}
-        for name in HOSTS
+        for name in usual
     }
-    asked = {name for name, objects in rendered.items() if "--kubelet-summary-api" in arguments(objects)}
+    asked = {name for name, objects in usual.items() if "--kubelet-summary-api" in arguments(objects)}
     assert asked == {"summary", "everything"}
 
 
+def companions(objects):
+    """Kinds of the objects of each program beside the server, by its name."""
+    found = {}
+    for kind, name in kinds(objects):
+        program = name.removeprefix("system:").removeprefix("metrics-server-")
+        if program in ("csr-approver", "nanny"):
+            found.setdefault(program, set()).add(kind)
+    return found
+
+
 def test_all_options_together_are_the_objects_of_each(rendered):
-    approver = {
-        (kind, name)
-        for kind, name in kinds(rendered["everything"])
-        if name.removeprefix("system:") == "metrics-server-csr-approver"
+    cluster_wide = {"Deployment", "ServiceAccount", "ClusterRole", "ClusterRoleBinding"}
+    assert companions(rendered["nanny"]) == {"nanny": {*cluster_wide, "Role", "RoleBinding"}}
+    assert companions(rendered["everything"]) == {**companions(rendered["nanny"]), "csr-approver": cluster_wide}
+    beside = {pair for pair in kinds(rendered["everything"]) if pair[1].endswith(("-csr-approver", "-nanny"))}
+    assert kinds(rendered["everything"]) == kinds(rendered["readers"]) | kinds(rendered["monitor"]) | beside
+
+
+def test_what_can_be_made_can_be_removed(rendered):
+    """What is not known to be optional would stay when nothing asks for it any more."""
+    values = {**DEFAULTS, **HOSTS["everything"]}
+    optional = {
+        (one["kind"], one["name"]) for one, _variable in server_access.optional_objects(values, "metrics-server")
     }
-    assert len(approver) == 4
-    assert kinds(rendered["everything"]) == kinds(rendered["readers"]) | kinds(rendered["monitor"]) | approver
+    assert kinds(rendered["everything"]) - ALWAYS - {("Namespace", "metrics")} <= optional
+
+
+def test_the_nanny_has_an_account_of_its_own_for_one_deployment(rendered):
+    objects, nanny = rendered["nanny"], "metrics-server-nanny"
+    account = {"kind": "ServiceAccount", "name": nanny, "namespace": "kube-system"}
+    pod = objects["Deployment", nanny]["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == nanny
+    (container,) = pod["containers"]
+    assert {"--deployment=metrics-server", "--namespace=kube-system", "--in-place"} <= set(container["args"])
+    for kind in ("RoleBinding", "ClusterRoleBinding"):
+        name = nanny if kind == "RoleBinding" else f"system:{nanny}"
+        assert objects[kind, name]["subjects"] == [account]
+        assert objects[kind, name]["roleRef"]["name"] == name
+    change = {
+        "apiGroups": ["apps"],
+        "resources": ["deployments"],
+        "resourceNames": ["metrics-server"],
+        "verbs": ["get", "patch"],
+    }
+    resize = [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["pods/resize"], "verbs": ["patch"]},
+    ]
+    count = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}
+    assert objects["Role", nanny]["rules"] == [change, *resize]
+    assert rules(objects, f"system:{nanny}") == [count]
+    # What is not needed is not given.
+    for host in ("rolling-nanny", "old-nanny"):
+        assert rendered[host]["Role", nanny]["rules"] == [change]
+    assert rules(rendered["rolling-nanny"], f"system:{nanny}") == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
+
+
+def test_beside_another_server_nothing_has_its_name(rendered):
+    objects, name = rendered["other-name"], "metrics-server-kubemetrics"
+    usual = {"metrics-server" + end for end in ("", "-nanny", "-csr-approver")}
+    named = {called.removeprefix("system:") for _kind, called in kinds(objects)}
+    assert named & usual == set()
+    assert {f"{name}-nanny", f"{name}-csr-approver"} <= named
+    assert objects["Role", f"{name}-nanny"]["rules"][0]["resourceNames"] == [name]
+    assert (
+        f"--deployment={name}"
+        in objects["Deployment", f"{name}-nanny"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    )
+
+
+def test_the_server_has_nothing_of_the_nannys(rendered):
+    """But for its resources, which are the nanny's."""
+    server, objects = rendered["default"], rendered["nanny"]
+    assert objects["Role", "metrics-server"] == server["Role", "metrics-server"]
+    assert rules(objects) == rules(server)
+    (without,) = objects["Deployment", "metrics-server"]["spec"]["template"]["spec"]["containers"]
+    (with_sizes,) = server["Deployment", "metrics-server"]["spec"]["template"]["spec"]["containers"]
+    assert with_sizes.pop("resources")
+    assert without == with_sizes
 
 
 def test_readers_are_bound_to_a_role_that_only_reads(rendered):

@@ -52,8 +52,6 @@ def test_the_rights_are_those_that_are_documented() -> None:
         ("apiservices {{ _metrics_server_apiservices | to_json }}", "get, patch"),
         ("secrets", "create"),
         ("secrets [{{ name }}-serving-cert]", "get, list, watch, update, patch"),
-        # The nanny's, only with it.
-        ("deployments [{{ name }}]", "get, patch"),
     ]
     rules = _rules("manifests.yml.j2")
     assert rules[: len(server)] == server
@@ -67,6 +65,39 @@ def test_the_rights_are_those_that_are_documented() -> None:
         ("signers [kubernetes.io/kubelet-serving]", "approve"),
         ("nodes", "get, list, watch"),
     ]
+    assert _rules("nanny.yml.j2") == [
+        # One of these two, and the last two only where pods are resized in place.
+        ("/metrics", "get"),
+        ("nodes", "list"),
+        ("deployments [{{ _metrics_server_name }}]", "get, patch"),
+        ("pods", "list"),
+        ("pods/resize", "patch"),
+    ]
+    assert _rules("companion.yml.j2") == []
+
+
+def test_each_program_has_an_account_of_its_own() -> None:
+    """The accounts of pods in the template of the server, and in the one of the programs beside it."""
+    accounts = {
+        template: re.findall(r"serviceAccountName: (.+)", (TEMPLATES / template).read_text())
+        for template in ("manifests.yml.j2", "companion.yml.j2", "nanny.yml.j2", "csr-approver.yml.j2")
+    }
+    assert accounts == {
+        "manifests.yml.j2": ["{{ name }}"],
+        "companion.yml.j2": ["{{ companion.name }}"],
+        "nanny.yml.j2": [],
+        "csr-approver.yml.j2": [],
+    }
+    for template in ("nanny.yml.j2", "csr-approver.yml.j2"):
+        text = (TEMPLATES / template).read_text()
+        assert text.rstrip().endswith("{% include 'companion.yml.j2' %}")
+        # Whatever is bound there is bound to that account.
+        assert set(re.findall(r"kind: ServiceAccount\n +name: (.+)", text)) <= {"{{ companion.name }}"}
+
+
+def test_no_template_is_left_out() -> None:
+    known = set(re.findall(r'_rules\("([\w.-]+)"\)', Path(__file__).read_text()))
+    assert {path.name for path in TEMPLATES.iterdir()} == known
 
 
 async def test_made_up_names_create_no_series(world: World) -> None:

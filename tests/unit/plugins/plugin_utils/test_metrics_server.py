@@ -127,7 +127,6 @@ def test_arguments():
     assert "--apiservice=v1beta1.metrics.k8s.io,v1.metrics.k8s.io" in pod["args"]
     assert pod["args"][-2:] == ["--kubelet-insecure-tls", "--v=2"]
     assert "--kubelet-certificate-authority=/ca" in describe(kubelet_certificate_authority="/ca")["args"]
-    assert describe(host_network=True)["nanny_args"][-1] == "--port=0"
     assert describe(nanny_extra_args=["--x"])["nanny_args"][-1] == "--x"
     assert describe()["csr_approver_args"] == [
         "csr-approver",
@@ -158,6 +157,34 @@ def test_api_servers_that_make_pods_pull_their_image():
         {"name": "w1", "components": {}},
     ]
     assert metrics_server.pulling_servers(hosts) == ["cp1", "cp2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "servers", "kubelets", "in_place"),
+    [
+        ({}, ["v1.37.2"], ["v1.33.0", "v1.37.2"], True),
+        ({"nanny_in_place": "false"}, ["v1.37.2"], ["v1.37.2"], False),
+        # While a cluster is upgraded, the oldest decides.
+        ({}, ["v1.37.2", "v1.32.13"], ["v1.37.2"], False),
+        ({}, ["v1.37.2"], ["v1.37.2", "v1.32.13"], False),
+        # One that does not answer has no say.
+        ({}, ["v1.34.4", None], ["v1.34.4"], True),
+        ({}, [], [], False),
+    ],
+)
+def test_where_pods_are_resized_in_place(changes, servers, kubelets, in_place):
+    cluster = {
+        "servers": [{"server": "https://192.0.2.1:6443", "version": version} for version in servers],
+        "nodes": {f"n{number}": {"kubelet_version": version} for number, version in enumerate(kubelets)},
+    }
+    found = metrics_server.describe(values(nanny=True, **changes), cluster, IMAGE, ["v1beta1"])
+    assert found["nanny_in_place"] is in_place
+    assert ("--in-place" in found["nanny_args"]) is in_place
+
+
+def test_how_the_nanny_counts():
+    assert "--use-metrics" not in describe()["nanny_args"]
+    assert "--use-metrics" in describe(nanny_use_metrics="true")["nanny_args"]
 
 
 def test_resources():
@@ -295,7 +322,11 @@ def test_the_other_name_is_everywhere():
     found = metrics_server.describe(values(nanny=True), CLUSTER, IMAGE, ["v1beta1"], "metrics-server-kubemetrics")
     assert "--service-name=metrics-server-kubemetrics" in found["args"]
     assert "--serving-secret=metrics-server-kubemetrics-serving-cert" in found["args"]
-    assert found["nanny_args"][1:3] == ["--deployment=metrics-server-kubemetrics", "--container=metrics-server"]
+    assert found["nanny_args"][1:4] == [
+        "--namespace=kube-system",
+        "--deployment=metrics-server-kubemetrics",
+        "--container=metrics-server",
+    ]
     assert "metrics-server-kubemetrics" in str(found["affinity"])
 
 

@@ -104,7 +104,22 @@ def test_objects_that_are_asked_for():
         ("Secret", f"{scraper}-token"),
         ("ServiceAccount", scraper),
     ]
-    assert asked(prometheus="service_monitor", readers=[GROUP], state="absent") == []
+    assert asked(csr_approver="yes") == [
+        ("Deployment", "metrics-server-csr-approver"),
+        ("ClusterRoleBinding", "system:metrics-server-csr-approver"),
+        ("ClusterRole", "system:metrics-server-csr-approver"),
+        ("ServiceAccount", "metrics-server-csr-approver"),
+    ]
+    assert [kind for kind, _name in asked(nanny=True)] == [
+        "Deployment",
+        "ClusterRoleBinding",
+        "ClusterRole",
+        "RoleBinding",
+        "Role",
+        "ServiceAccount",
+    ]
+    assert {name.removeprefix("system:") for _kind, name in asked(nanny=True)} == {"metrics-server-nanny"}
+    assert asked(prometheus="service_monitor", readers=[GROUP], nanny=True, csr_approver=True, state="absent") == []
 
 
 def test_a_kind_that_the_cluster_does_not_have_stops_only_who_asks_for_it():
