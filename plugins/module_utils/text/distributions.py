@@ -206,8 +206,8 @@ TABLE: t.Dict[str, Distribution] = {
             "${SNAP_DATA}/certs", "front-proxy-ca.crt", "front-proxy-client", "front-proxy-client"
         ),
         renew_front_proxy=("microk8s refresh-certs --cert front-proxy-client.crt",),
-        serving_certificates="Its own CA signs /var/snap/microk8s/current/certs/kubelet.crt, which kubelets serve, when a "
-        "node is installed or joins.",
+        serving_certificates="Its own CA signs /var/snap/microk8s/current/certs/kubelet.crt, which kubelets serve, "
+        "when a node is installed or joins.",
         renew_serving=(
             "openssl x509 -in /var/snap/microk8s/current/certs/kubelet.crt -noout -issuer -enddate -ext subjectAltName",
             "microk8s refresh-certs --cert ca.crt   # all certificates; other nodes have to join again",
