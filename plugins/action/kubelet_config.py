@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import kubelet_values as settings
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import Value, effective, write_list
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
@@ -101,9 +102,10 @@ class ActionModule(EditorAction):
                 raise EditError(f"path is {path!r}, and has to be absolute.")
             return Sources(path, None, [], flags)
         if kubelet.get("in_process"):
+            entry = distributions.TABLE[kubelet["managed_by"]]
             raise EditError(
-                "The kubelet of this host runs inside of k3s, which writes its configuration; put the settings into "
-                "kubelet-arg of /etc/rancher/k3s/config.yaml."
+                f"The kubelet of this host runs inside of {entry.name}, which writes its configuration; put the "
+                f"settings into {distributions.flags_place(kubelet['managed_by'], 'kubelet')}, as flags of the kubelet."
             )
         if not kubelet["running"]:
             return self.find_defined_sources(kubelet)

@@ -13,7 +13,7 @@ import typing as t
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flag_plan, flags, masking
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy
 
-#: k3s, RKE2 and minikube write the flags themselves, and always have those of the aggregation layer.
+#: Distributions write the flags themselves, and always have those of the aggregation layer.
 EDITED = ("static_pod", "systemd")
 
 #: What a component logs before it exits: an error of its command line, or a fatal message of klog.

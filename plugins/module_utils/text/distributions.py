@@ -403,6 +403,15 @@ def sentence(key: str, because: str = "") -> str:
     return "This cluster is %s%s. %s %s; %s." % (entry.name, why, entry.name, entry.means, entry.server)
 
 
+def flags_place(key: str, component: str) -> str:
+    """Where flags of a component are configured, in words."""
+    if key in ("k3s", "rke2"):
+        return "%s-arg of %s" % (component, TABLE[key].config)
+    if key == "microk8s":
+        return "%s/%s" % (TABLE[key].config, component)
+    return TABLE[key].config or "the configuration of %s" % TABLE[key].name
+
+
 def flags_clause(key: str, component: str, pairs: Pairs) -> str:
     """Where flags of a component belong, in one clause that has them."""
     short = component.replace("kube-", "", 1)

@@ -22,13 +22,13 @@ SECURE = {
 }
 
 
-def host(path=None, drop_in_dir=None, drop_ins=(), flags=None, running=True, in_process=False, unit=None):
+def host(path=None, drop_in_dir=None, drop_ins=(), flags=None, running=True, in_process="", unit=None):
     return {
         "components": {
             "kubelet": {
                 "running": running,
-                "in_process": in_process,
-                "managed_by": "systemd" if unit else "unknown",
+                "in_process": bool(in_process),
+                "managed_by": in_process or ("systemd" if unit else "unknown"),
                 "unit_state": {"fragment": str(unit), "drop_ins": []} if unit else None,
             }
         },
@@ -167,7 +167,8 @@ def test_secrets_are_not_in_the_diff(main_file, run_editor):
     [
         (host(), "runs without a configuration file"),
         (host(running=False), "No kubelet runs"),
-        (host(in_process=True), "kubelet-arg"),
+        (host(in_process="k3s"), "inside of k3s, .* into kubelet-arg of /etc/rancher/k3s/config.yaml"),
+        (host(in_process="microk8s"), "inside of MicroK8s, .* into /var/snap/microk8s/current/args/kubelet"),
     ],
 )
 def test_where_there_is_no_file(here, words, run_editor):
