@@ -228,6 +228,9 @@ def pod_does_not_reach_api(evidence: Evidence) -> t.Iterator[Observation]:
         if servers and all(kind_of(target) == "refused" for target in [*broken, *servers]):
             # Packets get there and back: no API server listens, as while the only one restarts.
             continue
+        if reached and evidence.api_servers_started_just_now and all(kind_of(target) == "refused" for target in broken):
+            # kube-proxy refuses for the only API server until it has learned that it is back.
+            continue
         lines = [said_of(f"pod on {name}", target) for target in [*broken, *servers[:2]]]
         lines += _log_lines(evidence)[:1]
         endpoints = [str(address) for address in get(evidence.objects, "kubernetes", "endpoints", default=[])]

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 from pathlib import Path
 
@@ -385,6 +386,18 @@ def test_an_api_server_that_restarts_is_no_fault_of_the_pods_network(healthy):
         if not target["connect"]["ok"]:
             target["connect"]["error"]["kind"] = "refused"
     assert found(healthy) == {}
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(40, {}), (400, {"POD-03": ["w1"]})])
+def test_kube_proxy_refuses_for_an_api_server_that_it_has_not_seen_again_yet(healthy, seconds, expected):
+    pod_loses(healthy, "cluster_ip")
+    for target in healthy["hosts"]["w1"]["pod"]["targets"]:
+        if not target["connect"]["ok"]:
+            target["connect"]["error"]["kind"] = "refused"
+    collected = datetime.datetime.fromisoformat(healthy["collected"]["at"])
+    server = healthy["hosts"]["cp1"]["host"]["components"]["kube-apiserver"]
+    server["start_time"] = (collected - datetime.timedelta(seconds=seconds)).isoformat()
+    assert found(healthy) == expected
 
 
 def test_a_pod_that_reaches_nothing_is_a_consequence_of_its_host(healthy):
