@@ -86,10 +86,13 @@ class Subject:
             "Api": _capital(self.api),
             "requests": self.requests,
             "Requests": self.requests if metrics else _capital(self.requests),
-            # How kubectl says that an API is not there, and what it asked for.
+            # How kubectl says that an API is not there, that it is not served, and what it asked for.
             "missing": "error: Metrics API not available"
             if metrics
             else "Error from server (NotFound): the server could not find the requested resource",
+            "unavailable": "error: Metrics API not available"
+            if metrics
+            else "Error from server (ServiceUnavailable): the server is currently unable to handle the request",
             "resource": "nodes.metrics.k8s.io" if metrics else f"RESOURCE.{self.group}",
             "Served": "Resource metrics" if metrics else _capital(self.api),
             "answers": "kubectl top" if metrics else "what clients get",

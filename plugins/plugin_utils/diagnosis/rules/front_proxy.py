@@ -392,7 +392,7 @@ ROWS: tuple[Row, ...] = (
         id="AGG-02",
         title="An API server runs without the flags of the aggregation layer",
         layer="api_server",
-        symptom="$Requests: Error from server (Forbidden), or $missing. The log of $a_server "
+        symptom="$Requests: Error from server (Forbidden), or $unavailable. The log of $a_server "
         "may say: Cluster doesn't provide requestheader-client-ca-file in configmap/extension-apiserver-"
         "authentication in kube-system",
         cause="The API server does not identify itself to the servers of aggregated APIs: it has no front-proxy "

@@ -116,8 +116,8 @@ def certificate_not_verified(evidence: Evidence) -> t.Iterator[Observation]:
         owner = (
             owners(evidence).get(name, OURS)
             if evidence.subject.resource_metrics
-            # Its own owner is not read; that of what it leads to is.
-            else foreign(evidence) or "somebody else"
+            # Its own owner is not read, but that of what it leads to; where that is not known, the row's advice does.
+            else foreign(evidence) or OURS
         )
         repair = None
         if owner != OURS:
@@ -440,7 +440,7 @@ ROWS: tuple[Row, ...] = (
         id="AGG-12",
         title="The Service of $server has no endpoints",
         layer="service",
-        symptom="$missing. APIService: endpointslices for service/$name in "
+        symptom="$unavailable. APIService: endpointslices for service/$name in "
         '"$namespace" have no addresses with port name "https"; or: service/$name in "$namespace" is not '
         "present",
         cause="The Service that the APIService names is missing, has another port, or selects no pod that is ready.",
