@@ -252,7 +252,8 @@ def _why_empty(evidence: Evidence, entry: Mapping) -> tuple[list[str], str, Stan
                 "own",
             )
         return [f"Service {name} does not exist"], "The Service that the APIService names does not exist.", "own"
-    pods = evidence.server_pods
+    # A pod that ends is ready still, and no endpoint any more.
+    pods = [pod for pod in evidence.server_pods if not pod.get("terminating")]
     selected = [pod for pod in pods if pod.get("selected")]
     selector = ", ".join(f"{key}={value}" for key, value in sorted((service.get("selector") or {}).items()))
     if pods and not selected:

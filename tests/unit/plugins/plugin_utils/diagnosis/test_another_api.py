@@ -143,6 +143,22 @@ def test_pods_of_another_name_are_not_looked_for_by_it():
     )
 
 
+def test_pods_that_end_do_not_hide_that_the_server_was_scaled_away():
+    document = retold("AGG-12")
+    objects = document["api"]["objects"]
+    objects["service"]["selector"] = {"k8s-app": "sample-apiserver"}
+    objects["workloads"][0]["replicas"] = 0
+    for pod in objects["pods"]:
+        pod.update(selected=True, ready=True, terminating=True)
+    for entry in document["api"]["apiservices"]["apiservices"]:
+        entry.update(service_exists=True, endpoints=[])
+    finding = engine.diagnose(document)["findings"][0]
+    assert (finding["id"], finding["cause"]) == (
+        "AGG-12",
+        "The extension server lab-sample/sample-apiserver was scaled to 0.",
+    )
+
+
 def test_an_api_that_is_not_registered_has_no_pods_that_were_seen():
     document = retold("AGG-01")
     document["api"]["objects"].update(pods=[], workloads=[], service=None)
