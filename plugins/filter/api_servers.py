@@ -9,7 +9,12 @@ from __future__ import annotations
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import api_servers, front_proxy, kubespray
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import (
+    api_servers,
+    cluster,
+    front_proxy,
+    kubespray,
+)
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import with_native_arguments
 
 
@@ -25,6 +30,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Any]:
         filters = {
+            "api_server_address": cluster.advertised_address,
             "api_server_cluster_ip": cluster_ip,
             "api_servers_routed": api_servers.routed,
             "api_servers_edited": api_servers.edited,

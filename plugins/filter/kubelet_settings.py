@@ -36,15 +36,25 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kub
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.kubelet_effective import (
     SettingsError,
     effective_settings,
+    listening,
 )
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native import native
 
 
 def kubelet_settings(kubelet_config):
+    return decided("kubelet_settings", effective_settings, kubelet_config)
+
+
+def kubelet_listening(kubelet_config):
+    return decided("kubelet_listening", listening, kubelet_config)
+
+
+def decided(name, decision, kubelet_config):
+    """What plugin_utils says of the kubelet_config of a host."""
     if not isinstance(kubelet_config, dict):
-        raise AnsibleFilterError("kubelet_settings wants the kubelet_config that component_info returns.")
+        raise AnsibleFilterError(f"{name} wants the kubelet_config that component_info returns.")
     try:
-        return effective_settings(native(kubelet_config))
+        return decision(native(kubelet_config))
     except SettingsError as exc:
         raise AnsibleFilterError(str(exc)) from exc
 
@@ -68,5 +78,6 @@ class FilterModule:
         return {
             "kubelet_health": kubelet_health,
             "kubelet_last_error": kubelet_last_error,
+            "kubelet_listening": kubelet_listening,
             "kubelet_settings": kubelet_settings,
         }

@@ -98,9 +98,18 @@ def url_of_api_server(found: t.Mapping[str, t.Any], address: str, access_address
     """Where the API server of a host listens: where others reach the host, by the inventory, else at the address that
     it advertises, else at that of the host."""
     flags = found["components"].get("kube-apiserver", {}).get("flags", {})
-    chosen = access_address or flags.get("advertise-address") or found["host"].get("default_ipv4") or address
+    chosen = access_address or advertised_address(found) or address
     shown = f"[{chosen}]" if ":" in chosen else chosen
     return f"https://{shown}:{flags.get('secure-port') or DEFAULT_API_PORT}"
+
+
+def advertised_address(found: t.Mapping[str, t.Any]) -> str:
+    """What an API server tells others as its address: a flag for that, else the one address that it listens at, else
+    that of the host's default route."""
+    flags = found["components"].get("kube-apiserver", {}).get("flags", {})
+    given = (comparable(flags.get(name) or "") for name in ("advertise-address", "bind-address"))
+    chosen = next((one for one in given if one and not ipaddress.ip_address(one).is_unspecified), None)
+    return chosen or found["host"].get("default_ipv4") or ""
 
 
 def api_server_is_expected(found: t.Mapping[str, t.Any]) -> bool:

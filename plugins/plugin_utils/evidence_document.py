@@ -134,7 +134,8 @@ def kubelets_of_hosts(hosts: t.Iterable[Mapping]) -> list[tuple[str, int, str]]:
     """The same from the facts of the hosts, where the API does not tell."""
     found = []
     for host in hosts:
-        address = _flags(host, "kubelet").get("node-ip") or (host.get("host") or {}).get("default_ipv4")
+        asked = urlsplit(str((host.get("kubelet_answers") or {}).get("url") or "")).hostname
+        address = asked or _flags(host, "kubelet").get("node-ip") or (host.get("host") or {}).get("default_ipv4")
         if address and (host.get("components") or {}).get("kubelet", {}).get("running"):
             name = str(host.get("node_name") or host.get("name"))
             found.append(

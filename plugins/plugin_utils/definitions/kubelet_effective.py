@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import typing as t
 
 import yaml
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import kubelets
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import Value
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_values import (
@@ -22,6 +24,9 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubel
 )
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.yaml_text import merged
 
+#: A kubelet that listens on all addresses answers there, by IPv4 also where it listens on ``::``.
+LOOPBACK = "127.0.0.1"
+
 #: What holds where a configuration file is given and leaves a setting out.
 FILE_DEFAULTS: dict[str, t.Any] = {
     "authentication": {
@@ -30,6 +35,7 @@ FILE_DEFAULTS: dict[str, t.Any] = {
         "x509": {"clientCAFile": ""},
     },
     "authorization": {"mode": "Webhook", "webhook": {"cacheAuthorizedTTL": "5m", "cacheUnauthorizedTTL": "30s"}},
+    "enableServer": True,
     "readOnlyPort": 0,
     "rotateCertificates": False,
     "serverTLSBootstrap": False,
@@ -110,6 +116,24 @@ def effective_settings(kubelet_config: t.Mapping[str, t.Any]) -> dict[str, t.Any
             nest(setting, flag_value(value, lookup(defaults, setting)), override)
             settings = merged(settings, override)
     return settings
+
+
+def listening(kubelet_config: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Where a process on the host itself finds the kubelet: ``address`` and ``port``; empty where it does not serve.
+
+    That need be neither the address that the host is reached by nor that of its default route: kubespray has kubelets
+    listen at ``ip`` only.
+    """
+    settings = effective_settings(kubelet_config)
+    if not settings["enableServer"]:
+        return {}
+    given = str(settings.get("address") or "").strip()
+    try:
+        everywhere = ipaddress.ip_address(given).is_unspecified
+    except ValueError:
+        everywhere = True
+    port = kubelets.number(str(settings.get("port")), kubelets.PORT)
+    return {"address": LOOPBACK if everywhere else given, "port": port}
 
 
 def planned_changes(kubelet_config: t.Mapping[str, t.Any], wanted: t.Mapping[str, t.Any]) -> dict[str, t.Any]:

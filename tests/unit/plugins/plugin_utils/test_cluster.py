@@ -103,6 +103,10 @@ def test_the_fact_of_a_worker():
         ({}, "192.0.2.99", "https://192.0.2.99:6443"),
         ({"advertise-address": "2001:db8::11"}, None, "https://[2001:db8::11]:6443"),
         ({}, None, "https://cp1.example.com:6443"),
+        # An API server that is not told what to advertise takes the address that it listens at.
+        ({"bind-address": "192.0.2.111"}, "192.0.2.11", "https://192.0.2.111:6443"),
+        ({"bind-address": "192.0.2.111", "advertise-address": "192.0.2.11"}, None, "https://192.0.2.11:6443"),
+        ({"bind-address": "::", "advertise-address": "0.0.0.0"}, "192.0.2.11", "https://192.0.2.11:6443"),
     ],
 )
 def test_where_the_api_server_listens(flags, default, url):

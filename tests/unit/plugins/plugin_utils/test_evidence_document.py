@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 from pathlib import Path
@@ -126,6 +127,18 @@ class TestProbes:
         # A pod of another host than the server's need not reach all of them.
         targets = documents.pod_options({**healthy["hosts"]["w1"]["host"], "node_name": "n7"}, known, 5)["targets"]
         assert [target["host"] for target in targets if target["kind"] == "kubelet"] == ["10.0.0.7"]
+
+    def test_kubelets_of_a_silent_api_are_where_they_listen(self, healthy):
+        # The address of the default route is another one where the inventory has ip unlike ansible_host.
+        host = copy.deepcopy(healthy["hosts"]["w1"]["host"])
+        host["host"]["default_ipv4"] = "192.0.2.31"
+        host["kubelet_answers"]["url"] = "https://192.0.2.131:10250/metrics/resource"
+        assert documents.kubelets_of_hosts([host]) == [("w1", 10250, "192.0.2.131")]
+        host["kubelet_answers"] = None
+        host["components"]["kubelet"]["flags"]["node-ip"] = "192.0.2.141,2001:db8::31"
+        assert documents.kubelets_of_hosts([host]) == [("w1", 10250, "192.0.2.141")]
+        del host["components"]["kubelet"]["flags"]["node-ip"]
+        assert documents.kubelets_of_hosts([host]) == [("w1", 10250, "192.0.2.31")]
 
 
 class TestResults:

@@ -7,6 +7,7 @@ import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.kubelet_effective import (
     SettingsError,
     effective_settings,
+    listening,
     planned_changes,
 )
 
@@ -95,6 +96,31 @@ def test_null_is_the_default():
 def test_what_cannot_be_understood(text, words):
     with pytest.raises(SettingsError, match=words):
         effective_settings(config(text))
+
+
+@pytest.mark.parametrize(
+    ("found", "address", "port"),
+    [
+        (config("kind: KubeletConfiguration\n"), "127.0.0.1", 10250),
+        # kubespray: the variable ip, which need not be the address of the default route.
+        (config('address: "192.0.2.111"\n'), "192.0.2.111", 10250),
+        (config('address: "::"\nport: 10350\n'), "127.0.0.1", 10350),
+        (config("address: 0.0.0.0\n"), "127.0.0.1", 10250),
+        (config("address: 2001:db8::7\n"), "2001:db8::7", 10250),
+        (config("address: 192.0.2.111\n", drop_ins=["address: 192.0.2.112\nport: 10260\n"]), "192.0.2.112", 10260),
+        (config("address: 192.0.2.111\n", address="192.0.2.113", port="10251"), "192.0.2.113", 10251),
+        (config(source="none", address="127.0.0.1"), "127.0.0.1", 10250),
+        # The node's address says nothing of where its kubelet listens.
+        (config("address: 192.0.2.111\n", node_ip="192.0.2.11"), "192.0.2.111", 10250),
+    ],
+)
+def test_where_a_kubelet_is_found_on_its_host(found, address, port):
+    assert listening(found) == {"address": address, "port": port}
+
+
+def test_a_kubelet_that_serves_nothing_is_found_nowhere():
+    assert listening(config("address: 192.0.2.111\nenableServer: false\n")) == {}
+    assert listening(config("", enable_server="false")) == {}
 
 
 def test_what_holds_needs_no_change():
