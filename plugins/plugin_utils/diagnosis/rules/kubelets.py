@@ -291,7 +291,9 @@ def addresses(evidence: Evidence) -> Observations:
                 repair=_node_ip([kubelet]),
             )
             continue
-        unreachable = [probe for probe in kubelet.pod_probes if probe.kind == "network_unreachable"]
+        # Nobody dials the others: pods of one family need no way to the second address of a dual-stack node.
+        dialed = [probe for probe in kubelet.pod_probes if probe.target.get("host") in kubelet.addresses[:1]]
+        unreachable = [probe for probe in dialed if probe.kind == "network_unreachable"]
         if kubelet.ready and unreachable:
             yield observe(
                 kubelet,

@@ -239,6 +239,16 @@ class TestAddresses:
         assert set(findings) == {"KUB-08"}
         assert findings["KUB-08"]["hosts"] == ["cp1"]
 
+    def test_second_family_that_pods_do_not_have(self, healthy):
+        """A dual-stack node in a cluster whose pods have one family: the first address is the one that counts."""
+        entry = next(node for node in healthy["api"]["state"]["nodes"] if node["name"] == "cp1")
+        entry["addresses"].append({"type": "InternalIP", "address": "2001:db8::11"})
+        targets = healthy["hosts"]["w1"]["pod"]["targets"]
+        first = next(target for target in targets if target["kind"] == "kubelet" and target["name"] == "cp1")
+        lost = {"ok": False, "error": {"kind": "network_unreachable", "message": "no route"}}
+        targets.append({**first, "host": "2001:db8::11", "connect": lost})
+        assert found(healthy) == {}
+
 
 class TestFirewall:
     def lose(self, document, *names, kind="timeout"):
