@@ -62,7 +62,8 @@ class Plan:
 
 
 FULL = Plan(resolution=15, settle=15, steady=45, ages=15, budget=4, start=180)
-QUICK = Plan(resolution=10, settle=0, steady=3, ages=1, budget=0.2, start=60)
+# A whole round of scrapes, or there may be nothing to measure.
+QUICK = Plan(resolution=10, settle=0, steady=10, ages=1, budget=0.2, start=60)
 
 
 @dataclass(frozen=True)
