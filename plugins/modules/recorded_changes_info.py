@@ -57,8 +57,8 @@ changes:
       type: str
     state:
       description:
-        - V(in_place) if all files are as the change left them, V(undone) if all are as they were before it, and
-          V(edited) if somebody changed one of them since.
+        - V(in_place) if all files are as the change left them, V(undone) if all are as they were before it or if it was
+          rolled back, whatever came later, and V(edited) if somebody changed one of them since.
         - V(interrupted) if the run ended in the middle of the change; some of its files may be as before.
       type: str
     files:
@@ -101,13 +101,25 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
 
 
-def describe(record: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+def rolled_back(records: t.Sequence[t.Mapping[str, t.Any]]) -> t.Set[str]:
+    """The ids of changes that a later one has undone, unless that one was undone in its turn; records by age."""
+    found: t.Set[str] = set()
+    for record in reversed(records):
+        if record.get("undoes") and record.get("state") == "done" and record["id"] not in found:
+            found.add(record["undoes"])
+    return found
+
+
+def describe(record: t.Mapping[str, t.Any], was_rolled_back: bool) -> t.Dict[str, t.Any]:
     files = [
         {"path": entry["path"], "backup": entry["backup"], "state": host_files.state_of(entry)}
         for entry in record["files"]
     ]
     states = {entry["state"] for entry in files}
     state = states.pop() if len(states) == 1 else "edited"
+    if state == "edited" and was_rolled_back:
+        # The files belong to later changes now.
+        state = "undone"
     if record.get("state") != "done" and state != "undone":
         state = "interrupted"
     shown = {key: record.get(key) for key in ("id", "time", "host", "what", "component", "undoes")}
@@ -123,7 +135,8 @@ def main() -> t.NoReturn:
         module.fail_json(msg=f"state_dir is {state_dir!r}, and has to be an absolute path.")
     try:
         records, damaged = host_files.Journal(state_dir).list()
-        changes = [describe(record) for record in records]
+        undone = rolled_back(records)
+        changes = [describe(record, record["id"] in undone) for record in records]
     except host_files.HostFileError as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(changed=False, changes=changes, damaged=damaged)

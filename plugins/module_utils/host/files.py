@@ -130,8 +130,11 @@ class Journal:
         self.backups_dir = os.path.join(state_dir, "backups")
 
     def new_id(self):
-        """An id that sorts by time and never repeats."""
-        return "{}-{}".format(time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), uuid.uuid4().hex[:8])
+        """An id that sorts by time, to the microsecond (five hex digits), and never repeats (three random ones)."""
+        second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
+        return "{}-{:05x}{}".format(
+            time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second)), microsecond, uuid.uuid4().hex[:3]
+        )
 
     def prepare(self):
         for path in (self.state_dir, self.changes_dir, self.backups_dir):

@@ -64,6 +64,27 @@ def test_list_and_take_back(tmp_path, state_dir, change, run_module):
     assert path.read_text() == "one\n"
 
 
+def test_what_was_rolled_back_stays_so_when_others_come_after_it(tmp_path, state_dir, change, run_module):
+    """Each new content is another one, as with a CA that is replaced, rolled back and replaced once more."""
+    path = tmp_path / "ca.crt"
+    path.write_text("one\n")
+
+    def states():
+        return [one["state"] for one in run_module(recorded_changes_info, state_dir=state_dir)["changes"]]
+
+    first = change(path, "two\n")
+    undo = run_module(recorded_change, id=first, state_dir=state_dir)["change_id"]
+    second = change(path, "three\n")
+    assert states() == ["undone", "edited", "in_place"]
+    # Whoever takes the second one and the rollback back has the first one again.
+    run_module(recorded_change, id=second, state_dir=state_dir)
+    run_module(recorded_change, id=undo, state_dir=state_dir)
+    assert path.read_text() == "two\n"
+    change(path, "four\n")
+    # first (edited by the last one), undo (undone), second (undone), and the two that undid them.
+    assert states() == ["edited", "undone", "undone", "edited", "edited", "in_place"]
+
+
 def test_a_change_that_was_cut_off_shows(tmp_path, state_dir, change, run_module):
     path = tmp_path / "config"
     path.write_text("one\n")
