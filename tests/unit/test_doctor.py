@@ -4,31 +4,18 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from ansible_programs import play
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIDENCE = ROOT / "tests/unit/plugins/corpus/evidence"
 
 
 def doctor(*variables, playbook="doctor.yml"):
-    program = Path(sys.executable).parent / "ansible-playbook"
-    command = [str(program), str(ROOT / "playbooks" / playbook)]
-    environment = {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"),
-        "ANSIBLE_NOCOLOR": "1",
-        "PATH": f"{program.parent}:{os.environ['PATH']}",
-    }
-    for variable in variables:
-        command += ["-e", variable]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
+    return play(ROOT / "playbooks" / playbook, *(part for variable in variables for part in ("-e", variable)))
 
 
 def test_a_healthy_cluster(tmp_path):

@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 import role_docs
 import yaml
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubespray
+from ansible_programs import play
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -62,18 +60,7 @@ def written(inventory, variables):
 
 
 def played(playbook, inventory, extra):
-    return subprocess.run(
-        [shutil.which("ansible-playbook"), "-i", inventory, "-e", json.dumps(extra), playbook],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"),
-        },
-    )
+    return play("-i", inventory, "-e", json.dumps(extra), playbook)
 
 
 @pytest.fixture(scope="module")

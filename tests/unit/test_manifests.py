@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import prometheus_rules, server_access
+from ansible_programs import play
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -80,25 +79,8 @@ def rendered(tmp_path_factory):
     # Templates are found beside the playbook, or by tasks of their role, none of which runs.
     shutil.copy(HERE / "manifests.yml", folder)
     (folder / "templates").symlink_to(ROOT / "roles/metrics_server/templates")
-    done = subprocess.run(
-        [
-            shutil.which("ansible-playbook"),
-            "-i",
-            inventory,
-            "-e",
-            json.dumps({"results": str(folder), "python": sys.executable}),
-            folder / "manifests.yml",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"),
-        },
-    )
+    extra = json.dumps({"results": str(folder), "python": sys.executable})
+    done = play("-i", inventory, "-e", extra, folder / "manifests.yml")
     assert done.returncode == 0, done.stdout[-4000:]
     found = {}
     for name in HOSTS:

@@ -7,32 +7,20 @@ r"""Every template compiles, and those of roles are short.
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ansible_programs import run
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("compile_templates.py")
 
 
 def compiled(*paths):
-    environment = {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"),
-    }
-    done = subprocess.run(
-        [sys.executable, PROGRAM, *map(str, paths)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        env=environment,
-    )
+    done = run(sys.executable, PROGRAM, *paths)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from ansible_programs import play
 
 ROOT = Path(__file__).parents[2]
 ROLE = ROOT / "roles" / "kubelet_access"
@@ -62,20 +60,7 @@ def ended(tmp_path_factory):
             task["ansible.builtin.include_tasks"] = str(ROLE / "tasks" / task["ansible.builtin.include_tasks"])
     playbook = tmp_path_factory.mktemp("wave") / "wave.yml"
     playbook.write_text(WAVE.format(role=ROLE, rescue=rescue))
-    program = shutil.which("ansible-playbook")
-    assert program
-    done = subprocess.run(
-        [program, "-i", "a,b,c,", "-c", "local", playbook],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"),
-        },
-    )
+    done = play("-i", "a,b,c,", "-c", "local", playbook)
     return re.sub(r"\s+", " ", done.stdout + done.stderr)
 
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 import base64
 import datetime
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import ansible_programs
 import pytest
 import yaml
 
@@ -37,24 +37,9 @@ def node(version, **more):
     }
 
 
-def play(playbook, *arguments, inventory=None):
-    command = [shutil.which("ansible-playbook"), str(ROOT / "playbooks" / playbook)]
-    command += ["-i", str(inventory)] if inventory else []
-    for argument in arguments:
-        command += ["-e", argument]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"),
-            "ANSIBLE_NOCOLOR": "1",
-        },
-    )
+def play(playbook, *variables, inventory=None):
+    command = [ROOT / "playbooks" / playbook, *(["-i", inventory] if inventory else [])]
+    return ansible_programs.play(*command, *(part for variable in variables for part in ("-e", variable)))
 
 
 def said(done):

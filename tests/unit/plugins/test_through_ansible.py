@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_programs import play
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -66,18 +67,7 @@ def went(tmp_path_factory, authority, fake_server):
         start(directory, "/usr/local/bin/kubelet", f"--config={directory}/kubelet.yaml", "--node-labels=a=b"),
     ]
     try:
-        done = subprocess.run(
-            [shutil.which("ansible-playbook"), "-i", directory / "inventory.yml", HERE / "through_ansible.yml"],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"),
-            },
-        )
+        done = play("-i", directory / "inventory.yml", HERE / "through_ansible.yml")
         assert done.returncode == 0, done.stdout + done.stderr
     finally:
         kubelet.stop()
