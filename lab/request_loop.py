@@ -11,7 +11,9 @@ stays until it has failed three checks, as with HAProxy; if none is left, all ar
 SIGTERM ends the loop.
 Then, and every second until then, the output file holds for each way (`balancer`, or the node) and question (`core`,
 `metrics`) the number of requests, of those that failed, and of those that still failed when asked again a second later,
-and what the failures looked like.
+and what the failures looked like. A connection that ends without an answer is no failure yet: kubectl and every other
+client with client-go's transport asks again then (`resets` counts these), as an API server that ends may have to leave
+connections that it has not accepted yet.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import argparse
 import asyncio
 import collections
 import contextlib
+import errno
 import json
 import os
 import random
@@ -44,7 +47,7 @@ class Tally:
     """What became of the requests to one way with one question."""
 
     def __init__(self) -> None:
-        self.asked = self.failed = self.failed_again = 0
+        self.asked = self.resets = self.failed = self.failed_again = 0
         self.failures: collections.Counter[str] = collections.Counter()
         self.first_failure = self.last_failure = ""
 
@@ -149,20 +152,35 @@ class Loop:
         tally = self.tallies[f"{way} {question}"]
         url = self.ways[way] + QUESTIONS[question]
         tally.asked += 1
-        failure = await request(session, url)
+        try:
+            failure = await request(session, url)
+        except ConnectionResetError:
+            tally.resets += 1
+            failure = await request_again(session, url)
         if failure:
             await asyncio.sleep(1)
-            tally.note(failure, await request(session, url))
+            tally.note(failure, await request_again(session, url))
+
+
+async def request_again(session: aiohttp.ClientSession, url: str) -> str:
+    """As `request`, where a connection that ends is a failure like any other."""
+    try:
+        return await request(session, url)
+    except ConnectionResetError as exc:
+        return str(exc)
 
 
 async def request(session: aiohttp.ClientSession, url: str) -> str:
-    """What went wrong, or an empty string."""
+    """What went wrong, or an empty string. Raises ConnectionResetError where the connection ended without an answer."""
     try:
         async with session.get(url, server_hostname=SERVER_NAME) as answer:
             text = await answer.text()
             return "" if answer.status == 200 else f"{answer.status} {' '.join(text.split())[:160]}"
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-        return f"{type(exc).__name__} {exc}"[:160]
+        words = f"{type(exc).__name__} {exc}"[:160]
+        if isinstance(exc, aiohttp.ServerDisconnectedError) or getattr(exc, "errno", None) == errno.ECONNRESET:
+            raise ConnectionResetError(words) from None
+        return words
 
 
 def read_state(state: Path) -> tuple[dict[str, tuple[str, int]], ssl.SSLContext]:
