@@ -179,6 +179,7 @@ class Runner:
         self.results.append(result)
         self.say(f"{label}: {'; '.join(fault.title for fault in every)}")
         also = {name for fault in every for name in fault.also}
+        injected_at = time.monotonic()
         self.examine(job, result, also)
         for _ in range(MOMENTARY_ATTEMPTS - 1):
             if not result.wrong or not any(fault.momentary for fault in every):
@@ -192,6 +193,7 @@ class Runner:
         result.how = self.mend(job.faults)
         if hidden:
             if self.options.doctor:
+                result.wrong += self.see_symptom(hidden, injected_at)[1]
                 result.wrong += self.judge(self.doctor(f"{label}-then")[0], hidden, also, job.on)
             self.mend(hidden)
         if why := self.wait_for_top(RECOVERY):

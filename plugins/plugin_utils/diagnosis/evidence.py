@@ -461,6 +461,18 @@ class Evidence:
         ]
 
     @property
+    def autoscalers_not_judged(self) -> list[str]:
+        """Those of CPU and memory for which their controller has not said yet whether it gets metrics."""
+        if not self.subject.resource_metrics:
+            return []
+        return [
+            f"{autoscaler.get('namespace')}/{autoscaler.get('name')}"
+            for autoscaler in get(self.objects, "autoscalers", default=[])
+            if {"cpu", "memory"} & set(autoscaler.get("metrics") or ())
+            and "ScalingActive" not in [condition.get("type") for condition in autoscaler.get("conditions") or ()]
+        ]
+
+    @property
     def failing_autoscalers(self) -> list[tuple[Mapping, str]]:
         """HorizontalPodAutoscalers that get no metrics from the API, each with the message of its condition."""
         reasons = AUTOSCALING.get(self.subject.group, ())

@@ -109,6 +109,12 @@ def unknown(evidence: Evidence, found: t.Sequence[Finding]) -> list[str]:
             "Whether every node and pod has recent metrics cannot be seen until the API is served: run doctor again "
             "after the repair."
         )
+    fresh = evidence.autoscalers_not_judged
+    if fresh:
+        lines.append(
+            f"Whether {_first_names(fresh)} can scale: Kubernetes has not said yet whether metrics serve "
+            f"{'this autoscaler' if len(fresh) == 1 else 'these autoscalers'}. Run doctor again in a minute."
+        )
     return lines
 
 

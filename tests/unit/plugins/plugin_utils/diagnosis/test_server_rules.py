@@ -375,6 +375,20 @@ def test_an_autoscaler_is_no_fault_of_an_api_that_answers(message):
     assert observed("CON-03", suffering(autoscalers=[autoscaler(message)])) == []
 
 
+def test_an_autoscaler_that_was_not_judged_yet_is_unknown():
+    fresh = {**autoscaler(""), "metrics": ["cpu"], "conditions": [{"type": "AbleToScale", "status": "True"}]}
+    found = engine.diagnose(suffering(autoscalers=[fresh]))
+    assert (found["verdict"], found["unknown"]) == (
+        "well",
+        [
+            "Whether team/shop can scale: Kubernetes has not said yet whether metrics serve this autoscaler. "
+            "Run doctor again in a minute."
+        ],
+    )
+    # That of another metric is no matter of this API.
+    assert engine.diagnose(suffering(autoscalers=[{**fresh, "metrics": ["Pods"]}]))["unknown"] == []
+
+
 def test_an_autoscaler_that_waits_for_samples_is_a_notice():
     found = engine.diagnose(suffering(autoscalers=[autoscaler("no metrics returned from resource metrics API")]))
     assert (found["verdict"], found["notices"]) == (
