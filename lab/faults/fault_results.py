@@ -27,12 +27,14 @@ def judge(
 ) -> list[str]:
     """What is wrong with a diagnosis: exactly these roots, no consequence but those, and nothing unexplained.
 
-    What is hidden may be found with them; where it is not, something has to be said to be unknown.
+    What is hidden may be found with them, itself or first by what follows from it; where it is not, something has to be
+    said to be unknown.
     """
     wrong = []
+    beside = ({*hidden, *also} if hidden else set()) - set(expected)
     if not set(hidden) <= set(roots(diagnosis)) and not diagnosis["unknown"]:
         wrong.append("what is hidden is not said to be unknown")
-    if sorted(set(roots(diagnosis)) - set(hidden)) != sorted(set(expected)):
+    if sorted(set(roots(diagnosis)) - beside) != sorted(set(expected)):
         wrong.append(f"roots {roots(diagnosis) or 'none'} instead of {sorted(set(expected)) or 'none'}")
     if odd := sorted(set(consequences(diagnosis)) - set(also)):
         wrong.append(f"consequences {odd} that the fault does not name")

@@ -184,6 +184,13 @@ class TestJudge:
         both = diagnosis(("POD-01", True), ("KUB-07", True))
         assert runner.judge(both, ["POD-01"], hidden=["KUB-07"]) == []
         assert runner.judge(both, ["POD-01"]) == ["roots ['KUB-07', 'POD-01'] instead of ['POD-01']"]
+        # What follows from it shows before it does.
+        first = diagnosis(("AGG-12", True), ("CON-02", True))
+        first["unknown"] = found["unknown"]
+        assert runner.judge(first, ["AGG-12"], also=["CON-02"], hidden=["CON-01"]) == []
+        assert runner.judge(first, ["CON-02"], also=["CON-02"], hidden=["CON-01"]) == [
+            "roots ['AGG-12', 'CON-02'] instead of ['CON-02']"
+        ]
 
     def test_unexplained_symptoms_only_where_they_are_expected(self):
         found = diagnosis(unexplained=["kubelet"])
