@@ -193,8 +193,12 @@ class Runner:
         result.how = self.mend(job.faults)
         if hidden:
             if self.options.doctor:
-                result.wrong += self.see_symptom(hidden, injected_at)[1]
-                result.wrong += self.judge(self.doctor(f"{label}-then")[0], hidden, also, job.on)
+                missing = self.see_symptom(hidden, injected_at)[1]
+                diagnosis = self.doctor(f"{label}-then")[0]
+                # What deploys the same thing anew mends both.
+                both = "repair" in result.how and all(fault.repair for fault in hidden)
+                if not (both and missing and diagnosis["verdict"] == "well"):
+                    result.wrong += missing + self.judge(diagnosis, hidden, also, job.on)
             self.mend(hidden)
         if why := self.wait_for_top(RECOVERY):
             result.wrong.append(f"after {result.how}: {why}")
