@@ -8,6 +8,7 @@ import json
 import time
 
 import pytest
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import rights
 from ansible_collections.kubemetrics.aggregation.plugins.modules import metrics_objects_info as module
 
 SYSTEM = "/api/v1/namespaces/kube-system"
@@ -224,7 +225,7 @@ def test_lines_that_differ_in_numbers_only_come_once(read):
 def test_what_the_server_may(read):
     result = read()
     allowed = {entry["what"]: entry["allowed"] for entry in result["reviews"]}
-    assert set(allowed) == set(module.SERVER_RIGHTS)
+    assert set(allowed) == set(rights.SERVER_RIGHTS)
     assert [what for what, granted in allowed.items() if not granted] == ["server_pods"]
     roles = result["roles"]
     assert (roles["aggregated_reader"], roles["auth_delegator"], roles["auth_reader"]) == (False, True, False)
