@@ -18,6 +18,7 @@ import argparse
 import base64
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -33,6 +34,7 @@ _ROOT = _HERE.parent
 _RECORDED = _HERE / "hosts.json"
 _DOCUMENT = _ROOT / "docs" / "scale.md"
 _BEGIN, _END = "<!-- table: written by bench/hosts.py -->", "<!-- /table -->"
+_TOKEN = re.compile(r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+")
 #: Seconds of an unchanged run: with one control plane and one worker, and for each further worker.
 GOAL_BASE, GOAL_WORKER = 12.0, 0.7
 #: Modules that an unchanged run may execute on a host.
@@ -154,6 +156,17 @@ def replay(playbook: str, hosts: int, folder: Path, latency: float) -> Run:
     return play(playbook, inventory, *extra, log=folder / f"{hosts}.log")[0]
 
 
+def shareable(recorded: Any) -> Any:
+    """What is recorded, without tokens (JWT) and without the folder that it was recorded in."""
+    if isinstance(recorded, dict):
+        return {key: shareable(value) for key, value in recorded.items()}
+    if isinstance(recorded, list):
+        return [shareable(value) for value in recorded]
+    if isinstance(recorded, str):
+        return _TOKEN.sub("TOKEN", recorded).replace(str(_ROOT), ".")
+    return recorded
+
+
 def record(inventory: Path) -> None:
     """Write down what the modules of an unchanged run answer."""
     listed = subprocess.run(
@@ -196,7 +209,7 @@ def record(inventory: Path) -> None:
         },
         "answers": answers,
     }
-    _RECORDED.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    _RECORDED.write_text(json.dumps(shareable(recorded), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"{_RECORDED}: {sum(map(len, answers.values()))} answers")
 
 
