@@ -157,13 +157,13 @@ def replay(playbook: str, hosts: int, folder: Path, latency: float) -> Run:
 
 
 def shareable(recorded: Any) -> Any:
-    """What is recorded, without tokens (JWT) and without the folder that it was recorded in."""
+    """What is recorded, without tokens (JWT) and without folders of the machine that it was recorded on."""
     if isinstance(recorded, dict):
         return {key: shareable(value) for key, value in recorded.items()}
     if isinstance(recorded, list):
         return [shareable(value) for value in recorded]
     if isinstance(recorded, str):
-        return _TOKEN.sub("TOKEN", recorded).replace(str(_ROOT), ".")
+        return _TOKEN.sub("TOKEN", recorded).replace(str(_ROOT), ".").replace(str(Path.home()), "/home/operator")
     return recorded
 
 
