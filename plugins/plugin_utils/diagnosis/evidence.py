@@ -339,6 +339,12 @@ class Evidence:
         return any(age is not None and age < STARTING for age in map(self.age, since))
 
     @property
+    def pods_created_just_now(self) -> list[str]:
+        """Pods of the server that are not ready, and were created within the last minute: they may still become so."""
+        ages = ((str(pod.get("name")), self.age(pod.get("created"))) for pod in self.unready_pods)
+        return [name for name, age in ages if age is not None and age < STARTING]
+
+    @property
     def api_servers_started_just_now(self) -> tuple[str, ...]:
         """The hosts whose API server runs for less than the time in which pods get their first sample.
 

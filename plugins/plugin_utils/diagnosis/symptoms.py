@@ -61,6 +61,12 @@ def notices(evidence: Evidence) -> list[str]:
     ]
     if slow:
         found.append(f"API servers that served requests, and were not ready a few seconds later: {', '.join(slow)}.")
+    fresh = evidence.pods_created_just_now
+    if fresh:
+        found.append(
+            f"Created within the last minute, and not ready yet: {_first_names(fresh)}. Where nothing else explains "
+            "what is seen, run doctor again in a minute."
+        )
     waiting = [
         f"{autoscaler.get('namespace')}/{autoscaler.get('name')}"
         for autoscaler, message in evidence.failing_autoscalers

@@ -10,6 +10,7 @@ The evidence of a fault was captured in the lab with the fault of the same id in
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 from pathlib import Path
 
@@ -373,6 +374,24 @@ def test_a_pod_of_another_workload_may_lack_the_request():
 )
 def test_an_autoscaler_is_no_fault_of_an_api_that_answers(message):
     assert observed("CON-03", suffering(autoscalers=[autoscaler(message)])) == []
+
+
+def test_a_pod_that_was_created_just_now_is_said_to_be_so():
+    document = json.loads((CORPUS / "POD-01.json").read_text())
+    collected = datetime.datetime.fromisoformat(document["collected"]["at"].replace("Z", "+00:00"))
+    pods = [pod for pod in document["api"]["objects"]["pods"] if not pod["ready"]]
+
+    def said(seconds):
+        for pod in pods:
+            pod["created"] = (collected - datetime.timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return [notice for notice in engine.diagnose(document)["notices"] if notice.startswith("Created within")]
+
+    assert pods and said(120) == []
+    names = ", ".join(pod["name"] for pod in pods)
+    assert said(6) == [
+        f"Created within the last minute, and not ready yet: {names}. Where nothing else explains what is seen, run "
+        "doctor again in a minute."
+    ]
 
 
 def test_an_autoscaler_that_was_not_judged_yet_is_unknown():
