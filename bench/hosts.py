@@ -18,7 +18,6 @@ import argparse
 import base64
 import json
 import os
-import re
 import resource
 import statistics
 import subprocess
@@ -34,7 +33,6 @@ _ROOT = _HERE.parent
 _RECORDED = _HERE / "hosts.json"
 _DOCUMENT = _ROOT / "docs" / "scale.md"
 _BEGIN, _END = "<!-- table: written by bench/hosts.py -->", "<!-- /table -->"
-_TOKEN = re.compile(r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+")
 #: Seconds of an unchanged run: with one control plane and one worker, and for each further worker.
 GOAL_BASE, GOAL_WORKER = 12.0, 0.7
 #: Modules that an unchanged run may execute on a host.
@@ -157,14 +155,21 @@ def replay(playbook: str, hosts: int, folder: Path, latency: float) -> Run:
 
 
 def shareable(recorded: Any) -> Any:
-    """What is recorded, without tokens (JWT) and without folders of the machine that it was recorded on."""
-    if isinstance(recorded, dict):
-        return {key: shareable(value) for key, value in recorded.items()}
-    if isinstance(recorded, list):
-        return [shareable(value) for value in recorded]
-    if isinstance(recorded, str):
-        return _TOKEN.sub("TOKEN", recorded).replace(str(_ROOT), ".").replace(str(Path.home()), "/home/operator")
-    return recorded
+    """What is recorded, without secrets and without folders of the machine that it was recorded on."""
+    sys.path.insert(0, str(_ROOT / ".ansible" / "collections"))
+    from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import masking
+
+    def without(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: without(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [without(one) for one in value]
+        if isinstance(value, str):
+            text = masking.mask_standing_alone(value)
+            return text.replace(str(_ROOT), ".").replace(str(Path.home()), "/home/operator")
+        return value
+
+    return without(recorded)
 
 
 def record(inventory: Path) -> None:
