@@ -70,7 +70,7 @@ test-rules: setup ## Alerts and dashboard, by promtool and by Prometheus itself 
 lint: setup ## ansible-lint, yamllint, ruff, mypy, role documentation
 	@.ci/test lint
 
-bench: setup ## The bundled server against upstream's, side by side; writes docs/bench.md (17 minutes, nothing else running)
+bench: setup ## The bundled server against upstream's, side by side; writes docs/bench.md (35 minutes, nothing else running)
 	@. .ci/env && PYTHONPATH=metrics_server/src:metrics_server/tests python bench/run.py $(BENCH_SIZES) $(BENCH_FLAGS)
 
 bench-hosts: setup ## An unchanged site.yml with 1, 10, 50 and 200 replayed hosts (BENCH_HOSTS="20 40" for others)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Thousands of kubelets in one process: one listener, told apart by the address that was dialled.
 
-They speak TLS with keep-alive and print /metrics/resource as kubelets do, with counters that grow. A share of them can
-be made to fail and to recover in turn. Run it with `PYTHONPATH=metrics_server/tests` (for the certificate authority)
-or give it a certificate.
+They speak TLS with keep-alive and print /metrics/resource as kubelets do, with counters that grow, and in the manner of
+Go's server: in chunks, each in a TLS record of its own. A share of them can be made to fail and to recover in turn. Run
+it with `PYTHONPATH=metrics_server/tests` (for the certificate authority) or give it a certificate.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from shape import DOMAIN, STARTED, Node, node_number
 _FAULTS = ("hang", "error", "cut", "garbage", "truncated", "slow", "closed")
 #: A slow body comes in so many parts, a second apart.
 _PARTS = 30
+#: The buffer of a connection in Go's net/http (server.go): what it writes at once, and so a TLS record.
+_BUFFER = 4096
 
 
 @cache
@@ -84,6 +86,12 @@ def text(number: int, pods: int, now: float) -> bytes:
     return (frame % values).encode()
 
 
+def chunks(body: bytes) -> bytes:
+    """Return a body in the chunked coding (RFC 9112, section 7.1), cut where Go's buffer is full."""
+    parts = (body[start : start + _BUFFER] for start in range(0, len(body), _BUFFER))
+    return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
 class Fleet:
     """The listener and what it knows of its connections."""
 
@@ -93,6 +101,7 @@ class Fleet:
         self.failing: int = arguments.failing
         self.period: float = arguments.period
         self.interval: float = arguments.sample_interval
+        self.chunked: bool = arguments.framing == "go"
         self.context = context
         self.requests = self.faults = self.connections = 0
         self.loop = asyncio.get_running_loop()
@@ -187,7 +196,11 @@ class _Connection:
             phase = self._number * 0.618 % 1 * fleet.interval
             now = (now - phase) // fleet.interval * fleet.interval + phase
         body = text(self._number, fleet.pods, now)
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: %d\r\n\r\n" % len(body)
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n"
+        if fleet.chunked:
+            head, body = head + b"Transfer-Encoding: chunked\r\n\r\n", chunks(body)
+        else:
+            head += b"Content-Length: %d\r\n\r\n" % len(body)
         if fault == "truncated":
             body = body[: len(body) // 2]
         if fault == "slow":
@@ -211,7 +224,8 @@ class _Connection:
     def _flush(self) -> None:
         try:
             while self._out:
-                self._out = self._out[self._sock.send(self._out) :]
+                piece = self._out[:_BUFFER] if self._fleet.chunked else self._out
+                self._out = self._out[self._sock.send(piece) :]
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError, BlockingIOError):
             if not self._writing:
                 self._writing = True
@@ -272,6 +286,9 @@ def main() -> None:
     parser.add_argument("--key")
     parser.add_argument("--write-ca", metavar="FILE", help="where the made CA is written for the client")
     parser.add_argument("--sample-interval", type=float, default=0.0, help="seconds between samples; 0: one a request")
+    parser.add_argument(
+        "--framing", choices=("go", "plain"), default="go", help="go: chunks and 4 KB records; plain: as few as can be"
+    )
     parser.add_argument("--failing", type=int, default=0, help="how many nodes fail at any time")
     parser.add_argument("--period", type=float, default=60.0, help="after so many seconds others fail")
     parser.add_argument("--report", type=float, default=0.0, help="seconds between two lines of counts; 0: none")

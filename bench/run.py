@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Upstream's metrics server and this one, one after the other, against the same API server and the same kubelets.
 
-make bench                                          # 100, 1000 and 5000 nodes; writes docs/bench.md
+make bench                                          # 2, 100, 1000 and 5000 nodes; writes docs/bench.md
 make bench BENCH_SIZES=20 BENCH_FLAGS=--quick       # a look, in a minute
 """
 
@@ -27,9 +27,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import report
+from life import Changes, Life
 from load import PROTOBUF, Client, Times, timed
 from machine import BenchError, cpu_seconds, free_port, memory_mib, raise_file_limit, reset_peak, running, wait_for
-from real_api import real_api
+from real_api import RealApi, real_api
 from shape import Node
 from support.pki import Authority
 
@@ -59,11 +60,15 @@ class Plan:
     budget: float
     #: Until all nodes must be served.
     start: float
+    #: With probes, Prometheus and changes.
+    life: float
+    #: After everything was listed anew.
+    relist: float
 
 
-FULL = Plan(resolution=15, settle=15, steady=45, ages=15, budget=4, start=180)
+FULL = Plan(resolution=15, settle=15, steady=45, ages=15, budget=4, start=180, life=45, relist=20)
 # A whole round of scrapes, or there may be nothing to measure.
-QUICK = Plan(resolution=10, settle=0, steady=10, ages=1, budget=0.2, start=60)
+QUICK = Plan(resolution=10, settle=0, steady=10, ages=1, budget=0.2, start=60, life=5, relist=5)
 
 
 @dataclass(frozen=True)
@@ -99,13 +104,12 @@ def questions(nodes: int, pods: int) -> Iterator[Question]:
 class Measurement:
     """One server at one size."""
 
-    def __init__(self, pid: int, port: int, context: ssl.SSLContext, plan: Plan, nodes: int, pods: int) -> None:
+    def __init__(self, pid: int, port: int, context: ssl.SSLContext, plan: Plan, found: World) -> None:
         self._pid = pid
         self._port = port
         self._context = context
         self._plan = plan
-        self._nodes = nodes
-        self._pods = pods
+        self._nodes, self._pods, self._api = found.nodes, found.pods, found.api
         self.figures: dict[str, float] = {}
 
     def serving(self) -> bool:
@@ -126,6 +130,7 @@ class Measurement:
         for question in questions(self._nodes, self._pods):
             self._ask(question)
         self._parallel()
+        self._life()
 
     def _scrapes(self) -> dict[str, float]:
         with contextlib.closing(Client(self._port, self._context)) as client:
@@ -204,6 +209,19 @@ class Measurement:
             thread.join()
         self.figures["rss_four_lists_mib"] = memory_mib(self._pid)[1]
 
+    def _life(self) -> None:
+        """What goes on beside scrapes, and what a restart of the API server costs."""
+        single = next(iter(questions(self._nodes, self._pods))).paths
+        life = Life(self._pid, self._port, self._context, single, self.figures["cpu_millicores"] / 1000)
+        if self._api is None:
+            self.figures |= life.usual(self._plan.life, self._plan.resolution, None)
+            return
+        stay = frozenset(path.rpartition("/")[2] for path in single)
+        changes = Changes(self._api, self._nodes, self._pods, stay)
+        self.figures |= life.usual(self._plan.life, self._plan.resolution, changes)
+        self.figures |= life.relist(self._plan.relist, self._api)
+        changes.undo()
+
 
 def flags(kubeconfig: Path, directory: Path, port: int, plan: Plan) -> list[str]:
     """Return the command line, which both servers understand."""
@@ -237,7 +255,7 @@ def measure(name: str, command: list[str], world: World, plan: Plan) -> dict[str
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.load_cert_chain(world.directory / "loader.crt", world.directory / "loader.key")
         with running([*command, *flags(world.kubeconfig, directory, port, plan)], log) as process:
-            one = Measurement(process.pid, port, context, plan, world.nodes, world.pods)
+            one = Measurement(process.pid, port, context, plan, world)
             seconds = wait_for(f"{name} at {world.nodes} nodes", one.serving, process, log, plan.start)
             one.figures["seconds_to_all"] = seconds
             one.figures["cpu_to_all"] = cpu_seconds(process.pid)
@@ -258,6 +276,8 @@ class World:
     ca: Authority
     nodes: int
     pods: int
+    #: None where a stand-in takes its place.
+    api: RealApi | None
 
 
 @contextlib.contextmanager
@@ -269,7 +289,7 @@ def world(arguments: argparse.Namespace, nodes: int) -> Iterator[World]:
         size = ("--nodes", str(nodes), "--pods", str(arguments.pods))
         fleet_log = directory / "fleet.log"
         fleet = [sys.executable, str(_HERE / "fleet.py"), *size, "--port", str(kubelet_port)]
-        fleet += getattr(arguments, "fleet_flags", [])
+        fleet += [f"--framing={arguments.framing}", *getattr(arguments, "fleet_flags", [])]
         process = stack.enter_context(running(fleet, fleet_log))
         wait_for("the fleet", lambda: "kubelets" in fleet_log.read_text(), process, fleet_log, 60)
         ca = Authority("bench-ca")
@@ -281,8 +301,9 @@ def world(arguments: argparse.Namespace, nodes: int) -> Iterator[World]:
             api += ["--kubelet-port", str(kubelet_port), "--write-kubeconfig", str(kubeconfig)]
             process = stack.enter_context(running(api, log))
             wait_for("the API server", kubeconfig.exists, process, log, 60)
+            yield World(directory, kubeconfig, ca, nodes, arguments.pods, None)
         else:
-            kubeconfig = stack.enter_context(
+            real = stack.enter_context(
                 real_api(
                     arguments.kubernetes,
                     directory,
@@ -293,7 +314,7 @@ def world(arguments: argparse.Namespace, nodes: int) -> Iterator[World]:
                     user=user,
                 )
             )
-        yield World(directory, kubeconfig, ca, nodes, arguments.pods)
+            yield World(directory, real.kubeconfig, ca, nodes, arguments.pods, real)
 
 
 def upstream_binary() -> Path:
@@ -317,16 +338,44 @@ def kubernetes_binaries() -> Path:
     return found[-1].parent
 
 
+def interpreter(python: Path) -> str:
+    """Return the version of the interpreter that runs this server, and whether it is one as the image has it."""
+    ask = (
+        "import importlib.util, platform, sysconfig; "
+        "print(platform.python_version(), '--enable-optimizations' in (sysconfig.get_config_var('CONFIG_ARGS') or ''), "
+        "importlib.util.find_spec('metrics_server') is not None and importlib.util.find_spec('aiohttp') is not None)"
+    )
+    try:
+        done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BenchError(f"the interpreter {python} cannot be run: {error.strerror}") from error
+    version, optimized, complete = (done.stdout.split() or ["", "", "False"])[:3]
+    if complete != "True":
+        raise BenchError(f"the interpreter {python} lacks this server or what it needs: pip install ./metrics_server")
+    how = (
+        "built with profile-guided optimization, as the image's"
+        if optimized == "True"
+        else "built without optimization"
+    )
+    return f"{version} ({how})"
+
+
 def main() -> int:
     """Read the command line, measure, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sizes", type=int, nargs="*", default=[100, 1000, 5000], help="numbers of nodes")
+    parser.add_argument("sizes", type=int, nargs="*", default=[2, 100, 1000, 5000], help="numbers of nodes")
     parser.add_argument("--pods", type=int, default=30, help="pods a node")
     parser.add_argument("--quick", action="store_true", help="short periods: whether it works, not how fast")
     parser.add_argument("--only", choices=("upstream", "ours"), help="measure only one of the two")
+    parser.add_argument(
+        "--framing", choices=("go", "plain"), default="go", help="how kubelets write their answers; see fleet.py --help"
+    )
     parser.add_argument("--static-api", action="store_true", help="a small stand-in for the API server, for ours only")
     parser.add_argument("--kubernetes", type=Path, help="directory with kube-apiserver and etcd; the lab's by default")
     parser.add_argument("--upstream", type=Path, help="upstream's binary; built if it is not named")
+    parser.add_argument(
+        "--python", type=Path, default=Path(sys.executable), help="the interpreter for this server; this one by default"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--from-json", type=Path, help="report these figures instead of measuring")
     parser.add_argument("--docs", action="store_true", help="write docs/bench.md, its figure, and the README's lines")
@@ -356,9 +405,10 @@ def run(arguments: argparse.Namespace) -> report.Results:
             raise BenchError("upstream needs a real API server: leave out --static-api, or add --only ours")
         commands["upstream"] = [str(arguments.upstream or upstream_binary())]
     if arguments.only != "upstream":
-        commands["ours"] = [sys.executable, "-m", "metrics_server"]
+        commands["ours"] = [str(arguments.python), "-m", "metrics_server"]
     if not arguments.static_api:
         arguments.kubernetes = arguments.kubernetes or kubernetes_binaries()
+    python = interpreter(arguments.python) if "ours" in commands else ""
     started = time.monotonic()
     sizes: dict[str, dict[str, dict[str, float]]] = {}
     loads: list[float] = []
@@ -374,7 +424,7 @@ def run(arguments: argparse.Namespace) -> report.Results:
         "resolution": plan.resolution,
         "processors": os.cpu_count() or 0,
         "processor": _processor(),
-        "python": platform.python_version(),
+        "python": python,
         "minutes": (time.monotonic() - started) / 60,
         "load": max(loads),
         "sizes": sizes,

@@ -309,6 +309,7 @@ def main() -> int:
     arguments = parser.parse_args()
     raise_file_limit()
     failing = max(1, arguments.nodes // 10)
+    arguments.framing = "go"
     arguments.fleet_flags = ["--failing", str(failing), "--period", str(_PERIOD)]
     try:
         if not arguments.static_api:

@@ -58,17 +58,30 @@ def test_a_small_run_measures_everything(results: dict[str, Any]) -> None:
     # Compression and the other format are really used.
     assert figures["pods, gzip: bytes"] < figures["pods: bytes"] / 3
     assert figures["pods, protobuf: bytes"] < figures["pods: bytes"]
+    assert figures["life: CPU"] > 0
+    assert 0 < figures["life, pod: p50"] <= figures["life, pod: p99"]
+    # A probe needs a handshake, too.
+    assert figures["life, probe: p99"] > figures["life, pod: p50"]
 
 
-def test_the_report_tells_what_is_worse_and_replaces_only_its_part(results: dict[str, Any], tmp_path: Path) -> None:
+def test_the_report_tells_what_misses_its_goal_and_replaces_only_its_part(
+    results: dict[str, Any], tmp_path: Path
+) -> None:
     report = load("report")
     ours = results["sizes"]["20"]["ours"]
-    upstream = {key: value * 2 for key, value in ours.items()} | {"rss_mib": ours["rss_mib"] / 4}
-    both = results | {"sizes": {"20": {"upstream": upstream, "ours": ours}}}
+    # 20 nodes have no goal for memory, 100 have one.
+    upstream = {key: value * 4 for key, value in ours.items()} | {"rss_mib": ours["rss_mib"] / 4, "pod: p99": 1e-3}
+    both = results | {"sizes": {size: {"upstream": upstream, "ours": ours} for size in ("20", "100")}}
     text = report.markdown(both)
-    assert "| 0.50 |" in text
-    worse = text.partition("### Where upstream is better")[2].strip().splitlines()
-    assert worse == ["- memory in the steady state at 20 nodes (4.0 times)"]
+    assert "| 0.25 | 0.35 |" in text
+    missed = text.partition("### Goals that this run missed")[2].strip().splitlines()
+    assert [line.rpartition(":")[0] for line in missed] == [
+        "- one pod: p99 at 20 nodes",
+        "- memory in the steady state at 100 nodes",
+        "- one pod: p99 at 100 nodes",
+    ]
+    assert missed[1] == "- memory in the steady state at 100 nodes: 4.00, goal 0.60"
+    both["sizes"].pop("100")
 
     (tmp_path / "docs").mkdir()
     for path in (tmp_path / "README.md", tmp_path / "docs" / "bench.md"):
