@@ -14,7 +14,8 @@ author:
 description:
   - Manages the images of one repository in the container runtime that the host's kubelet uses, without a registry.
     With containerd a loaded image is pinned, so that the kubelet does not remove it to free space.
-  - C(ctr), C(podman) or C(docker) of the host do the work.
+  - C(ctr), C(podman) or C(docker) of the host do the work; with CRI-O and without C(podman) C(skopeo) does, and C(crictl)
+    lists.
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes
   - kubemetrics.aggregation.host
@@ -114,7 +115,8 @@ def wanted_images(params: t.Mapping[str, t.Any], found: t.Sequence[str]) -> t.Li
 def change(runtime: images.Runtime, params: t.Mapping[str, t.Any], found: t.Sequence[str]) -> None:
     timeout = params["timeout"]
     if params["state"] == "absent":
-        images.run(runtime.remove_command([name for name in found if name not in params["keep"]]), timeout)
+        for command in runtime.remove_commands([name for name in found if name not in params["keep"]]):
+            images.run(command, timeout)
         return
     archive = params["archive"]
     if not archive or not os.path.isfile(archive):

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import typing as t
@@ -27,6 +28,8 @@ PROGRAM_PATHS = ("/usr/local/bin", "/opt/bin", "/var/lib/rancher/k3s/data/curren
 #: Keeps the kubelet from removing an image that no registry has.
 PINNED = "io.cri-containerd.pinned=pinned"
 LIST_FORMAT = "{{.Repository}}:{{.Tag}}"
+#: How skopeo calls the images that CRI-O and podman share on a host.
+STORAGE = "containers-storage:"
 
 
 class ImageError(Exception):
@@ -34,23 +37,40 @@ class ImageError(Exception):
 
 
 class Runtime(t.NamedTuple):
-    """A container runtime and the program that manages its images."""
+    """A container runtime and the program that loads and removes its images."""
 
     name: str
     program: t.List[str]
+    #: crictl, which lists the images where `program` is skopeo: that one cannot.
+    lister: t.Optional[t.List[str]] = None
 
     def list_command(self) -> t.List[str]:
+        if self.lister:
+            return [*self.lister, "images", "--output", "json"]
         if self.name == "containerd":
             return [*self.program, "images", "list", "--quiet"]
         return [*self.program, "images", "--format", LIST_FORMAT]
 
+    def names(self, listed: str) -> t.List[str]:
+        """The names that a list of images holds. Raises ImageError."""
+        if not self.lister:
+            return [line.strip() for line in listed.splitlines()]
+        try:
+            return [name for image in json.loads(listed)["images"] or [] for name in image.get("repoTags") or []]
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise ImageError("What crictl lists of the images of %s cannot be read." % self.name) from exc
+
     def load_commands(self, archive: str, image: str) -> t.List[t.List[str]]:
         if self.name == "containerd":
             return [[*self.program, "images", "import", archive], [*self.program, "images", "label", image, PINNED]]
+        if self.lister:
+            return [[*self.program, "copy", "--quiet", "docker-archive:" + archive, STORAGE + image]]
         return [[*self.program, "load", "--quiet", "--input", archive]]
 
-    def remove_command(self, images: t.Sequence[str]) -> t.List[str]:
-        return [*self.program, *(["images", "remove"] if self.name == "containerd" else ["rmi"]), *images]
+    def remove_commands(self, images: t.Sequence[str]) -> t.List[t.List[str]]:
+        if self.lister:
+            return [[*self.program, "delete", STORAGE + image] for image in images]
+        return [[*self.program, *(["images", "remove"] if self.name == "containerd" else ["rmi"]), *images]]
 
 
 def configured_endpoint(flags: t.Mapping[str, t.Any], config_text: t.Optional[str]) -> str:
@@ -71,12 +91,25 @@ def runtime_of(socket: str, find: t.Callable[[str], t.Optional[str]]) -> Runtime
             return Runtime("containerd", [k3s, "ctr", "--namespace", "k8s.io"])
         return Runtime("containerd", [_needed("ctr", ctr, socket), "--address", socket, "--namespace", "k8s.io"])
     if "crio" in name:
-        return Runtime("cri-o", [_needed("podman", find("podman"), socket)])
+        return _cri_o(socket, find)
     if "docker" in name:
         return Runtime("docker", [_needed("docker", find("docker"), socket)])
     raise ImageError(
         "The container runtime behind %s is not known here; set metrics_server_image_source to "
         "push, and name a registry in metrics_server_image_name." % (socket or "an unknown socket")
+    )
+
+
+def _cri_o(socket: str, find: t.Callable[[str], t.Optional[str]]) -> Runtime:
+    """CRI-O has no program of its own for images: podman works on the same storage, and kubespray installs skopeo."""
+    podman, skopeo, crictl = (find(name) for name in ("podman", "skopeo", "crictl"))
+    if podman:
+        return Runtime("cri-o", [podman])
+    if skopeo and crictl:
+        return Runtime("cri-o", [skopeo], [crictl, "--runtime-endpoint", "unix://" + socket])
+    raise ImageError(
+        "To load images into the runtime of %s, this host needs podman, or skopeo with crictl; install one of them, or "
+        "set metrics_server_image_source to push, and name a registry in metrics_server_image_name." % socket
     )
 
 
@@ -86,9 +119,9 @@ def _needed(name: str, path: t.Optional[str], socket: str) -> str:
     return path
 
 
-def of_repository(listed: str, repository: str) -> t.List[str]:
-    """The images of one repository from what a runtime lists, sorted."""
-    return sorted({line.strip() for line in listed.splitlines() if line.strip().startswith(repository + ":")})
+def of_repository(names: t.Iterable[str], repository: str) -> t.List[str]:
+    """The images of one repository among those of a runtime, sorted."""
+    return sorted({name for name in names if name.startswith(repository + ":")})
 
 
 # --- this host --------------------------------------------------------------------------------------------------------
@@ -128,7 +161,7 @@ def run(command: t.Sequence[str], timeout: float) -> str:
 
 
 def list_images(runtime: Runtime, repository: str, timeout: float) -> t.List[str]:
-    return of_repository(run(runtime.list_command(), timeout), repository)
+    return of_repository(runtime.names(run(runtime.list_command(), timeout)), repository)
 
 
 def survey(endpoint: str, repository: str, timeout: float) -> t.Dict[str, t.Any]:

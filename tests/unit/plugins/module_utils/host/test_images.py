@@ -38,19 +38,25 @@ def test_the_endpoint_of_the_kubelet(flags, text, expected):
             ("containerd", ["/bin/ctr", "--address", "/run/containerd/containerd.sock", "--namespace", "k8s.io"]),
         ),
         ("/run/k3s/containerd/containerd.sock", ["k3s"], ("containerd", ["/bin/k3s", "ctr", "--namespace", "k8s.io"])),
-        ("/var/run/crio/crio.sock", ["podman"], ("cri-o", ["/bin/podman"])),
+        ("/var/run/crio/crio.sock", ["podman", "skopeo", "crictl"], ("cri-o", ["/bin/podman"])),
+        (
+            "/var/run/crio/crio.sock",
+            ["skopeo", "crictl"],
+            ("cri-o", ["/bin/skopeo"], ["/bin/crictl", "--runtime-endpoint", "unix:///var/run/crio/crio.sock"]),
+        ),
         ("/run/cri-dockerd.sock", ["docker"], ("docker", ["/bin/docker"])),
         ("/var/run/docker.sock", ["docker"], ("docker", ["/bin/docker"])),
     ],
 )
 def test_the_runtime_behind_a_socket(socket, found, expected):
-    assert images.runtime_of(socket, paths(*found)) == expected
+    assert images.runtime_of(socket, paths(*found)) == images.Runtime(*expected)
 
 
 @pytest.mark.parametrize(
     ("socket", "words"),
     [
         ("/run/containerd/containerd.sock", "The program ctr, which loads images into the runtime of /run/containerd"),
+        ("/run/crio/crio.sock", "this host needs podman, or skopeo with crictl; install one of them, or set metrics_"),
         ("/run/other.sock", "behind /run/other.sock is not known here; set metrics_server_image_source to push"),
         ("", "behind an unknown socket"),
     ],
@@ -66,15 +72,44 @@ def test_commands():
         ["ctr", "images", "import", "/a.tar"],
         ["ctr", "images", "label", "r:1", images.PINNED],
     ]
-    assert containerd.remove_command(["r:1", "r:2"]) == ["ctr", "images", "remove", "r:1", "r:2"]
+    assert containerd.remove_commands(["r:1", "r:2"]) == [["ctr", "images", "remove", "r:1", "r:2"]]
     podman = images.Runtime("cri-o", ["podman"])
     assert podman.load_commands("/a.tar", "r:1") == [["podman", "load", "--quiet", "--input", "/a.tar"]]
-    assert podman.remove_command(["r:1"]) == ["podman", "rmi", "r:1"]
+    assert podman.remove_commands(["r:1"]) == [["podman", "rmi", "r:1"]]
     assert podman.list_command() == ["podman", "images", "--format", "{{.Repository}}:{{.Tag}}"]
+    skopeo = images.Runtime("cri-o", ["skopeo"], ["crictl"])
+    assert skopeo.load_commands("/a.tar", "r:1") == [
+        ["skopeo", "copy", "--quiet", "docker-archive:/a.tar", "containers-storage:r:1"]
+    ]
+    assert skopeo.remove_commands(["r:1", "r:2"]) == [
+        ["skopeo", "delete", "containers-storage:r:1"],
+        ["skopeo", "delete", "containers-storage:r:2"],
+    ]
+    assert skopeo.list_command() == ["crictl", "images", "--output", "json"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "names"),
+    [
+        ('{"images": [{"repoTags": ["r:1", "q:1"]}, {"repoTags": []}, {"id": "x"}]}', ["r:1", "q:1"]),
+        ('{"images": null}', []),
+        ('{"images": []}', []),
+    ],
+)
+def test_what_crictl_lists(listed, names):
+    assert images.Runtime("cri-o", ["skopeo"], ["crictl"]).names(listed) == names
+
+
+@pytest.mark.parametrize("listed", ["", "null", "[]", "{}", '{"images": [1]}', '{"images": 1}'])
+def test_what_crictl_never_lists(listed):
+    with pytest.raises(images.ImageError, match="What crictl lists of the images of cri-o cannot be read"):
+        images.Runtime("cri-o", ["skopeo"], ["crictl"]).names(listed)
 
 
 def test_only_the_repository_counts():
-    listed = "localhost/a/server:2\nlocalhost/a/server:1\nlocalhost/a/server-x:1\nsha256:abc\nlocalhost/a/server:1\n"
+    listed = images.Runtime("docker", ["docker"]).names(
+        "localhost/a/server:2\nlocalhost/a/server:1\nlocalhost/a/server-x:1\nsha256:abc\nlocalhost/a/server:1\n"
+    )
     assert images.of_repository(listed, "localhost/a/server") == ["localhost/a/server:1", "localhost/a/server:2"]
 
 
