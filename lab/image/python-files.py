@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import PurePosixPath
 
 PACKAGES = (
     "base-files",
@@ -61,6 +62,8 @@ def main() -> int:
     wanted = {real(line) for line in listed.stdout.splitlines() if line.startswith("/") and line != "/."}
     wanted |= {path for path in GENERATED if os.path.exists(path)}
     wanted |= {path for path in MERGED_DIRECTORIES if os.path.islink(path)}
+    # A folder without an entry of its own gets mode 0600 from Docker.
+    wanted |= {str(folder) for path in wanted for folder in PurePosixPath(path).parents if folder.name}
     for path in sorted(wanted):
         if os.path.lexists(path) and not (path + "/").startswith(UNUSED):
             print(path.lstrip("/"))

@@ -267,8 +267,28 @@ def read_pods(api: kube.Api, namespace: str, labels: t.Mapping[str, str], log_li
             # No container has started yet, or its kubelet does not answer: the pod's state says that already.
             if response is not None and response.status == 200:
                 view["log"] = response.body.decode("utf-8", "replace").splitlines()
+        if not view["ready"] and not view["log"]:
+            view["trouble"] = with_event(view["trouble"], newest_warning(api, namespace, view["name"]))
         pods.append(view)
     return pods
+
+
+def newest_warning(api: kube.Api, namespace: str, pod: str) -> str:
+    """What the newest warning about a pod says: a pod that is being created says nothing itself."""
+    path = "/api/v1/namespaces/%s/events" % quote(namespace, safe="")
+    try:
+        events, unused = api.list(path, query={"fieldSelector": "type=Warning,involvedObject.name=%s" % pod})
+    except kube.KubeError:
+        # Only a hint, which others may not be allowed to read.
+        return ""
+    return cluster_state.newest_event(events)
+
+
+def with_event(trouble: str, event: str) -> str:
+    """A pod's trouble with what its newest warning adds to it."""
+    if not event or event in trouble:
+        return trouble
+    return "%s; its newest warning: %s" % (trouble, event) if trouble else event
 
 
 def namespace_view(item: cluster_state.Object) -> t.Dict[str, t.Any]:

@@ -200,6 +200,24 @@ def pod_view(pod: Object) -> t.Dict[str, t.Any]:
     }
 
 
+def newest_event(events: t.Sequence[Object]) -> str:
+    """What the newest of some events says, in one line; empty without any."""
+
+    def when(event: Object) -> str:
+        # One event is of one kind or the other (events.k8s.io/v1, EventSeries); all are RFC 3339 in UTC.
+        series = dig(event, "series", "lastObservedTime")
+        times = (
+            series,
+            event.get("lastTimestamp"),
+            event.get("eventTime"),
+            dig(event, "metadata", "creationTimestamp"),
+        )
+        return max((str(time) for time in times if time), default="")
+
+    newest = max(events, key=when, default={})
+    return " ".join(str(newest.get("message") or "").split())
+
+
 def advice(status: t.Optional[int], reason: str) -> str:
     """What the operator does about a request that the API refused or never answered."""
     if status == 401:

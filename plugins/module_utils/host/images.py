@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
+import socket as sockets
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import packet_filter, processes
@@ -28,8 +30,8 @@ PROGRAM_PATHS = ("/usr/local/bin", "/opt/bin", "/var/lib/rancher/k3s/data/curren
 #: Keeps the kubelet from removing an image that no registry has.
 PINNED = "io.cri-containerd.pinned=pinned"
 LIST_FORMAT = "{{.Repository}}:{{.Tag}}"
-#: How skopeo calls the images that CRI-O and podman share on a host.
-STORAGE = "containers-storage:"
+#: The lines of CRI-O's configuration that say where its images are.
+STORAGE_LINE = re.compile(r'^\s*(root|runroot|storage_driver) = "([^"\\]*)"\s*$', re.MULTILINE)
 
 
 class ImageError(Exception):
@@ -43,6 +45,8 @@ class Runtime(t.NamedTuple):
     program: t.List[str]
     #: crictl, which lists the images where `program` is skopeo: that one cannot.
     lister: t.Optional[t.List[str]] = None
+    #: How skopeo calls the images of CRI-O.
+    storage: str = "containers-storage:"
 
     def list_command(self) -> t.List[str]:
         if self.lister:
@@ -64,12 +68,12 @@ class Runtime(t.NamedTuple):
         if self.name == "containerd":
             return [[*self.program, "images", "import", archive], [*self.program, "images", "label", image, PINNED]]
         if self.lister:
-            return [[*self.program, "copy", "--quiet", "docker-archive:" + archive, STORAGE + image]]
+            return [[*self.program, "copy", "--quiet", "docker-archive:" + archive, self.storage + image]]
         return [[*self.program, "load", "--quiet", "--input", archive]]
 
     def remove_commands(self, images: t.Sequence[str]) -> t.List[t.List[str]]:
         if self.lister:
-            return [[*self.program, "delete", STORAGE + image] for image in images]
+            return [[*self.program, "delete", self.storage + image] for image in images]
         return [[*self.program, *(["images", "remove"] if self.name == "containerd" else ["rmi"]), *images]]
 
 
@@ -81,8 +85,11 @@ def configured_endpoint(flags: t.Mapping[str, t.Any], config_text: t.Optional[st
     return re.sub(r"^unix://", "", str(endpoint or "")).strip()
 
 
-def runtime_of(socket: str, find: t.Callable[[str], t.Optional[str]]) -> Runtime:
-    """The runtime behind a socket, with the program that manages its images. Raises ImageError."""
+def runtime_of(socket: str, find: t.Callable[[str], t.Optional[str]], configuration: str = "") -> Runtime:
+    """The runtime behind a socket, with the program that manages its images; CRI-O has its configuration in force.
+
+    Raises ImageError.
+    """
     name = os.path.basename(socket)
     if "containerd" in name:
         k3s = find("k3s") if "/k3s/" in socket else None
@@ -91,7 +98,7 @@ def runtime_of(socket: str, find: t.Callable[[str], t.Optional[str]]) -> Runtime
             return Runtime("containerd", [k3s, "ctr", "--namespace", "k8s.io"])
         return Runtime("containerd", [_needed("ctr", ctr, socket), "--address", socket, "--namespace", "k8s.io"])
     if "crio" in name:
-        return _cri_o(socket, find)
+        return _cri_o(socket, find, configuration)
     if "docker" in name:
         return Runtime("docker", [_needed("docker", find("docker"), socket)])
     raise ImageError(
@@ -100,13 +107,20 @@ def runtime_of(socket: str, find: t.Callable[[str], t.Optional[str]]) -> Runtime
     )
 
 
-def _cri_o(socket: str, find: t.Callable[[str], t.Optional[str]]) -> Runtime:
+def _cri_o(socket: str, find: t.Callable[[str], t.Optional[str]], configuration: str) -> Runtime:
     """CRI-O has no program of its own for images: podman works on the same storage, and kubespray installs skopeo."""
     podman, skopeo, crictl = (find(name) for name in ("podman", "skopeo", "crictl"))
+    # Its own flags and files may say otherwise than what these programs read.
+    options = dict(STORAGE_LINE.findall(configuration))
+    root, runroot, driver = (options.get(key) for key in ("root", "runroot", "storage_driver"))
     if podman:
-        return Runtime("cri-o", [podman])
+        flags = (("--root", root), ("--runroot", runroot), ("--storage-driver", driver))
+        return Runtime("cri-o", [podman, *(word for flag, value in flags if value for word in (flag, value))])
     if skopeo and crictl:
-        return Runtime("cri-o", [skopeo], [crictl, "--runtime-endpoint", "unix://" + socket])
+        lister = [crictl, "--runtime-endpoint", "unix://" + socket]
+        if root and runroot and driver:
+            return Runtime("cri-o", [skopeo], lister, "containers-storage:[%s@%s+%s]" % (driver, root, runroot))
+        return Runtime("cri-o", [skopeo], lister)
     raise ImageError(
         "To load images into the runtime of %s, this host needs podman, or skopeo with crictl; install one of them, or "
         "set metrics_server_image_source to push, and name a registry in metrics_server_image_name." % socket
@@ -149,7 +163,34 @@ def running_from(root: str = "/proc") -> t.List[str]:
 def find_runtime(endpoint: str = "") -> Runtime:
     """The runtime of this host. Raises ImageError."""
     socket = endpoint or next((path for path in SOCKETS if os.path.exists(path)), "")
-    return runtime_of(socket, find_program)
+    return runtime_of(socket, find_program, crio_configuration(socket) if "crio" in os.path.basename(socket) else "")
+
+
+class _Local(http.client.HTTPConnection):
+    """HTTP over a socket of this host."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def crio_configuration(socket: str, timeout: float = 5) -> str:
+    """CRI-O's configuration as it is in force (TOML), from its own socket; empty where it does not say."""
+    connection = _Local(socket, timeout)
+    try:
+        connection.request("GET", "/config")
+        response = connection.getresponse()
+        return response.read(1 << 20).decode("utf-8", "replace") if response.status == 200 else ""
+    except (OSError, http.client.HTTPException):
+        # One that does not run has told its settings to files, which podman and skopeo read, too.
+        return ""
+    finally:
+        connection.close()
 
 
 def run(command: t.Sequence[str], timeout: float) -> str:

@@ -200,3 +200,45 @@ def test_waiting_for_nodes():
 )
 def test_requests_that_await_approval(request_, waits):
     assert cluster_state.awaits_approval(request_) is waits
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([], ""),
+        ([{"message": None}], ""),
+        (
+            [
+                {"lastTimestamp": "2026-11-27T17:02:41Z", "message": "Failed to create\n pod sandbox"},
+                {"lastTimestamp": None, "eventTime": "2026-11-27T17:01:00.000000Z", "message": "older"},
+            ],
+            "Failed to create pod sandbox",
+        ),
+        (
+            [
+                {"lastTimestamp": "2026-11-27T17:02:41Z", "message": "older"},
+                {
+                    "eventTime": "2026-11-27T17:00:00Z",
+                    "series": {"lastObservedTime": "2026-11-27T17:03:00Z"},
+                    "message": "b",
+                },
+            ],
+            "b",
+        ),
+    ],
+)
+def test_the_newest_event(events, expected):
+    assert cluster_state.newest_event(events) == expected
+
+
+@pytest.mark.parametrize(
+    ("trouble", "event", "expected"),
+    [
+        ("container a waits: ContainerCreating", "", "container a waits: ContainerCreating"),
+        ("container a waits: X", "no space", "container a waits: X; its newest warning: no space"),
+        ("container a waits: X (no space)", "no space", "container a waits: X (no space)"),
+        ("", "no space", "no space"),
+    ],
+)
+def test_a_warning_beside_what_the_pod_says(trouble, event, expected):
+    assert metrics_provider_info.with_event(trouble, event) == expected

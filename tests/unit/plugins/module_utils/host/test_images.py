@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import images, packet_filter
 
@@ -50,6 +53,61 @@ def test_the_endpoint_of_the_kubelet(flags, text, expected):
 )
 def test_the_runtime_behind_a_socket(socket, found, expected):
     assert images.runtime_of(socket, paths(*found)) == images.Runtime(*expected)
+
+
+CRIO = """[crio]
+  root = "/data/containers"
+  runroot = "/run/containers/storage"
+  imagestore = ""
+  storage_driver = "vfs"
+  [crio.runtime]
+    namespaces_dir = "/var/run"
+"""
+
+
+def test_cri_o_says_where_its_images_are():
+    podman = images.runtime_of("/run/crio/crio.sock", paths("podman"), CRIO)
+    assert podman.list_command()[:7] == [
+        *(
+            "/bin/podman",
+            "--root",
+            "/data/containers",
+            "--runroot",
+            "/run/containers/storage",
+            "--storage-driver",
+            "vfs",
+        )
+    ]
+    skopeo = images.runtime_of("/run/crio/crio.sock", paths("skopeo", "crictl"), CRIO)
+    where = "containers-storage:[vfs@/data/containers+/run/containers/storage]r:1"
+    assert skopeo.load_commands("/a.tar", "r:1")[0][-1] == where
+    assert skopeo.remove_commands(["r:1"]) == [["/bin/skopeo", "delete", where]]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [("200 OK", CRIO), ("404 Not Found", ""), ("nonsense", ""), (None, "")], ids=str
+)
+def test_cri_o_is_asked_by_its_socket(tmp_path, status, expected):
+    path = str(tmp_path / "crio.sock")
+    if status is None:
+        assert images.crio_configuration(path) == ""
+        return
+    asked = []
+
+    def answer():
+        connection, unused = server.accept()
+        with connection:
+            asked.append(connection.recv(4096))
+            connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {len(CRIO)}\r\n\r\n{CRIO}".encode())
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert images.crio_configuration(path) == expected
+        thread.join()
+    assert asked[0].startswith(b"GET /config HTTP/1.1\r\n")
 
 
 @pytest.mark.parametrize(
