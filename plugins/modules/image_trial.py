@@ -25,7 +25,7 @@ options:
     type: str
     required: true
   nodes:
-    description: Names of the nodes, best one of each architecture.
+    description: Names of the nodes, best one of each architecture and container runtime.
     type: list
     elements: str
     required: true

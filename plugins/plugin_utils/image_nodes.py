@@ -244,7 +244,7 @@ def nowhere(nodes: Nodes) -> dict[str, t.Any]:
 
 
 def pulling(nodes: Nodes, placement: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """For an image that nodes pull: the architectures that it is needed for, and a node of each to try it on."""
+    """For an image that nodes pull: the architectures that it is needed for, and the nodes to try it on."""
     able = {
         name: node
         for name, node in sorted(nodes.items())
@@ -272,11 +272,12 @@ def architectures(nodes: Nodes) -> list[str]:
 
 
 def trial(nodes: Nodes) -> list[str]:
-    """One node of each architecture that can take a pod now."""
-    found: dict[str, str] = {}
+    """One node of each architecture and container runtime that can take a pod now: what one starts another may not."""
+    found: dict[tuple[str, str], str] = {}
     for name, node in sorted(nodes.items()):
         if node.get("ready") and not node.get("unschedulable"):
-            found.setdefault(str(node.get("architecture") or "amd64"), name)
+            kind = (str(node.get("architecture") or "amd64"), str(node.get("runtime") or ""))
+            found.setdefault(kind, name)
     return sorted(found.values())
 
 

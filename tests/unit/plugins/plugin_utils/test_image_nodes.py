@@ -347,3 +347,16 @@ def test_where_an_image_is_needed_and_tried():
     assert image_nodes.pulling(nodes, {}) == {"architectures": ["amd64", "arm64"], "trial": ["a2"]}
     plan = {"load": ["a2"], "nodes": ["a2", "b1"]}
     assert image_nodes.loaded(nodes, plan) == {"architectures": ["amd64"], "trial": ["a2"]}
+
+
+def test_an_image_is_tried_with_each_container_runtime():
+    nodes = {
+        name: {"architecture": architecture, "ready": True, "runtime": runtime}
+        for name, architecture, runtime in (
+            ("a", "amd64", "containerd"),
+            ("b", "amd64", "docker"),
+            ("c", "amd64", "containerd"),
+            ("d", "arm64", "containerd"),
+        )
+    }
+    assert image_nodes.trial(nodes) == ["a", "b", "d"]
