@@ -30,6 +30,7 @@ from support.pki import Authority, Pair
 
 from metrics_server.scrape.address import Target
 from metrics_server.scrape.client import KubeletClient
+from metrics_server.scrape.connection import Connection
 from metrics_server.scrape.errors import Reason, ScrapeError
 from metrics_server.scrape.source import SUMMARY_PATH
 from metrics_server.tls.files import ClientTls, Source
@@ -124,6 +125,66 @@ async def test_chunked(tmp_path: Path) -> None:
         assert (await client.get(target(kubelet), PATH)).body == b"metrics"
         assert (await client.get(target(kubelet), PATH)).body == b"metrics"
         assert client.opened == 1
+
+
+def chunked(size: int) -> tuple[bytes, ...]:
+    """An answer of so many chunks of 4 KB, in as many pieces, as Go's server writes it."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"1000\r\n" + b"x" * 4096 + b"\r\n"
+    return (head + chunk, *[chunk] * (size - 1), b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("certificate", [GOOD, None], ids=["TLS", "plain"])
+async def test_an_answer_in_pieces_is_read_in_one_go(
+    tmp_path: Path, certificate: Pair | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    readable = Connection._readable
+
+    def counted(connection: Connection) -> None:
+        nonlocal reads
+        reads += 1
+        readable(connection)
+
+    monkeypatch.setattr(Connection, "_readable", counted)
+    kubelet = FakeKubelet(respond_raw(*chunked(6), pause=0.005), certificate)
+    async with running(tmp_path, kubelet), closing(make_client(plain=certificate is None)) as client:
+        counts = []
+        for _ in range(3):
+            reads = 0
+            assert len((await client.get(target(kubelet), PATH)).body) == 6 * 4096
+            counts.append(reads)
+        assert counts[0] >= 6
+        # The last piece may come by itself.
+        assert max(counts[1:]) <= 2
+
+
+@pytest.mark.parametrize("certificate", [GOOD, None], ids=["TLS", "plain"])
+async def test_an_answer_that_is_shorter_than_the_last_one_is_not_waited_for(
+    tmp_path: Path, certificate: Pair | None
+) -> None:
+    kubelet = FakeKubelet(respond(body=b"x" * 50_000), certificate)
+    async with running(tmp_path, kubelet), closing(make_client(plain=certificate is None)) as client:
+        await client.get(target(kubelet), PATH)
+        for size in (10, 40_000, 50_000):
+            kubelet.behaviour = respond(body=b"y" * size)
+            async with asyncio.timeout(1):
+                assert len((await client.get(target(kubelet), PATH)).body) == size
+        # Nor are one that is cut off, and an end without an answer.
+        kubelet.behaviour = respond_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", close=True)
+        with pytest.raises(ScrapeError, match="cut off"):
+            async with asyncio.timeout(1):
+                await client.get(target(kubelet), PATH)
+
+
+async def test_an_answer_whose_last_piece_is_late(tmp_path: Path) -> None:
+    *pieces, last = chunked(6)
+    kubelet = FakeKubelet(respond_raw(b"".join(pieces), last), GOOD)
+    async with running(tmp_path, kubelet), closing(make_client()) as client:
+        await client.get(target(kubelet), PATH)
+        kubelet.behaviour = respond_raw(b"".join(pieces), last, pause=0.3)
+        async with asyncio.timeout(1):
+            assert len((await client.get(target(kubelet), PATH)).body) == 6 * 4096
 
 
 async def test_continue_before_the_answer(tmp_path: Path) -> None:

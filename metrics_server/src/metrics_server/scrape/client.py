@@ -21,9 +21,10 @@ from functools import cached_property
 from typing import NoReturn, cast
 
 from metrics_server.scrape.address import Target, certificate_covers, is_ip
-from metrics_server.scrape.connection import Answer, Connection, ConnectionLostError, error_text
+from metrics_server.scrape.connection import PATIENCE, Answer, Connection, ConnectionLostError, error_text
 from metrics_server.scrape.errors import Reason, ScrapeError
 from metrics_server.scrape.poll import Poll
+from metrics_server.scrape.waits import Waits
 from metrics_server.tls.files import ClientTls, MaterialError, Source
 
 #: How much of an error answer's text is shown.
@@ -74,6 +75,10 @@ class KubeletClient:
     def _poll(self) -> Poll:
         return Poll(asyncio.get_running_loop())
 
+    @cached_property
+    def _waits(self) -> Waits:
+        return Waits(asyncio.get_running_loop(), PATIENCE)
+
     @property
     def open_connections(self) -> int:
         """How many connections are open."""
@@ -121,6 +126,9 @@ class KubeletClient:
         if "_poll" in self.__dict__:
             self._poll.close()
             del self._poll
+        if "_waits" in self.__dict__:
+            self._waits.close()
+            del self._waits
 
     def _request(self, target: Target, path: str) -> bytes:
         host = f"[{target.hosts[0]}]" if ":" in target.hosts[0] else target.hosts[0]
@@ -238,7 +246,7 @@ class KubeletClient:
             sock.close()
             raise
         self.opened += 1
-        return Connection(loop, self._poll, sock, target, context, self._max_body, self._lost)
+        return Connection(loop, self._poll, self._waits, sock, target, context, self._max_body, self._lost)
 
     async def _handshake(self, sock: ssl.SSLSocket, target: Target) -> None:
         loop = asyncio.get_running_loop()

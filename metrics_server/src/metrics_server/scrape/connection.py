@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -13,11 +14,16 @@ import httptools
 from metrics_server.scrape.address import Target
 from metrics_server.scrape.errors import Reason, ScrapeError
 from metrics_server.scrape.poll import Poll
+from metrics_server.scrape.waits import Waits
 
 _CHUNK = 64 * 1024
 #: Reads in one go before other connections get their turn.
 _READS_IN_A_ROW = 16
 _MAX_HEADER = 64 * 1024
+#: A kubelet writes its answer in pieces of 4 KB, and each would wake the event loop. So the kernel is told to wait for
+#: as much as came the last time but so many bytes; where that was too much, for so many seconds only.
+_LESS = 512
+PATIENCE = 0.1
 #: Of an error answer only so much is read.
 _MAX_ERROR_BODY = 64 * 1024
 
@@ -63,11 +69,13 @@ class Connection:
         "_complete",
         "_context",
         "_date",
+        "_expected",
         "_failure",
         "_future",
         "_headers_complete",
         "_loop",
         "_lost",
+        "_low",
         "_max_body",
         "_out",
         "_parser",
@@ -77,15 +85,18 @@ class Connection:
         "_sized",
         "_sock",
         "_status",
+        "_waits",
         "_writing",
         "reusable",
         "target",
+        "turn",
     )
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         poll: Poll,
+        waits: Waits,
         sock: socket.socket,
         target: Target,
         context: ssl.SSLContext | None,
@@ -94,6 +105,7 @@ class Connection:
     ) -> None:
         self._loop = loop
         self._poll = poll
+        self._waits = waits
         self._sock = sock
         self.target = target
         self._context = context
@@ -103,6 +115,10 @@ class Connection:
         self._future: asyncio.Future[Answer] | None = None
         self._out = b""
         self._writing = False
+        #: How many bytes the kernel waits for before it tells of any, and how many it shall wait for of an answer.
+        self._low = self._expected = 1
+        #: Counts answers: the number of one that has come is over.
+        self.turn = 0
         self.reusable = True
         self._reset()
         poll.add_reader(sock.fileno(), self._readable)
@@ -130,8 +146,22 @@ class Connection:
         self._future = future
         self._reset()
         self._out = data
+        self._wait_for(self._expected)
         self._flush()
+        if self._low > 1:
+            self._waits.add(self)
         return future
+
+    def waited(self) -> None:
+        """Take what is there: the answer is shorter than the last one, or slow."""
+        self._wait_for(1)
+
+    def _wait_for(self, size: int) -> None:
+        if size != self._low and self._sock.fileno() >= 0:
+            # A kernel that cannot do it tells of each piece.
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+                self._low = size
 
     def expire(self) -> None:
         """End a request whose time is over."""
@@ -182,6 +212,8 @@ class Connection:
             try:
                 data = self._sock.recv(_CHUNK)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
+                # The rest alone is less than what the kernel was to wait for.
+                self._wait_for(1)
                 return
             except OSError as error:
                 self._broken(error)
@@ -239,6 +271,9 @@ class Connection:
 
     def _finish(self, error: Exception | None) -> None:
         future, self._future = self._future, None
+        self.turn += 1
+        # Whatever comes while nobody has asked is to be noticed at once.
+        self._wait_for(1)
         if error is not None or not self._complete:
             self.reusable = False
         body, self._body = self._body, []
@@ -248,6 +283,7 @@ class Connection:
             future.set_exception(error)
         else:
             content = body[0] if len(body) == 1 else b"".join(body)
+            self._expected = max(1, self._received - _LESS)
             future.set_result(Answer(self._status, content, self._date, self._sent, self._loop.time()))
 
     def _too_large(self) -> ScrapeError:
