@@ -8,8 +8,9 @@ import gc
 import logging
 import resource
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -149,6 +150,7 @@ class Engine:
         _raise_file_limit()
         self._scheduler = Scheduler(
             self._scrape,
+            begin=self._begin_scrape,
             resolution=self._config.metric_resolution,
             concurrency=self._config.max_concurrency,
             on_round=self._telemetry.tick.observe,
@@ -285,23 +287,49 @@ class Engine:
             if self._attempts.get(name) and node.ready:
                 self._scheduler.poke(name)
 
+    def _begin_scrape(self, name: str, done: Callable[[Outcome | None], None]) -> bool:
+        """Scrape a node without a task, where that is possible; `done(None)` means that `_scrape` has to do it."""
+        node = self._index.node(name)
+        if node is None:
+            return False
+        return self._source.begin(node, self._store.layout(name), partial(self._arrived, node, time.monotonic(), done))
+
+    def _arrived(
+        self,
+        node: NodeEntry,
+        started: float,
+        done: Callable[[Outcome | None], None],
+        batch: Batch | None,
+        error: Exception | None,
+    ) -> None:
+        outcome: Outcome | None = None
+        try:
+            if batch is not None:
+                outcome = self._taken_in(node.name, batch, started)
+            elif isinstance(error, ScrapeError) and error.reason is not Reason.NOT_FOUND:
+                outcome = self._failed(node, error, started)
+        except Exception as fault:  # pylint: disable=broad-exception-caught
+            outcome = self._failed(node, _fault(node.name, fault), started)
+        done(outcome)
+
     async def _scrape(self, name: str) -> Outcome:
         node = self._index.node(name)
         if node is None:
             return Outcome.FAILED
         started = time.monotonic()
         try:
-            batch = await self._source.scrape(node, self._store.layout(name))
+            return self._taken_in(name, await self._source.scrape(node, self._store.layout(name)), started)
         except ScrapeError as error:
             return self._failed(node, error, started)
         except Exception as error:  # pylint: disable=broad-exception-caught
-            fault = ScrapeError(Reason.INTERNAL, f"kubelet {name}: a fault of this server ({type(error).__name__})")
-            fault.__cause__ = error
-            return self._failed(node, fault, started)
+            return self._failed(node, _fault(name, error), started)
+
+    def _taken_in(self, name: str, batch: Batch, started: float) -> Outcome:
         if self._index.node(name) is None:
             # It left while it was asked: nothing of it may come back.
             self._source.forget(name)
             return Outcome.FAILED
+        has_reading = self._store.commit(name, batch)
         self._telemetry.success(name, time.monotonic() - started)
         if batch.stepped:
             self._clock_changed(name)
@@ -316,7 +344,7 @@ class Engine:
             self._telemetry.bad({reason: count for reason, count in counts.items() if count})
         if batch.zeros or self._zeros:
             self._log_zeros(name, batch)
-        if not self._store.commit(name, batch):
+        if not has_reading:
             return Outcome.WARMING
         self._pending.discard(name)
         if not self._ready:
@@ -413,6 +441,13 @@ class Engine:
             "Connections to kubelets ever opened",
             value=self._kubelets.opened,
         )
+
+
+def _fault(name: str, error: Exception) -> ScrapeError:
+    """Say that a scrape failed for a reason that nobody has foreseen."""
+    fault = ScrapeError(Reason.INTERNAL, f"kubelet {name}: a fault of this server ({type(error).__name__})")
+    fault.__cause__ = error
+    return fault
 
 
 def _kubelet_client(config: EngineConfig, client: KubeClient) -> KubeletClient:

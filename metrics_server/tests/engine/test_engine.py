@@ -217,12 +217,13 @@ async def test_collection_that_has_stopped_is_no_life(tmp_path: Path) -> None:
             task.cancel()
 
 
+@pytest.mark.parametrize("place", ["metrics_server.scrape.source.parse_resource", "metrics_server.store.Store.commit"])
 async def test_a_fault_of_the_server_is_a_failed_scrape(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
     machine = Machine("n1")
 
-    async def broken(*_unused: object) -> Batch:
+    def broken(*_unused: object) -> Batch:
         raise ZeroDivisionError("by nothing")
 
     async with FakeApi(tmp_path) as api, running(tmp_path, machine.kubelet):
@@ -230,7 +231,7 @@ async def test_a_fault_of_the_server_is_a_failed_scrape(
         async with engine_for(api, tmp_path) as run:
             await run.ready()
             with monkeypatch.context() as patch:
-                patch.setattr(KubeletSource, "scrape", broken)
+                patch.setattr(place, broken)
                 await until(lambda: 'reason="internal",success="false"} 3.0' in run.metrics())
             assert 'kubemetrics_kubelet_failing_nodes{reason="internal"} 1.0' in run.metrics()
             await until(lambda: 'kubemetrics_kubelet_failing_nodes{reason="internal"} 0.0' in run.metrics())
@@ -316,6 +317,8 @@ async def test_a_node_that_leaves_while_it_is_asked_does_not_come_back(
                 return batch
 
             monkeypatch.setattr(KubeletSource, "scrape", late)
+            # As after a lost connection: with a task.
+            monkeypatch.setattr(KubeletSource, "begin", lambda *_unused: False)
             await asked.wait()
             await api.delete(two.object())
             await until(lambda: run.engine.index.node("n2") is None)
@@ -323,6 +326,29 @@ async def test_a_node_that_leaves_while_it_is_asked_does_not_come_back(
             await asyncio.sleep(0.3)
             assert run.engine.store.layout("n2") is None
             assert 'node="n2"' not in run.metrics()
+
+
+async def test_a_node_that_leaves_and_returns_while_it_is_asked_is_scraped_anew(tmp_path: Path) -> None:
+    machine = Machine("n1")
+    asked = asyncio.Event()
+
+    async def hanging(request: Request, writer: Writer) -> None:
+        asked.set()
+        await hang(request, writer)
+
+    async with FakeApi(tmp_path) as api, running(tmp_path, machine.kubelet):
+        await api.put(machine.object())
+        async with engine_for(api, tmp_path, kubelet_request_timeout=30.0) as run:
+            await run.ready()
+            usual, machine.kubelet.behaviour = machine.kubelet.behaviour, hanging
+            async with asyncio.timeout(10):
+                await asked.wait()
+            await api.delete(machine.object())
+            await until(lambda: run.engine.index.node("n1") is None)
+            machine.kubelet.behaviour = usual
+            await api.put(machine.object())
+            await until(lambda: run.engine.store.node_reading("n1") is not None)
+            assert 'success="false"' not in run.metrics()
 
 
 async def test_a_failing_node_costs_only_itself_and_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,11 +17,11 @@ import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NoReturn, cast
 
 from metrics_server.scrape.address import Target, certificate_covers, is_ip
-from metrics_server.scrape.connection import PATIENCE, Answer, Connection, ConnectionLostError, error_text
+from metrics_server.scrape.connection import PATIENCE, Answer, Connection, ConnectionLostError, Done, error_text
 from metrics_server.scrape.errors import Reason, ScrapeError
 from metrics_server.scrape.poll import Poll
 from metrics_server.scrape.waits import Waits
@@ -79,10 +79,50 @@ class KubeletClient:
     def _waits(self) -> Waits:
         return Waits(asyncio.get_running_loop(), PATIENCE)
 
+    @cached_property
+    def _deadlines(self) -> Waits:
+        return Waits(asyncio.get_running_loop(), self._timeout)
+
     @property
     def open_connections(self) -> int:
         """How many connections are open."""
         return len(self._connections)
+
+    def ask(self, target: Target, path: str, done: Done) -> bool:
+        """Ask over the connection that is open, without a task; return False where there is none that can be used.
+
+        `done` is called once, maybe before this returns: with an answer of status 200, or with a ScrapeError, or with a
+        ConnectionLostError when `get` is worth a try.
+        """
+        try:
+            context = None if self._tls is None else self._tls.context()
+            head = self._request(target, path)
+        except MaterialError:
+            # `get` says so.
+            return False
+        connection = self._connections.get(target.node)
+        if connection is None or not connection.fits(target, context):
+            return False
+        self._deadlines.add(_Deadline(connection))
+        connection.send(head, partial(self._asked, connection, target, path, done))
+        return True
+
+    def _asked(
+        self,
+        connection: Connection,
+        target: Target,
+        path: str,
+        done: Done,
+        answer: Answer | None,
+        error: Exception | None,
+    ) -> None:
+        self._used(connection, target)
+        if answer is None:
+            done(None, None if error is None else self._explained(error, connection, target))
+        elif answer.status != 200:
+            done(None, self._refused(answer, target, path))
+        else:
+            done(answer, None)
 
     async def get(self, target: Target, path: str) -> Answer:
         """Return an answer with status 200. Raises ScrapeError."""
@@ -126,9 +166,9 @@ class KubeletClient:
         if "_poll" in self.__dict__:
             self._poll.close()
             del self._poll
-        if "_waits" in self.__dict__:
-            self._waits.close()
-            del self._waits
+        for waits in ("_waits", "_deadlines"):
+            if waits in self.__dict__:
+                self.__dict__.pop(waits).close()
 
     def _request(self, target: Target, path: str) -> bytes:
         host = f"[{target.hosts[0]}]" if ":" in target.hosts[0] else target.hosts[0]
@@ -153,27 +193,46 @@ class KubeletClient:
         self, connection: Connection, head: bytes, deadline: float, target: Target, path: str
     ) -> Answer:
         loop = asyncio.get_running_loop()
-        future = connection.send(head)
+        future: asyncio.Future[Answer] = loop.create_future()
+
+        def done(answer: Answer | None, error: Exception | None) -> None:
+            if future.done():
+                return
+            if answer is not None:
+                future.set_result(answer)
+            else:
+                assert error is not None
+                future.set_exception(error)
+
         timer = loop.call_at(deadline, connection.expire)
+        connection.send(head, done)
         try:
             answer = await future
-        except TimeoutError as error:
-            raise self._timed_out(target, connection.progress()) from error
-        except ScrapeError as error:
-            raise ScrapeError(error.reason, f"kubelet {_where(target)}: {error.message}") from error
         except asyncio.CancelledError:
-            # The answer that may still come belongs to no request.
-            connection.reusable = False
+            connection.abandon()
             raise
+        except (TimeoutError, ScrapeError) as error:
+            raise self._explained(error, connection, target) from error
         finally:
             timer.cancel()
-            if not connection.reusable:
-                if self._connections.get(target.node) is connection:
-                    del self._connections[target.node]
-                connection.close()
+            self._used(connection, target)
         if answer.status == 200:
             return answer
         raise self._refused(answer, target, path)
+
+    def _used(self, connection: Connection, target: Target) -> None:
+        """Close a connection that can carry no other request."""
+        if not connection.reusable:
+            if self._connections.get(target.node) is connection:
+                del self._connections[target.node]
+            connection.close()
+
+    def _explained(self, error: Exception, connection: Connection, target: Target) -> Exception:
+        if isinstance(error, TimeoutError):
+            return self._timed_out(target, connection.progress())
+        if isinstance(error, ScrapeError):
+            return ScrapeError(error.reason, f"kubelet {_where(target)}: {error.message}")
+        return error
 
     def _refused(self, answer: Answer, target: Target, path: str) -> ScrapeError:
         text = answer.body[:_ERROR_TEXT].decode("utf-8", "replace")
@@ -308,6 +367,22 @@ class KubeletClient:
         if self._connections.get(connection.target.node) is connection:
             del self._connections[connection.target.node]
         connection.close()
+
+
+class _Deadline:
+    """The end of the time that a request over a connection has."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def turn(self) -> int:
+        return self._connection.turn
+
+    def waited(self) -> None:
+        self._connection.expire()
 
 
 async def _wait(add: Callable[..., object], remove: Callable[[int], object], fd: int) -> None:

@@ -59,6 +59,10 @@ class Answer:
         self.received = received
 
 
+#: Hears of the answer, or of the error in its place.
+Done = Callable[[Answer | None, Exception | None], None]
+
+
 class Connection:
     """One socket. Its reader stays registered while it is idle, so a connection that the kubelet closes is noticed at
     once."""
@@ -69,9 +73,9 @@ class Connection:
         "_complete",
         "_context",
         "_date",
+        "_done",
         "_expected",
         "_failure",
-        "_future",
         "_headers_complete",
         "_loop",
         "_lost",
@@ -112,7 +116,7 @@ class Connection:
         self._max_body = max_body
         self._lost = lost
         self._parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
-        self._future: asyncio.Future[Answer] | None = None
+        self._done: Done | None = None
         self._out = b""
         self._writing = False
         #: How many bytes the kernel waits for before it tells of any, and how many it shall wait for of an answer.
@@ -139,18 +143,16 @@ class Connection:
         """Whether the connection still leads where it should, under the certificates that are in force now."""
         return self.reusable and self._context is context and (self.target is target or self.target == target)
 
-    def send(self, data: bytes) -> asyncio.Future[Answer]:
-        """Send a request; the answer arrives in the future."""
-        assert self._future is None
-        future: asyncio.Future[Answer] = self._loop.create_future()
-        self._future = future
+    def send(self, data: bytes, done: Done) -> None:
+        """Send a request. `done` is called once, maybe before this returns."""
+        assert self._done is None
+        self._done = done
         self._reset()
         self._out = data
         self._wait_for(self._expected)
         self._flush()
         if self._low > 1:
             self._waits.add(self)
-        return future
 
     def waited(self) -> None:
         """Take what is there: the answer is shorter than the last one, or slow."""
@@ -167,6 +169,11 @@ class Connection:
         """End a request whose time is over."""
         self._finish(TimeoutError())
 
+    def abandon(self) -> None:
+        """Forget a request; the answer that may still come belongs to none."""
+        self._done = None
+        self.reusable = False
+
     def progress(self) -> str:
         """Say how far the answer came."""
         if self._received == 0:
@@ -176,7 +183,7 @@ class Connection:
     def close(self) -> None:
         """Close the socket. Safe to call twice; a request that is under way fails."""
         self.reusable = False
-        if self._future is not None:
+        if self._done is not None:
             self._finish(ScrapeError(Reason.UNREACHABLE, "the connection was given up here"))
         fd = self._sock.fileno()
         if fd >= 0:
@@ -221,7 +228,7 @@ class Connection:
             if not data:
                 self._broken(None)
                 return
-            if self._future is None or self._future.done():
+            if self._done is None:
                 # Nobody asked: what comes now could be taken for the answer to the next request.
                 self._lost(self)
                 return
@@ -258,7 +265,7 @@ class Connection:
     def _broken(self, error: OSError | None) -> None:
         """Handle an end of the stream: clean (None), cut off, or a TLS or socket error."""
         self.reusable = False
-        if self._future is None or self._future.done():
+        if self._done is None:
             self._lost(self)
             return
         if error is None and self._headers_complete and not self._sized:
@@ -270,21 +277,21 @@ class Connection:
             self._finish(ScrapeError(Reason.MALFORMED, f"the answer was cut off after {self._received} bytes"))
 
     def _finish(self, error: Exception | None) -> None:
-        future, self._future = self._future, None
+        done, self._done = self._done, None
         self.turn += 1
         # Whatever comes while nobody has asked is to be noticed at once.
         self._wait_for(1)
         if error is not None or not self._complete:
             self.reusable = False
         body, self._body = self._body, []
-        if future is None or future.done():
+        if done is None:
             return
         if error is not None:
-            future.set_exception(error)
-        else:
-            content = body[0] if len(body) == 1 else b"".join(body)
-            self._expected = max(1, self._received - _LESS)
-            future.set_result(Answer(self._status, content, self._date, self._sent, self._loop.time()))
+            done(None, error)
+            return
+        content = body[0] if len(body) == 1 else b"".join(body)
+        self._expected = max(1, self._received - _LESS)
+        done(Answer(self._status, content, self._date, self._sent, self._loop.time()), None)
 
     def _too_large(self) -> ScrapeError:
         return ScrapeError(Reason.TOO_LARGE, f"the answer is larger than {self._max_body} bytes")

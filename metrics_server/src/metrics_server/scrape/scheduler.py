@@ -17,6 +17,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
+from functools import partial
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,11 @@ class Outcome(Enum):
     #: It worked, but a second point is still needed.
     WARMING = auto()
     FAILED = auto()
+
+
+#: Begins a scrape of a node and calls back with its outcome, or with None when only a task can do it; returns False
+#: when it has begun nothing.
+Begin = Callable[[str, Callable[[Outcome | None], None]], bool]
 
 
 class _Slot:
@@ -79,14 +85,18 @@ class Scheduler:
         self,
         scrape: Callable[[str], Awaitable[Outcome]],
         *,
+        begin: Begin | None = None,
         resolution: float,
         concurrency: int = 512,
         on_round: Callable[[float], None] | None = None,
         on_lag: Callable[[float], None] | None = None,
     ) -> None:
-        """`on_lag` hears how late each scrape began; `on_round` once a resolution how long its slowest node took, lag
+        """`begin` is tried first with nodes that were scraped before: a scrape that it takes on needs no task.
+
+        `on_lag` hears how late each scrape began; `on_round` once a resolution how long its slowest node took, lag
         included."""
         self._scrape = scrape
+        self._begin_scrape = begin
         self._resolution = resolution
         self._concurrency = concurrency
         self._failing_concurrency = max(1, concurrency // _FAILING_SHARE)
@@ -98,6 +108,8 @@ class Scheduler:
         self._healthy: deque[_Slot] = deque()
         self._failing: deque[_Slot] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Scrapes under way that have no task.
+        self._begun = 0
         self._running_failing = 0
         self._wake: asyncio.Event = asyncio.Event()
         self._fresh = 0
@@ -108,7 +120,7 @@ class Scheduler:
     @property
     def running(self) -> int:
         """How many scrapes are under way."""
-        return len(self._tasks)
+        return len(self._tasks) + self._begun
 
     def failing(self) -> int:
         """How many nodes failed the last time."""
@@ -197,7 +209,7 @@ class Scheduler:
 
     def _start_waiting(self) -> bool:
         """Begin a scrape; return whether there may be more to begin."""
-        if len(self._tasks) >= self._concurrency:
+        if self.running >= self._concurrency:
             return False
         if self._healthy:
             self._begin(self._healthy.popleft())
@@ -213,6 +225,25 @@ class Scheduler:
             return
         slot.running = True
         failing = slot.failures > 0
+        if self._on_lag is not None:
+            self._on_lag(max(0.0, self._now() - slot.due))
+        if self._begin_scrape is not None and slot.scraped and not failing:
+            self._begun += 1
+            if self._begin_scrape(slot.name, partial(self._begun_ended, slot)):
+                return
+            self._begun -= 1
+        self._start_task(slot, failing)
+
+    def _begun_ended(self, slot: _Slot, outcome: Outcome | None) -> None:
+        self._begun -= 1
+        if outcome is None and self._slots.get(slot.name) is slot:
+            self._start_task(slot, failing=False)
+            return
+        self._finish(slot, Outcome.FAILED if outcome is None else outcome)
+        if self._healthy or self._failing:
+            self._wake.set()
+
+    def _start_task(self, slot: _Slot, failing: bool) -> None:
         self._running_failing += failing
         task = slot.task = asyncio.create_task(self._one(slot, failing))
         self._tasks.add(task)
@@ -227,21 +258,22 @@ class Scheduler:
             log.error("a scrape ended in an internal error; its node counts as failed", exc_info=error)
 
     async def _one(self, slot: _Slot, failing: bool) -> None:
-        due = slot.due
-        if self._on_lag is not None:
-            self._on_lag(max(0.0, self._now() - due))
         outcome = Outcome.FAILED
         try:
             outcome = await self._scrape(slot.name)
         finally:
-            slot.running = False
             slot.task = None
             self._running_failing -= failing
-            if not slot.scraped and self._slots.get(slot.name) is slot:
-                slot.scraped = True
-                self._fresh -= 1
-            self._reschedule(slot, outcome)
-            self._slowest = max(self._slowest, self._now() - due)
+            self._finish(slot, outcome)
+
+    def _finish(self, slot: _Slot, outcome: Outcome) -> None:
+        slot.running = False
+        if not slot.scraped and self._slots.get(slot.name) is slot:
+            slot.scraped = True
+            self._fresh -= 1
+        due = slot.due
+        self._reschedule(slot, outcome)
+        self._slowest = max(self._slowest, self._now() - due)
 
     def _reschedule(self, slot: _Slot, outcome: Outcome) -> None:
         if self._slots.get(slot.name) is not slot:

@@ -11,8 +11,9 @@ from typing import Protocol
 class Waiter(Protocol):
     """Who waits for something that may not come."""
 
-    #: Changes when the wait is over.
-    turn: int
+    @property
+    def turn(self) -> int:
+        """Changes when the wait is over."""
 
     def waited(self) -> None:
         """Do what is to be done when it did not come in time."""
