@@ -355,3 +355,101 @@ async def test_a_node_that_is_back_at_once_is_not_scraped_twice_at_a_time() -> N
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+class Beginner:
+    """Begins scrapes without a task, and ends them a moment later as it is told."""
+
+    def __init__(self, outcome: Callable[[str], Outcome | None] = lambda _name: READY, seconds: float = 0.01) -> None:
+        self.begun: list[str] = []
+        self.running = self.most = 0
+        self._outcome, self._seconds = outcome, seconds
+
+    def __call__(self, name: str, done: Callable[[Outcome | None], None]) -> bool:
+        self.begun.append(name)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        asyncio.get_running_loop().call_later(self._seconds, self._end, name, done)
+        return True
+
+    def _end(self, name: str, done: Callable[[Outcome | None], None]) -> None:
+        self.running -= 1
+        done(self._outcome(name))
+
+
+@virtual
+async def test_only_the_first_scrape_of_a_node_needs_a_task() -> None:
+    recorder, beginner = Recorder(), Beginner()
+    async with scheduling(recorder, begin=beginner) as scheduler:
+        for number in range(10):
+            scheduler.add(f"node-{number}")
+        await asyncio.sleep(76)
+        assert scheduler.running == 0
+    assert all(len(times) == 1 for times in recorder.times.values())
+    assert len(recorder.times) == 10
+    assert all(4 <= count <= 6 for count in Counter(beginner.begun).values())
+
+
+@virtual
+async def test_a_failing_node_is_scraped_with_a_task_and_less_often() -> None:
+    recorder, beginner = Recorder(lambda _name, _number: FAILED), Beginner(lambda _name: FAILED)
+    recorder.outcome = lambda _name, number: READY if number == 1 else FAILED
+    async with scheduling(recorder, begin=beginner) as scheduler:
+        scheduler.add("n1")
+        await asyncio.sleep(200)
+        assert scheduler.failing() == 1
+    # Its first failure was met without one.
+    assert beginner.begun == ["n1"]
+    assert 4 <= len(recorder.times["n1"]) <= 7
+
+
+@virtual
+async def test_what_cannot_be_done_without_a_task_is_done_with_one() -> None:
+    recorder, lost = Recorder(), Beginner(lambda _name: None)
+    async with scheduling(recorder, begin=lost) as scheduler:
+        scheduler.add("n1")
+        await asyncio.sleep(60)
+        assert scheduler.running == 0
+    assert len(recorder.times["n1"]) == len(lost.begun) + 1 >= 4
+    refused = Recorder()
+    async with scheduling(refused, begin=lambda _name, _done: False) as scheduler:
+        scheduler.add("n1")
+        await asyncio.sleep(60)
+        assert scheduler.running == 0
+    assert len(refused.times["n1"]) >= 4
+
+
+@virtual
+async def test_scrapes_without_a_task_count_as_well() -> None:
+    beginner = Beginner(seconds=3.0)
+    async with scheduling(Recorder(), begin=beginner, concurrency=4) as scheduler:
+        for number in range(40):
+            scheduler.add(f"node-{number}")
+        await asyncio.sleep(60)
+    assert beginner.most == 4
+
+
+@virtual
+async def test_one_that_ends_at_once_and_one_whose_node_has_left() -> None:
+    ended: list[Callable[[Outcome | None], None]] = []
+
+    def begin(name: str, done: Callable[[Outcome | None], None]) -> bool:
+        if name == "quick":
+            done(READY)
+        else:
+            ended.append(done)
+        return True
+
+    recorder = Recorder()
+    async with scheduling(recorder, begin=begin) as scheduler:
+        scheduler.add("quick")
+        scheduler.add("leaves")
+        await asyncio.sleep(20)
+        assert scheduler.running == 1
+        scheduler.remove("leaves")
+        # Its connection is closed then, which ends the scrape.
+        ended[0](FAILED)
+        assert scheduler.running == 0
+        scheduler.add("leaves")
+        await asyncio.sleep(1)
+        assert len(recorder.times["leaves"]) == 2
