@@ -121,7 +121,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Life:
-    """One server that is looked at."""
+    """One server that is measured."""
 
     pid: int
     port: int
@@ -177,7 +177,7 @@ class Life:
         reset_peak(self.pid)
         with self._asked() as asked:
             started, used = time.monotonic(), cpu_seconds(self.pid)
-            # What changes while it is away makes what the watches know too old to go on with.
+            # What changes while it is unavailable makes what the watches know too old to go on with.
             api.restart(dict([node_record(Node(0, 1), api.kubelet_port, fresh=True)]))
             # Clients wait longer and longer before they try again, upstream's up to half a minute.
             deadline = time.monotonic() + 90
