@@ -30,7 +30,7 @@ from support.pki import Authority, Pair
 
 from metrics_server.scrape.address import Target
 from metrics_server.scrape.client import KubeletClient
-from metrics_server.scrape.connection import Connection
+from metrics_server.scrape.connection import Answer, Connection
 from metrics_server.scrape.errors import Reason, ScrapeError
 from metrics_server.scrape.source import SUMMARY_PATH
 from metrics_server.tls.files import ClientTls, Source
@@ -185,6 +185,55 @@ async def test_an_answer_whose_last_piece_is_late(tmp_path: Path) -> None:
         kubelet.behaviour = respond_raw(b"".join(pieces), last, pause=0.3)
         async with asyncio.timeout(1):
             assert len((await client.get(target(kubelet), PATH)).body) == 6 * 4096
+
+
+async def test_asking_without_a_task(tmp_path: Path) -> None:
+    kubelet = FakeKubelet(respond(body=b"ok"), GOOD)
+    heard: list[tuple[bytes | None, str]] = []
+
+    def done(answer: Answer | None, error: Exception | None) -> None:
+        heard.append((answer and answer.body, "" if error is None else f"{type(error).__name__}: {error}"))
+
+    async def ask() -> tuple[bytes | None, str]:
+        heard.clear()
+        assert client.ask(target(kubelet), PATH, done)
+        await until(lambda: bool(heard))
+        assert len(heard) == 1
+        return heard[0]
+
+    async with running(tmp_path, kubelet), closing(make_client(timeout=0.3)) as client:
+        # Without a connection there is nothing to ask over.
+        assert not client.ask(target(kubelet), PATH, done)
+        await client.get(target(kubelet), PATH)
+        assert await ask() == (b"ok", "")
+        kubelet.behaviour = respond(403)
+        body, error = await ask()
+        assert body is None
+        assert "the ClusterRole must allow get on nodes/metrics" in error
+        kubelet.behaviour = hang
+        body, error = await ask()
+        assert error == "ScrapeError: kubelet n1 at 127.0.0.1:%d did not finish within 0.3 s (no answer)" % kubelet.port
+        # The connection that hangs is gone.
+        assert not client.ask(target(kubelet), PATH, done)
+        kubelet.behaviour = respond(body=b"ok")
+        await client.get(target(kubelet), PATH)
+        kubelet.behaviour = hang_up
+        body, error = await ask()
+        assert error.startswith("ConnectionLostError")
+        kubelet.behaviour = respond(body=b"ok")
+        await client.get(target(kubelet), PATH)
+        kubelet.behaviour = hang
+        heard.clear()
+        assert client.ask(target(kubelet), PATH, done)
+        client.forget("n1")
+        assert "given up here" in heard[0][1]
+        kubelet.behaviour = respond(body=b"ok")
+        await client.get(target(kubelet), PATH)
+        kubelet.behaviour = hang
+        heard.clear()
+        assert client.ask(target(kubelet), PATH, done)
+    # The end of the client is nobody's failure.
+    assert heard == []
 
 
 async def test_continue_before_the_answer(tmp_path: Path) -> None:

@@ -45,6 +45,32 @@ async def test_a_later_wait_is_not_told_early() -> None:
     assert first.late == [0, 0]
 
 
+async def test_one_that_waits_again_when_it_is_told_has_one_timer() -> None:
+    waits = Waits(asyncio.get_running_loop(), 0.02)
+
+    class Again(One):
+        def waited(self) -> None:
+            super().waited()
+            if len(self.late) < 5:
+                waits.add(self)
+
+    one, two = Again(), Again()
+    waits.add(one)
+    waits.add(two)
+    looks = 0
+    look = waits._look
+
+    def counted() -> None:
+        nonlocal looks
+        looks += 1
+        look()
+
+    waits._look = counted  # type: ignore[method-assign]
+    await asyncio.sleep(0.2)
+    assert (len(one.late), len(two.late)) == (5, 5)
+    assert looks <= 8
+
+
 async def test_nobody_is_told_after_the_end() -> None:
     waits = Waits(asyncio.get_running_loop(), 0.01)
     one = One()

@@ -68,6 +68,7 @@ class KubeletClient:
         self._resolver = resolver or self._resolve
         self._connections: dict[str, Connection] = {}
         self._names: dict[str, tuple[float, list[str]]] = {}
+        self._closed = False
         #: How many connections were ever opened; with keep-alive it grows by the number of nodes, not of scrapes.
         self.opened = 0
 
@@ -117,6 +118,9 @@ class KubeletClient:
         error: Exception | None,
     ) -> None:
         self._used(connection, target)
+        if self._closed:
+            # Nobody wants to know any more.
+            return
         if answer is None:
             done(None, None if error is None else self._explained(error, connection, target))
         elif answer.status != 200:
@@ -158,7 +162,8 @@ class KubeletClient:
             connection.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. What was asked without a task hears nothing more."""
+        self._closed = True
         for node in list(self._connections):
             self.forget(node)
         # Without waiting: a name server that does not answer must not hold up the end.

@@ -46,13 +46,17 @@ class Waits:
         self._timer = None
         queue = self._queue
         now = self._loop.time()
+        late: list[tuple[int, Waiter]] = []
         while queue:
             due, turn, waiter = queue[0]
-            over = waiter.turn != turn
-            if due > now and not over:
-                # All behind it are due later.
-                self._timer = self._loop.call_at(due, self._look)
-                return
+            if waiter.turn == turn:
+                if due > now:
+                    # All behind it are due later.
+                    self._timer = self._loop.call_at(due, self._look)
+                    break
+                late.append((turn, waiter))
             queue.popleft()
-            if not over:
+        # Only now, as they may begin waits of their own.
+        for turn, waiter in late:
+            if waiter.turn == turn:
                 waiter.waited()
