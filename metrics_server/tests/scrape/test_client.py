@@ -212,7 +212,7 @@ async def test_asking_without_a_task(tmp_path: Path) -> None:
         assert "the ClusterRole must allow get on nodes/metrics" in error
         kubelet.behaviour = hang
         body, error = await ask()
-        assert error == "ScrapeError: kubelet n1 at 127.0.0.1:%d did not finish within 0.3 s (no answer)" % kubelet.port
+        assert error == f"ScrapeError: kubelet n1 at 127.0.0.1:{kubelet.port} did not finish within 0.3 s (no answer)"
         # The connection that hangs is gone.
         assert not client.ask(target(kubelet), PATH, done)
         kubelet.behaviour = respond(body=b"ok")
