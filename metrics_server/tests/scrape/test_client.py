@@ -192,7 +192,9 @@ async def test_asking_without_a_task(tmp_path: Path) -> None:
     heard: list[tuple[bytes | None, str]] = []
 
     def done(answer: Answer | None, error: Exception | None) -> None:
-        heard.append((answer and answer.body, "" if error is None else f"{type(error).__name__}: {error}"))
+        heard.append(
+            (None if answer is None else answer.body, "" if error is None else f"{type(error).__name__}: {error}")
+        )
 
     async def ask() -> tuple[bytes | None, str]:
         heard.clear()
