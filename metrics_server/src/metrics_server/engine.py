@@ -309,8 +309,10 @@ class Engine:
             elif isinstance(error, ScrapeError) and error.reason is not Reason.NOT_FOUND:
                 outcome = self._failed(node, error, started)
         except Exception as fault:  # pylint: disable=broad-exception-caught
-            outcome = self._failed(node, _fault(node.name, fault), started)
-        done(outcome)
+            outcome = Outcome.FAILED
+            self._failed(node, _fault(node.name, fault), started)
+        finally:
+            done(outcome)
 
     async def _scrape(self, name: str) -> Outcome:
         node = self._index.node(name)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from metrics_server.kube.entries import PATH_ANNOTATION, NodeEntry
 from metrics_server.options import parse_options
 from metrics_server.scrape import scheduler as scheduler_module
 from metrics_server.scrape.batch import Batch, Layout
+from metrics_server.scrape.parse import parse_resource
 from metrics_server.scrape.source import KubeletSource
 from metrics_server.telemetry import EngineTelemetry
 
@@ -43,6 +45,8 @@ class Machine:
         self.started = time.time() - 1000
         self.kubelet = FakeKubelet(self.answer, certificate or CA.issue(name, dns=(name,)))
         self.memory = 1 << 20
+        #: What stands behind its text.
+        self.padding = b""
         #: How far its clock is ahead.
         self.ahead = 0.0
         self.failing: Callable[[Request, Writer], object] | None = None
@@ -72,7 +76,7 @@ class Machine:
             node_time=milliseconds,
         )
         date = formatdate(int(now + self.ahead), usegmt=True)
-        await respond(body=text, headers=(f"Date: {date}",))(request, writer)
+        await respond(body=text + self.padding, headers=(f"Date: {date}",))(request, writer)
 
     def object(self, **metadata: Any) -> dict[str, Any]:
         return node(self.name, port=self.kubelet.port, **metadata)
@@ -326,6 +330,30 @@ async def test_a_node_that_leaves_while_it_is_asked_does_not_come_back(
             await asyncio.sleep(0.3)
             assert run.engine.store.layout("n2") is None
             assert 'node="n2"' not in run.metrics()
+
+
+async def test_a_large_answer_is_never_read_in_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few containers the node had before: nothing that a kubelet sends is trusted."""
+    places: list[tuple[int, bool]] = []
+    loop_thread = threading.get_ident()
+
+    def noted(body: bytes, layout: Layout | None, now_ms: int) -> Batch:
+        places.append((len(body), threading.get_ident() == loop_thread))
+        return parse_resource(body, layout, now_ms)
+
+    monkeypatch.setattr("metrics_server.scrape.source.parse_resource", noted)
+    machine = Machine("n1")
+    async with FakeApi(tmp_path) as api, running(tmp_path, machine.kubelet):
+        await api.put(machine.object())
+        async with engine_for(api, tmp_path) as run:
+            await run.ready()
+            machine.padding = b"# padding\n" * 40_000
+            await until(lambda: sum(1 for size, _unused in places if size > 300_000) >= 3)
+            machine.padding = b""
+            count = len(places)
+            await until(lambda: len(places) > count + 3)
+    assert not [place for place in places if place[0] > 300_000 and place[1]]
+    assert places[-1][1]
 
 
 async def test_a_node_that_leaves_and_returns_while_it_is_asked_is_scraped_anew(tmp_path: Path) -> None:

@@ -41,7 +41,18 @@ def test_no_address_of_a_wanted_type(addresses: tuple[tuple[str, str], ...]) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["x" * 64, "\u043d\u043e\u0434\u0430", "two words", "a..b", "-a", "a" * 254, "n1\r\nX: y"]
+    "name",
+    [
+        "x" * 64,
+        "\u043d\u043e\u0434\u0430",
+        "two words",
+        "a..b",
+        "-a",
+        "a" * 254,
+        "n1\r\nX: y",
+        "fe80::1%\u6f22",
+        "fe80::1%a\r\nX: y",
+    ],
 )
 def test_a_name_that_is_none_is_not_dialled(name: str) -> None:
     """Whoever may edit a Node may write anything there."""

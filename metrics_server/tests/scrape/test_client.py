@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -175,6 +176,18 @@ async def test_an_answer_that_is_shorter_than_the_last_one_is_not_waited_for(
         with pytest.raises(ScrapeError, match="cut off"):
             async with asyncio.timeout(1):
                 await client.get(target(kubelet), PATH)
+
+
+async def test_an_answer_of_many_records_is_read_at_once(tmp_path: Path) -> None:
+    """More records than are read in one go."""
+    kubelet = FakeKubelet(respond_raw(b"".join(chunked(40))), GOOD)
+    async with running(tmp_path, kubelet), closing(make_client()) as client:
+        await client.get(target(kubelet), PATH)
+        started = time.perf_counter()
+        for _ in range(10):
+            assert len((await client.get(target(kubelet), PATH)).body) == 40 * 4096
+        # Each would wait for a tenth of a second.
+        assert time.perf_counter() - started < 0.9
 
 
 async def test_an_answer_whose_last_piece_is_late(tmp_path: Path) -> None:

@@ -453,3 +453,46 @@ async def test_one_that_ends_at_once_and_one_whose_node_has_left() -> None:
         scheduler.add("leaves")
         await asyncio.sleep(1)
         assert len(recorder.times["leaves"]) == 2
+
+
+@virtual
+async def test_a_fault_in_beginning_costs_only_a_task() -> None:
+    def broken(name: str, done: Callable[[Outcome | None], None]) -> bool:
+        if name == "late":
+            # Too late to count, as a task has begun then.
+            asyncio.get_running_loop().call_later(0.001, done, READY)
+        elif name == "told":
+            done(FAILED)
+        raise UnicodeEncodeError("latin-1", "x", 0, 1, "no")
+
+    recorder = Recorder()
+    async with scheduling(recorder, begin=broken) as scheduler:
+        for name in ("early", "late", "told"):
+            scheduler.add(name)
+        await asyncio.sleep(60)
+        assert scheduler.running == 0
+    assert len(recorder.times["early"]) >= 4
+    assert len(recorder.times["late"]) >= 4
+    # That one failed without a task; then it is scraped with one, as everything that fails.
+    assert len(recorder.times["told"]) >= 3
+
+
+@virtual
+async def test_nothing_is_begun_after_the_end() -> None:
+    ended: list[Callable[[Outcome | None], None]] = []
+
+    def begin(_name: str, done: Callable[[Outcome | None], None]) -> bool:
+        ended.append(done)
+        return True
+
+    recorder = Recorder()
+    scheduler = Scheduler(recorder, begin=begin, resolution=15.0)
+    task = asyncio.create_task(scheduler.run())
+    scheduler.add("n1")
+    await asyncio.sleep(20)
+    assert len(ended) == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    ended[0](None)
+    await asyncio.sleep(1)
+    assert (len(recorder.times["n1"]), scheduler.running) == (1, 0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from metrics_server.scrape.waits import Waits
 
 
@@ -78,3 +80,17 @@ async def test_nobody_is_told_after_the_end() -> None:
     waits.close()
     await asyncio.sleep(0.03)
     assert one.late == []
+
+
+async def test_one_that_fails_when_it_is_told_keeps_nobody_from_hearing(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(One):
+        def waited(self) -> None:
+            raise ZeroDivisionError("by nothing")
+
+    waits = Waits(asyncio.get_running_loop(), 0.01)
+    other = One()
+    waits.add(Broken())
+    waits.add(other)
+    await asyncio.sleep(0.05)
+    assert other.late == [0]
+    assert "ZeroDivisionError: by nothing" in caplog.text

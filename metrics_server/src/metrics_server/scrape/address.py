@@ -12,6 +12,8 @@ from metrics_server.scrape.errors import Reason, ScrapeError
 
 #: One part of a DNS name. Underscores are no part of a host's name, but some are called so.
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+#: An IP address may name a zone, which may be any text for Python.
+_ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(%[0-9A-Za-z._-]+)?")
 
 #: All that a Node can have, in the order in which they are preferred without `--kubelet-preferred-address-types`.
 ADDRESS_TYPES = ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP")
@@ -56,7 +58,9 @@ def choose_target(node: str, addresses: Sequence[tuple[str, str]], preferred: Se
 
 def _can_be_dialled(host: str) -> bool:
     """Whether the text is an IP address or can be a DNS name: it comes from an object that others may edit."""
-    return is_ip(host) or (len(host) <= 253 and all(_LABEL.fullmatch(label) for label in host.split(".")))
+    if is_ip(host):
+        return _ADDRESS.fullmatch(host) is not None
+    return len(host) <= 253 and all(_LABEL.fullmatch(label) for label in host.split("."))
 
 
 def canonical(name: str) -> str:

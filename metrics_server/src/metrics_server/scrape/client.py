@@ -4,9 +4,9 @@
 One connection to each of thousands of nodes is open all the time, so what a connection costs counts: asyncio's own TLS
 streams need some 340 KiB each and three times the CPU. Here a non-blocking SSLSocket is driven by reader callbacks.
 
-Nothing a kubelet sends is trusted: one deadline spans the whole scrape, header and body sizes are bounded, redirects
-are not followed, and a certificate must chain to the CA *and* name the node, by its node name or by any of its
-addresses.
+Nothing a kubelet sends is trusted: one deadline spans the whole scrape (a new connection in place of one that was lost
+has its own), header and body sizes are bounded, redirects are not followed, and a certificate must chain to the CA
+*and* name the node, by its node name or by any of its addresses.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class KubeletClient:
             # `get` says so.
             return False
         connection = self._connections.get(target.node)
-        if connection is None or not connection.fits(target, context):
+        if self._closed or connection is None or not connection.fits(target, context):
             return False
         self._deadlines.add(_Deadline(connection))
         connection.send(head, partial(self._asked, connection, target, path, done))
@@ -130,6 +130,8 @@ class KubeletClient:
 
     async def get(self, target: Target, path: str) -> Answer:
         """Return an answer with status 200. Raises ScrapeError."""
+        if self._closed:
+            raise ScrapeError(Reason.UNREACHABLE, f"kubelet {_where(target)}: this client has been closed")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         try:

@@ -157,6 +157,8 @@ class Connection:
     def waited(self) -> None:
         """Take what is there: the answer is shorter than the last one, or slow."""
         self._wait_for(1)
+        # Older kernels do not tell of what has come already.
+        self._again()
 
     def _wait_for(self, size: int) -> None:
         if size != self._low and self._sock.fileno() >= 0:
@@ -235,6 +237,8 @@ class Connection:
             self._feed(data)
             if self._complete or self._failure is not None:
                 return
+        # What the kernel still has may be less than what it was to wait for.
+        self._wait_for(1)
         if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
             # OpenSSL holds data that the selector does not see.
             self._loop.call_soon(self._again)

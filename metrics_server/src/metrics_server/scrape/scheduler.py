@@ -17,7 +17,6 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
-from functools import partial
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +109,8 @@ class Scheduler:
         self._tasks: set[asyncio.Task[None]] = set()
         #: Scrapes under way that have no task.
         self._begun = 0
+        #: Nothing is begun any more.
+        self._over = False
         self._running_failing = 0
         self._wake: asyncio.Event = asyncio.Event()
         self._fresh = 0
@@ -137,7 +138,10 @@ class Scheduler:
         self._at(slot, self._now() + place % (_SPREAD_PART * self._resolution))
 
     def remove(self, name: str) -> None:
-        """Let a node go. A scrape that is under way is ended: the node may be back a moment later, and have another."""
+        """Let a node go. A scrape in a task is ended: the node may be back a moment later, and have another.
+
+        Whoever calls this has to close the node's connection, which ends one without a task.
+        """
         slot = self._slots.pop(name, None)
         if slot is None:
             return
@@ -158,7 +162,7 @@ class Scheduler:
             self._at(slot, self._now())
 
     async def run(self) -> None:
-        """Run until cancelled; scrapes under way are cancelled with it."""
+        """Run until cancelled; scrapes in tasks are cancelled with it. Those without end with their connections."""
         round_ends = self._now() + self._resolution
         try:
             while True:
@@ -180,6 +184,7 @@ class Scheduler:
                 except TimeoutError:
                     continue
         finally:
+            self._over = True
             tasks = list(self._tasks)
             for task in tasks:
                 task.cancel()
@@ -227,16 +232,36 @@ class Scheduler:
         failing = slot.failures > 0
         if self._on_lag is not None:
             self._on_lag(max(0.0, self._now() - slot.due))
-        if self._begin_scrape is not None and slot.scraped and not failing:
-            self._begun += 1
-            if self._begin_scrape(slot.name, partial(self._begun_ended, slot)):
-                return
-            self._begun -= 1
-        self._start_task(slot, failing)
+        if self._begin_scrape is None or not slot.scraped or failing or not self._begins(slot, self._begin_scrape):
+            self._start_task(slot, failing)
+
+    def _begins(self, slot: _Slot, begin: Begin) -> bool:
+        """Begin a scrape without a task; return whether that went well."""
+        ended = False
+
+        def done(outcome: Outcome | None) -> None:
+            nonlocal ended
+            if not ended:
+                ended = True
+                self._begun_ended(slot, outcome)
+
+        self._begun += 1
+        try:
+            if begin(slot.name, done):
+                return True
+        except Exception:  # pylint: disable=broad-exception-caught
+            # The task meets the same fault, and says whose it is.
+            log.debug("a scrape could not be begun without a task", exc_info=True)
+        if ended:
+            return True
+        # Whatever it may still tell is of no interest.
+        ended = True
+        self._begun -= 1
+        return False
 
     def _begun_ended(self, slot: _Slot, outcome: Outcome | None) -> None:
         self._begun -= 1
-        if outcome is None and self._slots.get(slot.name) is slot:
+        if outcome is None and self._slots.get(slot.name) is slot and not self._over:
             self._start_task(slot, failing=False)
             return
         self._finish(slot, Outcome.FAILED if outcome is None else outcome)

@@ -25,8 +25,6 @@ _INLINE_BODY = 256 * 1024
 #: A kubelet without /metrics/resource is asked for it again after this time: it may have been upgraded.
 _SUMMARY_MEMORY = 1800.0
 
-#: So many containers have a text that is larger than that.
-_INLINE_CONTAINERS = 400
 #: Hears of the batch, or of the error in its place.
 Done = Callable[[Batch | None, Exception | None], None]
 
@@ -52,18 +50,20 @@ class KubeletSource:
         self._summary_only = summary_only
         self._summary_until: dict[str, float] = {}
         self._clocks = NodeClocks()
+        #: Nodes whose last answer was too large to be read in the event loop.
+        self._large: set[str] = set()
         #: Targets of unchanged nodes, so that they need not be worked out each time.
         self._targets: dict[str, tuple[NodeEntry, Target]] = {}
 
     def begin(self, node: NodeEntry, layout: Layout | None, done: Done) -> bool:
         """Scrape as nearly always: over the connection that is open, without a task. Return False for all else.
 
-        `done` is called once, maybe before this returns. An error that is no ScrapeError, or that says NOT_FOUND, is
-        for `scrape` to look into.
+        `done` is called once, maybe before this returns. An error that is no ScrapeError, or that says NOT_FOUND, or
+        none at all, is for `scrape` to look into.
         """
         if (
             layout is None
-            or layout.size > _INLINE_CONTAINERS
+            or node.name in self._large
             or node.metrics_path
             or self._summary_only
             or self._summary_until.get(node.name, 0.0) > time.monotonic()
@@ -80,6 +80,11 @@ class KubeletSource:
     ) -> None:
         if answer is None:
             done(None, error)
+            return
+        if len(answer.body) > _INLINE_BODY:
+            # Asked for once more, and from now on with a task, which has it read in a thread.
+            self._large.add(target.node)
+            done(None, None)
             return
         try:
             batch = parse_resource(answer.body, layout, time.time_ns() // 1_000_000)
@@ -120,6 +125,7 @@ class KubeletSource:
         self._summary_until.pop(node, None)
         self._targets.pop(node, None)
         self._clocks.forget(node)
+        self._large.discard(node)
 
     def _target(self, node: NodeEntry) -> Target:
         known = self._targets.get(node.name)
@@ -139,7 +145,9 @@ class KubeletSource:
         try:
             if len(body) <= _INLINE_BODY:
                 batch = parser(body, layout, now_ms)
+                self._large.discard(target.node)
             else:
+                self._large.add(target.node)
                 batch = await asyncio.to_thread(parser, body, layout, now_ms)
         except ParseError as error:
             raise _malformed(target, path, error) from error

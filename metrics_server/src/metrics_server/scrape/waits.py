@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import Protocol
+
+log = logging.getLogger(__name__)
 
 
 class Waiter(Protocol):
@@ -59,4 +62,7 @@ class Waits:
         # Only now, as they may begin waits of their own.
         for turn, waiter in late:
             if waiter.turn == turn:
-                waiter.waited()
+                try:
+                    waiter.waited()
+                except Exception:  # pylint: disable=broad-exception-caught
+                    log.exception("what was to follow a wait failed; the others go on")
