@@ -2,7 +2,7 @@
 """Thousands of kubelets in one process: one listener, told apart by the address that was dialled.
 
 They speak TLS with keep-alive and print /metrics/resource as kubelets do, with counters that grow, and in the manner of
-Go's server: in chunks, each in a TLS record of its own. A share of them can be made to fail and to recover in turn. Run
+Go's server: in chunks, and in TLS records of 4 KB. A share of them can be made to fail and to recover in turn. Run
 it with `PYTHONPATH=metrics_server/tests` (for the certificate authority) or give it a certificate.
 """
 

@@ -22,7 +22,7 @@ from machine import BenchError, cpu_seconds, memory_mib, reset_peak
 from real_api import RealApi, node_record, pod_record
 from shape import Node
 
-#: As in the Deployment of both: seconds between two probes.
+#: As in this server's Deployment: seconds between two probes. Upstream's own asks for readiness each 10 seconds.
 _READY, _LIVE = 3.0, 10.0
 #: Requests for one pod in a second: an autoscaler's, for 300 Deployments each 15 s.
 _REQUESTS = 20.0

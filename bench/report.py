@@ -95,7 +95,7 @@ _ROWS = (
     Row("usual life: CPU", "life: CPU", _unit("m"), _NO_WORSE),
     Row("usual life, one pod: p50", "life, pod: p50", _unit("ms"), _NO_WORSE),
     Row("usual life, one pod: p99", "life, pod: p99", _unit("ms"), _NO_WORSE),
-    Row("usual life, a probe: p99", "life, probe: p99", _unit("ms"), _NO_WORSE),
+    Row("usual life, a probe: slowest", "life, probe: p99", _unit("ms"), _NO_WORSE),
     Row("usual life, Prometheus: p50", "life, Prometheus: p50", _unit("ms"), _NO_WORSE),
     Row("listing anew: CPU", "relist: CPU", _unit("ms"), _NO_WORSE),
     Row("listing anew: peak of the memory", "relist: peak", _unit("MiB"), _MEMORY),

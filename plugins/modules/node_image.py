@@ -14,8 +14,8 @@ author:
 description:
   - Manages the images of one repository in the container runtime that the host's kubelet uses, without a registry.
     With containerd a loaded image is pinned, so that the kubelet does not remove it to free space.
-  - C(ctr), C(podman) or C(docker) of the host do the work. With CRI-O and without C(podman), C(skopeo) does it, and
-    C(crictl) lists.
+  - C(ctr), C(podman) or C(docker) of the host do the work. With CRI-O and without C(podman), C(skopeo) loads,
+    and C(crictl) lists and removes.
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes
   - kubemetrics.aggregation.host

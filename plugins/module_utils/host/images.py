@@ -31,6 +31,11 @@ PROGRAM_PATHS = ("/usr/local/bin", "/opt/bin", "/var/lib/rancher/k3s/data/curren
 PINNED = "io.cri-containerd.pinned=pinned"
 LIST_FORMAT = "{{.Repository}}:{{.Tag}}"
 #: The lines of CRI-O's configuration that say where its images are.
+STORAGE_DEFAULTS = {
+    "root": "/var/lib/containers/storage",
+    "runroot": "/run/containers/storage",
+    "storage_driver": "overlay",
+}
 STORAGE_LINE = re.compile(r'^\s*(root|runroot|storage_driver) = "([^"\\]*)"\s*$', re.MULTILINE)
 
 
@@ -73,7 +78,8 @@ class Runtime(t.NamedTuple):
 
     def remove_commands(self, images: t.Sequence[str]) -> t.List[t.List[str]]:
         if self.lister:
-            return [[*self.program, "delete", self.storage + image] for image in images]
+            # Through CRI-O: skopeo would remove an image with all of its names, also one that is to be kept.
+            return [[*self.lister, "rmi", *images]]
         return [[*self.program, *(["images", "remove"] if self.name == "containerd" else ["rmi"]), *images]]
 
 
@@ -110,17 +116,18 @@ def runtime_of(socket: str, find: t.Callable[[str], t.Optional[str]], configurat
 def _cri_o(socket: str, find: t.Callable[[str], t.Optional[str]], configuration: str) -> Runtime:
     """CRI-O has no program of its own for images: podman works on the same storage, and kubespray installs skopeo."""
     podman, skopeo, crictl = (find(name) for name in ("podman", "skopeo", "crictl"))
-    # Its own flags and files may say otherwise than what these programs read.
-    options = dict(STORAGE_LINE.findall(configuration))
-    root, runroot, driver = (options.get(key) for key in ("root", "runroot", "storage_driver"))
+    # Its own flags and files may say otherwise than what these programs read. As long as they do not, nothing is told to
+    # them: they would forget the other options of storage.conf.
+    options = {**STORAGE_DEFAULTS, **{key: value for key, value in STORAGE_LINE.findall(configuration) if value}}
+    usual = options == STORAGE_DEFAULTS
+    root, runroot, driver = (options[key] for key in ("root", "runroot", "storage_driver"))
     if podman:
-        flags = (("--root", root), ("--runroot", runroot), ("--storage-driver", driver))
-        return Runtime("cri-o", [podman, *(word for flag, value in flags if value for word in (flag, value))])
+        flags = [] if usual else ["--root", root, "--runroot", runroot, "--storage-driver", driver]
+        return Runtime("cri-o", [podman, *flags])
     if skopeo and crictl:
         lister = [crictl, "--runtime-endpoint", "unix://" + socket]
-        if root and runroot and driver:
-            return Runtime("cri-o", [skopeo], lister, "containers-storage:[%s@%s+%s]" % (driver, root, runroot))
-        return Runtime("cri-o", [skopeo], lister)
+        where = "" if usual else "[%s@%s+%s]" % (driver, root, runroot)
+        return Runtime("cri-o", [skopeo], lister, "containers-storage:" + where)
     raise ImageError(
         "To load images into the runtime of %s, this host needs podman, or skopeo with crictl; install one of them, or "
         "set metrics_server_image_source to push, and name a registry in metrics_server_image_name." % socket

@@ -81,7 +81,11 @@ def test_cri_o_says_where_its_images_are():
     skopeo = images.runtime_of("/run/crio/crio.sock", paths("skopeo", "crictl"), CRIO)
     where = "containers-storage:[vfs@/data/containers+/run/containers/storage]r:1"
     assert skopeo.load_commands("/a.tar", "r:1")[0][-1] == where
-    assert skopeo.remove_commands(["r:1"]) == [["/bin/skopeo", "delete", where]]
+    # What is usual is left to what the programs are configured for.
+    for text in ("", '[crio]\n  root = "/var/lib/containers/storage"\n  storage_driver = "overlay"\n', '  root = ""\n'):
+        assert images.runtime_of("/run/crio/crio.sock", paths("podman"), text).program == ["/bin/podman"]
+        usual = images.runtime_of("/run/crio/crio.sock", paths("skopeo", "crictl"), text)
+        assert usual.storage == "containers-storage:"
 
 
 @pytest.mark.parametrize(
@@ -139,10 +143,7 @@ def test_commands():
     assert skopeo.load_commands("/a.tar", "r:1") == [
         ["skopeo", "copy", "--quiet", "docker-archive:/a.tar", "containers-storage:r:1"]
     ]
-    assert skopeo.remove_commands(["r:1", "r:2"]) == [
-        ["skopeo", "delete", "containers-storage:r:1"],
-        ["skopeo", "delete", "containers-storage:r:2"],
-    ]
+    assert skopeo.remove_commands(["r:1", "r:2"]) == [["crictl", "rmi", "r:1", "r:2"]]
     assert skopeo.list_command() == ["crictl", "images", "--output", "json"]
 
 
