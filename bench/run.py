@@ -352,12 +352,8 @@ def interpreter(python: Path) -> str:
     version, optimized, complete = (done.stdout.split() or ["", "", "False"])[:3]
     if complete != "True":
         raise BenchError(f"the interpreter {python} lacks this server or what it needs: pip install ./metrics_server")
-    how = (
-        "built with profile-guided optimization, as the image's"
-        if optimized == "True"
-        else "built without optimization"
-    )
-    return f"{version} ({how})"
+    # Distributions optimize in ways of their own, which this does not tell.
+    return f"{version} (built with profile-guided optimization)" if optimized == "True" else version
 
 
 def main() -> int:
