@@ -180,7 +180,7 @@ async def test_an_answer_that_is_shorter_than_the_last_one_is_not_waited_for(
 
 async def test_an_answer_of_many_records_is_read_at_once(tmp_path: Path) -> None:
     """More records than are read in one go."""
-    kubelet = FakeKubelet(respond_raw(b"".join(chunked(40))), GOOD)
+    kubelet = FakeKubelet(respond_raw(*chunked(40)), GOOD)
     async with running(tmp_path, kubelet), closing(make_client()) as client:
         await client.get(target(kubelet), PATH)
         started = time.perf_counter()
