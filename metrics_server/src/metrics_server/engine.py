@@ -8,9 +8,8 @@ import gc
 import logging
 import resource
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -150,7 +149,6 @@ class Engine:
         _raise_file_limit()
         self._scheduler = Scheduler(
             self._scrape,
-            begin=self._begin_scrape,
             resolution=self._config.metric_resolution,
             concurrency=self._config.max_concurrency,
             on_round=self._telemetry.tick.observe,
@@ -286,33 +284,6 @@ class Engine:
             self._scheduler.add(name)
             if self._attempts.get(name) and node.ready:
                 self._scheduler.poke(name)
-
-    def _begin_scrape(self, name: str, done: Callable[[Outcome | None], None]) -> bool:
-        """Scrape a node without a task, where that is possible; `done(None)` means that `_scrape` has to do it."""
-        node = self._index.node(name)
-        if node is None:
-            return False
-        return self._source.begin(node, self._store.layout(name), partial(self._arrived, node, time.monotonic(), done))
-
-    def _arrived(
-        self,
-        node: NodeEntry,
-        started: float,
-        done: Callable[[Outcome | None], None],
-        batch: Batch | None,
-        error: Exception | None,
-    ) -> None:
-        outcome: Outcome | None = None
-        try:
-            if batch is not None:
-                outcome = self._taken_in(node.name, batch, started)
-            elif isinstance(error, ScrapeError) and error.reason is not Reason.NOT_FOUND:
-                outcome = self._failed(node, error, started)
-        except Exception as fault:  # pylint: disable=broad-exception-caught
-            outcome = Outcome.FAILED
-            self._failed(node, _fault(node.name, fault), started)
-        finally:
-            done(outcome)
 
     async def _scrape(self, name: str) -> Outcome:
         node = self._index.node(name)

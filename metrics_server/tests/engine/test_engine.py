@@ -321,8 +321,6 @@ async def test_a_node_that_leaves_while_it_is_asked_does_not_come_back(
                 return batch
 
             monkeypatch.setattr(KubeletSource, "scrape", late)
-            # As after a lost connection: with a task.
-            monkeypatch.setattr(KubeletSource, "begin", lambda *_unused: False)
             await asked.wait()
             await api.delete(two.object())
             await until(lambda: run.engine.index.node("n2") is None)

@@ -10,7 +10,6 @@ import os
 import socket
 import ssl
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,7 +30,6 @@ from support.pki import Authority, Pair
 
 from metrics_server.scrape.address import Target
 from metrics_server.scrape.client import KubeletClient
-from metrics_server.scrape.connection import Answer, Connection
 from metrics_server.scrape.errors import Reason, ScrapeError
 from metrics_server.scrape.source import SUMMARY_PATH
 from metrics_server.tls.files import ClientTls, Source
@@ -126,129 +124,6 @@ async def test_chunked(tmp_path: Path) -> None:
         assert (await client.get(target(kubelet), PATH)).body == b"metrics"
         assert (await client.get(target(kubelet), PATH)).body == b"metrics"
         assert client.opened == 1
-
-
-def chunked(size: int) -> tuple[bytes, ...]:
-    """An answer of so many chunks of 4 KB, in as many pieces, as Go's server writes it."""
-    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    chunk = b"1000\r\n" + b"x" * 4096 + b"\r\n"
-    return (head + chunk, *[chunk] * (size - 1), b"0\r\n\r\n")
-
-
-@pytest.mark.parametrize("certificate", [GOOD, None], ids=["TLS", "plain"])
-async def test_an_answer_in_pieces_is_read_in_one_go(
-    tmp_path: Path, certificate: Pair | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reads = 0
-    readable = Connection._readable
-
-    def counted(connection: Connection) -> None:
-        nonlocal reads
-        reads += 1
-        readable(connection)
-
-    monkeypatch.setattr(Connection, "_readable", counted)
-    kubelet = FakeKubelet(respond_raw(*chunked(6), pause=0.005), certificate)
-    async with running(tmp_path, kubelet), closing(make_client(plain=certificate is None)) as client:
-        counts = []
-        for _ in range(3):
-            reads = 0
-            assert len((await client.get(target(kubelet), PATH)).body) == 6 * 4096
-            counts.append(reads)
-        assert counts[0] >= 6
-        # The last piece may come by itself.
-        assert max(counts[1:]) <= 2
-
-
-@pytest.mark.parametrize("certificate", [GOOD, None], ids=["TLS", "plain"])
-async def test_an_answer_that_is_shorter_than_the_last_one_is_not_waited_for(
-    tmp_path: Path, certificate: Pair | None
-) -> None:
-    kubelet = FakeKubelet(respond(body=b"x" * 50_000), certificate)
-    async with running(tmp_path, kubelet), closing(make_client(plain=certificate is None)) as client:
-        await client.get(target(kubelet), PATH)
-        for size in (10, 40_000, 50_000):
-            kubelet.behaviour = respond(body=b"y" * size)
-            async with asyncio.timeout(1):
-                assert len((await client.get(target(kubelet), PATH)).body) == size
-        # Nor are one that is cut off, and an end without an answer.
-        kubelet.behaviour = respond_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", close=True)
-        with pytest.raises(ScrapeError, match="cut off"):
-            async with asyncio.timeout(1):
-                await client.get(target(kubelet), PATH)
-
-
-async def test_an_answer_of_many_records_is_read_at_once(tmp_path: Path) -> None:
-    """More records than are read in one go."""
-    kubelet = FakeKubelet(respond_raw(*chunked(40)), GOOD)
-    async with running(tmp_path, kubelet), closing(make_client()) as client:
-        await client.get(target(kubelet), PATH)
-        started = time.perf_counter()
-        for _ in range(10):
-            assert len((await client.get(target(kubelet), PATH)).body) == 40 * 4096
-        # Each would wait for a tenth of a second.
-        assert time.perf_counter() - started < 0.9
-
-
-async def test_an_answer_whose_last_piece_is_late(tmp_path: Path) -> None:
-    *pieces, last = chunked(6)
-    kubelet = FakeKubelet(respond_raw(b"".join(pieces), last), GOOD)
-    async with running(tmp_path, kubelet), closing(make_client()) as client:
-        await client.get(target(kubelet), PATH)
-        kubelet.behaviour = respond_raw(b"".join(pieces), last, pause=0.3)
-        async with asyncio.timeout(1):
-            assert len((await client.get(target(kubelet), PATH)).body) == 6 * 4096
-
-
-async def test_asking_without_a_task(tmp_path: Path) -> None:
-    kubelet = FakeKubelet(respond(body=b"ok"), GOOD)
-    heard: list[tuple[bytes | None, str]] = []
-
-    def done(answer: Answer | None, error: Exception | None) -> None:
-        heard.append(
-            (None if answer is None else answer.body, "" if error is None else f"{type(error).__name__}: {error}")
-        )
-
-    async def ask() -> tuple[bytes | None, str]:
-        heard.clear()
-        assert client.ask(target(kubelet), PATH, done)
-        await until(lambda: bool(heard))
-        assert len(heard) == 1
-        return heard[0]
-
-    async with running(tmp_path, kubelet), closing(make_client(timeout=0.3)) as client:
-        # Without a connection there is nothing to ask over.
-        assert not client.ask(target(kubelet), PATH, done)
-        await client.get(target(kubelet), PATH)
-        assert await ask() == (b"ok", "")
-        kubelet.behaviour = respond(403)
-        body, error = await ask()
-        assert body is None
-        assert "the ClusterRole must allow get on nodes/metrics" in error
-        kubelet.behaviour = hang
-        body, error = await ask()
-        assert error == f"ScrapeError: kubelet n1 at 127.0.0.1:{kubelet.port} did not finish within 0.3 s (no answer)"
-        # The connection that hangs is gone.
-        assert not client.ask(target(kubelet), PATH, done)
-        kubelet.behaviour = respond(body=b"ok")
-        await client.get(target(kubelet), PATH)
-        kubelet.behaviour = hang_up
-        body, error = await ask()
-        assert error.startswith("ConnectionLostError")
-        kubelet.behaviour = respond(body=b"ok")
-        await client.get(target(kubelet), PATH)
-        kubelet.behaviour = hang
-        heard.clear()
-        assert client.ask(target(kubelet), PATH, done)
-        client.forget("n1")
-        assert "given up here" in heard[0][1]
-        kubelet.behaviour = respond(body=b"ok")
-        await client.get(target(kubelet), PATH)
-        kubelet.behaviour = hang
-        heard.clear()
-        assert client.ask(target(kubelet), PATH, done)
-    # The end of the client is nobody's failure.
-    assert heard == []
 
 
 async def test_continue_before_the_answer(tmp_path: Path) -> None:

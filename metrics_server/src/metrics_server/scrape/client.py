@@ -4,9 +4,9 @@
 One connection to each of thousands of nodes is open all the time, so what a connection costs counts: asyncio's own TLS
 streams need some 340 KiB each and three times the CPU. Here a non-blocking SSLSocket is driven by reader callbacks.
 
-Nothing a kubelet sends is trusted: one deadline spans the whole scrape (a new connection in place of one that was lost
-has its own), header and body sizes are bounded, redirects are not followed, and a certificate must chain to the CA
-*and* name the node, by its node name or by any of its addresses.
+Nothing a kubelet sends is trusted: one deadline spans the whole scrape, header and body sizes are bounded, redirects
+are not followed, and a certificate must chain to the CA *and* name the node, by its node name or by any of its
+addresses.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import NoReturn, cast
 
 from metrics_server.scrape.address import Target, certificate_covers, is_ip
-from metrics_server.scrape.connection import PATIENCE, Answer, Connection, ConnectionLostError, Done, error_text
+from metrics_server.scrape.connection import Answer, Connection, ConnectionLostError, error_text
 from metrics_server.scrape.errors import Reason, ScrapeError
 from metrics_server.scrape.poll import Poll
-from metrics_server.scrape.waits import Waits
 from metrics_server.tls.files import ClientTls, MaterialError, Source
 
 #: How much of an error answer's text is shown.
@@ -68,7 +67,6 @@ class KubeletClient:
         self._resolver = resolver or self._resolve
         self._connections: dict[str, Connection] = {}
         self._names: dict[str, tuple[float, list[str]]] = {}
-        self._closed = False
         #: How many connections were ever opened; with keep-alive it grows by the number of nodes, not of scrapes.
         self.opened = 0
 
@@ -76,62 +74,13 @@ class KubeletClient:
     def _poll(self) -> Poll:
         return Poll(asyncio.get_running_loop())
 
-    @cached_property
-    def _waits(self) -> Waits:
-        return Waits(asyncio.get_running_loop(), PATIENCE)
-
-    @cached_property
-    def _deadlines(self) -> Waits:
-        return Waits(asyncio.get_running_loop(), self._timeout)
-
     @property
     def open_connections(self) -> int:
         """How many connections are open."""
         return len(self._connections)
 
-    def ask(self, target: Target, path: str, done: Done) -> bool:
-        """Ask over the connection that is open, without a task; return False where there is none that can be used.
-
-        `done` is called once, maybe before this returns: with an answer of status 200, or with a ScrapeError, or with a
-        ConnectionLostError when `get` is worth a try.
-        """
-        try:
-            context = None if self._tls is None else self._tls.context()
-            head = self._request(target, path)
-        except MaterialError:
-            # `get` says so.
-            return False
-        connection = self._connections.get(target.node)
-        if self._closed or connection is None or not connection.fits(target, context):
-            return False
-        self._deadlines.add(_Deadline(connection))
-        connection.send(head, partial(self._asked, connection, target, path, done))
-        return True
-
-    def _asked(
-        self,
-        connection: Connection,
-        target: Target,
-        path: str,
-        done: Done,
-        answer: Answer | None,
-        error: Exception | None,
-    ) -> None:
-        self._used(connection, target)
-        if self._closed:
-            # Nobody wants to know any more.
-            return
-        if answer is None:
-            done(None, None if error is None else self._explained(error, connection, target))
-        elif answer.status != 200:
-            done(None, self._refused(answer, target, path))
-        else:
-            done(answer, None)
-
     async def get(self, target: Target, path: str) -> Answer:
         """Return an answer with status 200. Raises ScrapeError."""
-        if self._closed:
-            raise ScrapeError(Reason.UNREACHABLE, f"kubelet {_where(target)}: this client has been closed")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         try:
@@ -164,8 +113,7 @@ class KubeletClient:
             connection.close()
 
     def close(self) -> None:
-        """Close all connections. What was asked without a task hears nothing more."""
-        self._closed = True
+        """Close all connections."""
         for node in list(self._connections):
             self.forget(node)
         # Without waiting: a name server that does not answer must not hold up the end.
@@ -173,9 +121,6 @@ class KubeletClient:
         if "_poll" in self.__dict__:
             self._poll.close()
             del self._poll
-        for waits in ("_waits", "_deadlines"):
-            if waits in self.__dict__:
-                self.__dict__.pop(waits).close()
 
     def _request(self, target: Target, path: str) -> bytes:
         host = f"[{target.hosts[0]}]" if ":" in target.hosts[0] else target.hosts[0]
@@ -200,46 +145,27 @@ class KubeletClient:
         self, connection: Connection, head: bytes, deadline: float, target: Target, path: str
     ) -> Answer:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-
-        def done(answer: Answer | None, error: Exception | None) -> None:
-            if future.done():
-                return
-            if answer is not None:
-                future.set_result(answer)
-            else:
-                assert error is not None
-                future.set_exception(error)
-
+        future = connection.send(head)
         timer = loop.call_at(deadline, connection.expire)
-        connection.send(head, done)
         try:
             answer = await future
+        except TimeoutError as error:
+            raise self._timed_out(target, connection.progress()) from error
+        except ScrapeError as error:
+            raise ScrapeError(error.reason, f"kubelet {_where(target)}: {error.message}") from error
         except asyncio.CancelledError:
-            connection.abandon()
+            # The answer that may still come belongs to no request.
+            connection.reusable = False
             raise
-        except (TimeoutError, ScrapeError) as error:
-            raise self._explained(error, connection, target) from error
         finally:
             timer.cancel()
-            self._used(connection, target)
+            if not connection.reusable:
+                if self._connections.get(target.node) is connection:
+                    del self._connections[target.node]
+                connection.close()
         if answer.status == 200:
             return answer
         raise self._refused(answer, target, path)
-
-    def _used(self, connection: Connection, target: Target) -> None:
-        """Close a connection that can carry no other request."""
-        if not connection.reusable:
-            if self._connections.get(target.node) is connection:
-                del self._connections[target.node]
-            connection.close()
-
-    def _explained(self, error: Exception, connection: Connection, target: Target) -> Exception:
-        if isinstance(error, TimeoutError):
-            return self._timed_out(target, connection.progress())
-        if isinstance(error, ScrapeError):
-            return ScrapeError(error.reason, f"kubelet {_where(target)}: {error.message}")
-        return error
 
     def _refused(self, answer: Answer, target: Target, path: str) -> ScrapeError:
         text = answer.body[:_ERROR_TEXT].decode("utf-8", "replace")
@@ -312,7 +238,7 @@ class KubeletClient:
             sock.close()
             raise
         self.opened += 1
-        return Connection(loop, self._poll, self._waits, sock, target, context, self._max_body, self._lost)
+        return Connection(loop, self._poll, sock, target, context, self._max_body, self._lost)
 
     async def _handshake(self, sock: ssl.SSLSocket, target: Target) -> None:
         loop = asyncio.get_running_loop()
@@ -374,22 +300,6 @@ class KubeletClient:
         if self._connections.get(connection.target.node) is connection:
             del self._connections[connection.target.node]
         connection.close()
-
-
-class _Deadline:
-    """The end of the time that a request over a connection has."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    @property
-    def turn(self) -> int:
-        return self._connection.turn
-
-    def waited(self) -> None:
-        self._connection.expire()
 
 
 async def _wait(add: Callable[..., object], remove: Callable[[int], object], fd: int) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -14,16 +13,11 @@ import httptools
 from metrics_server.scrape.address import Target
 from metrics_server.scrape.errors import Reason, ScrapeError
 from metrics_server.scrape.poll import Poll
-from metrics_server.scrape.waits import Waits
 
 _CHUNK = 64 * 1024
 #: Reads in one go before other connections get their turn.
 _READS_IN_A_ROW = 16
 _MAX_HEADER = 64 * 1024
-#: A kubelet writes its answer in pieces of 4 KB, and each would wake the event loop. So the kernel is told to wait for
-#: as much as came the last time but so many bytes; where that was too much, for so many seconds only.
-_LESS = 512
-PATIENCE = 0.1
 #: Of an error answer only so much is read.
 _MAX_ERROR_BODY = 64 * 1024
 
@@ -59,10 +53,6 @@ class Answer:
         self.received = received
 
 
-#: Hears of the answer, or of the error in its place.
-Done = Callable[[Answer | None, Exception | None], None]
-
-
 class Connection:
     """One socket. Its reader stays registered while it is idle, so a connection that the kubelet closes is noticed at
     once."""
@@ -73,13 +63,11 @@ class Connection:
         "_complete",
         "_context",
         "_date",
-        "_done",
-        "_expected",
         "_failure",
+        "_future",
         "_headers_complete",
         "_loop",
         "_lost",
-        "_low",
         "_max_body",
         "_out",
         "_parser",
@@ -89,18 +77,15 @@ class Connection:
         "_sized",
         "_sock",
         "_status",
-        "_waits",
         "_writing",
         "reusable",
         "target",
-        "turn",
     )
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         poll: Poll,
-        waits: Waits,
         sock: socket.socket,
         target: Target,
         context: ssl.SSLContext | None,
@@ -109,20 +94,15 @@ class Connection:
     ) -> None:
         self._loop = loop
         self._poll = poll
-        self._waits = waits
         self._sock = sock
         self.target = target
         self._context = context
         self._max_body = max_body
         self._lost = lost
         self._parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
-        self._done: Done | None = None
+        self._future: asyncio.Future[Answer] | None = None
         self._out = b""
         self._writing = False
-        #: How many bytes the kernel waits for before it tells of any, and how many it shall wait for of an answer.
-        self._low = self._expected = 1
-        #: Counts answers: the number of one that has come is over.
-        self.turn = 0
         self.reusable = True
         self._reset()
         poll.add_reader(sock.fileno(), self._readable)
@@ -143,38 +123,19 @@ class Connection:
         """Whether the connection still leads where it should, under the certificates that are in force now."""
         return self.reusable and self._context is context and (self.target is target or self.target == target)
 
-    def send(self, data: bytes, done: Done) -> None:
-        """Send a request. `done` is called once, maybe before this returns."""
-        assert self._done is None
-        self._done = done
+    def send(self, data: bytes) -> asyncio.Future[Answer]:
+        """Send a request; the answer arrives in the future."""
+        assert self._future is None
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._future = future
         self._reset()
         self._out = data
-        self._wait_for(self._expected)
         self._flush()
-        if self._low > 1:
-            self._waits.add(self)
-
-    def waited(self) -> None:
-        """Take what is there: the answer is shorter than the last one, or slow."""
-        self._wait_for(1)
-        # Older kernels do not tell of what has come already.
-        self._again()
-
-    def _wait_for(self, size: int) -> None:
-        if size != self._low and self._sock.fileno() >= 0:
-            # A kernel that cannot do it tells of each piece.
-            with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
-                self._low = size
+        return future
 
     def expire(self) -> None:
         """End a request whose time is over."""
         self._finish(TimeoutError())
-
-    def abandon(self) -> None:
-        """Forget a request; the answer that may still come belongs to none."""
-        self._done = None
-        self.reusable = False
 
     def progress(self) -> str:
         """Say how far the answer came."""
@@ -185,7 +146,7 @@ class Connection:
     def close(self) -> None:
         """Close the socket. Safe to call twice; a request that is under way fails."""
         self.reusable = False
-        if self._done is not None:
+        if self._future is not None:
             self._finish(ScrapeError(Reason.UNREACHABLE, "the connection was given up here"))
         fd = self._sock.fileno()
         if fd >= 0:
@@ -221,8 +182,6 @@ class Connection:
             try:
                 data = self._sock.recv(_CHUNK)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
-                # The rest alone is less than what the kernel was to wait for.
-                self._wait_for(1)
                 return
             except OSError as error:
                 self._broken(error)
@@ -230,15 +189,13 @@ class Connection:
             if not data:
                 self._broken(None)
                 return
-            if self._done is None:
+            if self._future is None or self._future.done():
                 # Nobody asked: what comes now could be taken for the answer to the next request.
                 self._lost(self)
                 return
             self._feed(data)
             if self._complete or self._failure is not None:
                 return
-        # What the kernel still has may be less than what it was to wait for.
-        self._wait_for(1)
         if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
             # OpenSSL holds data that the selector does not see.
             self._loop.call_soon(self._again)
@@ -269,7 +226,7 @@ class Connection:
     def _broken(self, error: OSError | None) -> None:
         """Handle an end of the stream: clean (None), cut off, or a TLS or socket error."""
         self.reusable = False
-        if self._done is None:
+        if self._future is None or self._future.done():
             self._lost(self)
             return
         if error is None and self._headers_complete and not self._sized:
@@ -281,21 +238,17 @@ class Connection:
             self._finish(ScrapeError(Reason.MALFORMED, f"the answer was cut off after {self._received} bytes"))
 
     def _finish(self, error: Exception | None) -> None:
-        done, self._done = self._done, None
-        self.turn += 1
-        # Whatever comes while nobody has asked is to be noticed at once.
-        self._wait_for(1)
+        future, self._future = self._future, None
         if error is not None or not self._complete:
             self.reusable = False
         body, self._body = self._body, []
-        if done is None:
+        if future is None or future.done():
             return
         if error is not None:
-            done(None, error)
-            return
-        content = body[0] if len(body) == 1 else b"".join(body)
-        self._expected = max(1, self._received - _LESS)
-        done(Answer(self._status, content, self._date, self._sent, self._loop.time()), None)
+            future.set_exception(error)
+        else:
+            content = body[0] if len(body) == 1 else b"".join(body)
+            future.set_result(Answer(self._status, content, self._date, self._sent, self._loop.time()))
 
     def _too_large(self) -> ScrapeError:
         return ScrapeError(Reason.TOO_LARGE, f"the answer is larger than {self._max_body} bytes")

@@ -48,11 +48,6 @@ class Outcome(Enum):
     FAILED = auto()
 
 
-#: Begins a scrape of a node and calls back with its outcome, or with None when only a task can do it; returns False
-#: when it has begun nothing.
-Begin = Callable[[str, Callable[[Outcome | None], None]], bool]
-
-
 class _Slot:
     """One node."""
 
@@ -84,18 +79,14 @@ class Scheduler:
         self,
         scrape: Callable[[str], Awaitable[Outcome]],
         *,
-        begin: Begin | None = None,
         resolution: float,
         concurrency: int = 512,
         on_round: Callable[[float], None] | None = None,
         on_lag: Callable[[float], None] | None = None,
     ) -> None:
-        """`begin` is tried first with nodes that were scraped before: a scrape that it takes on needs no task.
-
-        `on_lag` hears how late each scrape began; `on_round` once a resolution how long its slowest node took, lag
+        """`on_lag` hears how late each scrape began; `on_round` once a resolution how long its slowest node took, lag
         included."""
         self._scrape = scrape
-        self._begin_scrape = begin
         self._resolution = resolution
         self._concurrency = concurrency
         self._failing_concurrency = max(1, concurrency // _FAILING_SHARE)
@@ -107,10 +98,6 @@ class Scheduler:
         self._healthy: deque[_Slot] = deque()
         self._failing: deque[_Slot] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Scrapes under way that have no task.
-        self._begun = 0
-        #: Nothing is begun any more.
-        self._over = False
         self._running_failing = 0
         self._wake: asyncio.Event = asyncio.Event()
         self._fresh = 0
@@ -121,7 +108,7 @@ class Scheduler:
     @property
     def running(self) -> int:
         """How many scrapes are under way."""
-        return len(self._tasks) + self._begun
+        return len(self._tasks)
 
     def failing(self) -> int:
         """How many nodes failed the last time."""
@@ -138,10 +125,7 @@ class Scheduler:
         self._at(slot, self._now() + place % (_SPREAD_PART * self._resolution))
 
     def remove(self, name: str) -> None:
-        """Let a node go. A scrape in a task is ended: the node may be back a moment later, and have another.
-
-        Whoever calls this has to close the node's connection, which ends one without a task.
-        """
+        """Let a node go. A scrape that is under way is ended: the node may be back a moment later, and have another."""
         slot = self._slots.pop(name, None)
         if slot is None:
             return
@@ -162,7 +146,7 @@ class Scheduler:
             self._at(slot, self._now())
 
     async def run(self) -> None:
-        """Run until cancelled; scrapes in tasks are cancelled with it. Those without end with their connections."""
+        """Run until cancelled; scrapes under way are cancelled with it."""
         round_ends = self._now() + self._resolution
         try:
             while True:
@@ -184,7 +168,6 @@ class Scheduler:
                 except TimeoutError:
                     continue
         finally:
-            self._over = True
             tasks = list(self._tasks)
             for task in tasks:
                 task.cancel()
@@ -214,7 +197,7 @@ class Scheduler:
 
     def _start_waiting(self) -> bool:
         """Begin a scrape; return whether there may be more to begin."""
-        if self.running >= self._concurrency:
+        if len(self._tasks) >= self._concurrency:
             return False
         if self._healthy:
             self._begin(self._healthy.popleft())
@@ -230,45 +213,6 @@ class Scheduler:
             return
         slot.running = True
         failing = slot.failures > 0
-        if self._on_lag is not None:
-            self._on_lag(max(0.0, self._now() - slot.due))
-        if self._begin_scrape is None or not slot.scraped or failing or not self._begins(slot, self._begin_scrape):
-            self._start_task(slot, failing)
-
-    def _begins(self, slot: _Slot, begin: Begin) -> bool:
-        """Begin a scrape without a task; return whether that went well."""
-        ended = False
-
-        def done(outcome: Outcome | None) -> None:
-            nonlocal ended
-            if not ended:
-                ended = True
-                self._begun_ended(slot, outcome)
-
-        self._begun += 1
-        try:
-            if begin(slot.name, done):
-                return True
-        except Exception:  # pylint: disable=broad-exception-caught
-            # The task meets the same fault, and says whose it is.
-            log.debug("a scrape could not be begun without a task", exc_info=True)
-        if ended:
-            return True
-        # Whatever it may still tell is of no interest.
-        ended = True
-        self._begun -= 1
-        return False
-
-    def _begun_ended(self, slot: _Slot, outcome: Outcome | None) -> None:
-        self._begun -= 1
-        if outcome is None and self._slots.get(slot.name) is slot and not self._over:
-            self._start_task(slot, failing=False)
-            return
-        self._finish(slot, Outcome.FAILED if outcome is None else outcome)
-        if self._healthy or self._failing:
-            self._wake.set()
-
-    def _start_task(self, slot: _Slot, failing: bool) -> None:
         self._running_failing += failing
         task = slot.task = asyncio.create_task(self._one(slot, failing))
         self._tasks.add(task)
@@ -283,22 +227,21 @@ class Scheduler:
             log.error("a scrape ended in an internal error; its node counts as failed", exc_info=error)
 
     async def _one(self, slot: _Slot, failing: bool) -> None:
+        due = slot.due
+        if self._on_lag is not None:
+            self._on_lag(max(0.0, self._now() - due))
         outcome = Outcome.FAILED
         try:
             outcome = await self._scrape(slot.name)
         finally:
+            slot.running = False
             slot.task = None
             self._running_failing -= failing
-            self._finish(slot, outcome)
-
-    def _finish(self, slot: _Slot, outcome: Outcome) -> None:
-        slot.running = False
-        if not slot.scraped and self._slots.get(slot.name) is slot:
-            slot.scraped = True
-            self._fresh -= 1
-        due = slot.due
-        self._reschedule(slot, outcome)
-        self._slowest = max(self._slowest, self._now() - due)
+            if not slot.scraped and self._slots.get(slot.name) is slot:
+                slot.scraped = True
+                self._fresh -= 1
+            self._reschedule(slot, outcome)
+            self._slowest = max(self._slowest, self._now() - due)
 
     def _reschedule(self, slot: _Slot, outcome: Outcome) -> None:
         if self._slots.get(slot.name) is not slot:
