@@ -116,8 +116,8 @@ def runtime_of(socket: str, find: t.Callable[[str], t.Optional[str]], configurat
 def _cri_o(socket: str, find: t.Callable[[str], t.Optional[str]], configuration: str) -> Runtime:
     """CRI-O has no program of its own for images: podman works on the same storage, and kubespray installs skopeo."""
     podman, skopeo, crictl = (find(name) for name in ("podman", "skopeo", "crictl"))
-    # Its own flags and files may say otherwise than what these programs read. Where they do not, these are told
-    # nothing: they would forget the other options of storage.conf.
+    # Its own flags and files may say otherwise than what these programs read. Only then they get options, as with
+    # these they ignore all further ones in storage.conf.
     options = {**STORAGE_DEFAULTS, **{key: value for key, value in STORAGE_LINE.findall(configuration) if value}}
     usual = options == STORAGE_DEFAULTS
     root, runroot, driver = (options[key] for key in ("root", "runroot", "storage_driver"))
