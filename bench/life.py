@@ -84,7 +84,6 @@ class Changes:
     _due: float = 0.0
     _heartbeats: float = 0.0
     _away: list[tuple[float, str, bytes]] = field(default_factory=list)
-    left: int = 0
 
     def second(self) -> None:
         """Let what happens in one second happen."""
@@ -105,7 +104,6 @@ class Changes:
             if key not in changes and all(key != one for _, one, _ in self._away):
                 changes[key] = None
                 self._away.append((now + _AWAY, key, value))
-                self.left += 1
         self._heartbeats += self.nodes / _HEARTBEAT
         while self._heartbeats >= 1:
             self._heartbeats -= 1

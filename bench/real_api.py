@@ -182,6 +182,7 @@ def node_record(node: Node, port: int, *, fresh: bool = False) -> tuple[str, byt
     found = node_object(node, port)
     if fresh:
         beat = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        # A JSON document of which the type is no more than an object.
         found["status"]["conditions"][0]["lastHeartbeatTime"] = beat  # type: ignore[index]
     return f"/registry/minions/{node.name}", _identified(found, "")
 
