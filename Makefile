@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down lab-up lab-down setup-2.18 site test test-unit test-versions test-rules test-faults fault fault-heal lint build bench bench-hosts soak
+.PHONY: help setup demo demo-down lab-up lab-down setup-2.18 site test test-unit test-versions test-rules test-faults test-offline fault fault-heal lint build bench bench-hosts soak
 
 PYTHON ?= python3
 LAB_NAME ?= kubemetrics
@@ -66,6 +66,9 @@ test-versions: setup setup-2.18 ## Unit tests on the newest Ansible, host module
 
 test-rules: setup ## Alerts and dashboard, by promtool and by Prometheus itself (builds them the first time)
 	@.ci/test rules
+
+test-offline: setup ## A lab without any route out: installed from the bundle, then from a registry of its own (10 minutes)
+	@.ci/test offline
 
 lint: setup ## ansible-lint, yamllint, ruff, mypy, role documentation
 	@.ci/test lint

@@ -67,9 +67,10 @@ def program():
 
 
 class Authority:
-    """A CA, and certificates of it for 127.0.0.1."""
+    """A CA, and a certificate of it for the registry's address."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, address: str = "127.0.0.1"):
+        self.address = address
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name)])
         self.certificate = self.issue(self.name, self.key, True)
@@ -98,7 +99,7 @@ class Authority:
             .add_extension(x509.BasicConstraints(is_ca, None), True)
         )
         if not is_ca:
-            address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+            address = x509.IPAddress(ipaddress.ip_address(self.address))
             builder = builder.add_extension(x509.SubjectAlternativeName([address]), False)
         return builder.sign(self.key, hashes.SHA256())
 
@@ -111,6 +112,12 @@ def authority(tmp_path_factory):
 @pytest.fixture(scope="session")
 def another_authority(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("another-ca"))
+
+
+@pytest.fixture
+def authority_for(tmp_path_factory):
+    """Makes the CA of a registry at an address."""
+    return lambda address: Authority(tmp_path_factory.mktemp("site-ca"), address)
 
 
 def encoded(data: bytes) -> str:
@@ -214,8 +221,8 @@ def start_registry(program, authority, tmp_path):
         folder.mkdir()
         own = own or authority
         with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            host = f"127.0.0.1:{taken.getsockname()[1]}"
+            taken.bind((own.address, 0))
+            host = f"{own.address}:{taken.getsockname()[1]}"
         tokens = None
         settings: dict = {
             "version": "0.1",
