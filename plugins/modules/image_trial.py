@@ -111,7 +111,11 @@ FINAL = frozenset(
 )
 #: What a message says, and what to do about it; the first that fits.
 ADVICE = (
-    (("ErrImageNeverPull",), "the image is not in the node's runtime: run this again, so that it is loaded"),
+    (
+        ("ErrImageNeverPull",),
+        "run this again, so that the image is loaded into the node's runtime; if it is there, the kubelet wants to see a "
+        "login for it (imagePullCredentialsVerificationPolicy): set metrics_server_image_source to push",
+    ),
     (("x509", "certificate"), "make the node's container runtime trust the registry's CA (containerd: hosts.toml)"),
     (
         ("unauthorized", "authorization", "authentication", "denied", "forbidden", "401", "403"),

@@ -54,6 +54,18 @@ def test_one_tag_for_every_architecture(start_registry, tmp_path):
     assert send(running, "team/server:1", [given]) == (False, digest)
 
 
+def test_an_image_in_a_registry_has_another_identity_than_the_archive(start_registry, tmp_path):
+    """A kubelet that has pulled the one with a login asks for the login where it finds the other in its runtime."""
+    running = start_registry()
+    given = docker_archive(tmp_path / "amd64.tar", "amd64")
+    send(running, "team/server:1", [given])
+    (entry,) = json.loads(running.get("/v2/team/server/manifests/1", oci.INDEX)[2])["manifests"]
+    manifest = json.loads(running.get(f"/v2/team/server/manifests/{entry['digest']}", oci.MANIFEST)[2])
+    assert manifest["config"]["digest"] != archives.survey(given)["amd64"]
+    config = json.loads(running.get(f"/v2/team/server/blobs/{manifest['config']['digest']}")[2])
+    assert config["config"]["Labels"] == {"maintainer": "x", oci.REF_NAME: f"{running.host}/team/server"}
+
+
 def test_other_architectures_of_the_same_source_stay(start_registry, tmp_path):
     running = start_registry()
     for architecture in ("amd64", "arm64"):

@@ -143,6 +143,14 @@ def extended_config(base: Document, diff_id: str, changes: t.Mapping[str, t.Any]
     return config
 
 
+def with_label(config: bytes, name: str, value: str) -> bytes:
+    """The configuration of an image with a label more, and thereby an identity of its own."""
+    document = load(config, "the configuration")
+    settings = dict(document.get("config") or {})
+    document["config"] = {**settings, "Labels": {**(settings.get("Labels") or {}), name: value}}
+    return dump(document)
+
+
 def manifest_of(config: Document, layers: t.Sequence[Document], annotations: t.Mapping[str, str]) -> Document:
     return {
         "schemaVersion": 2,

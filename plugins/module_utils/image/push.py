@@ -34,7 +34,13 @@ def architectures_there(index: t.Optional[oci.Document], revision: str) -> t.Set
 
 
 def send_image(registry: Registry, reference: Reference, image: archives.Image, blobs: Blobs) -> oci.Document:
-    """Send what the registry lacks of an image of one architecture; return the descriptor of its manifest."""
+    """Send what the registry lacks of an image of one architecture; return the descriptor of its manifest.
+
+    The image gets the repository as a label. A kubelet remembers by the identity of an image that it has pulled it with
+    a login, and asks for this login again under every other name (KEP-2535, on since Kubernetes 1.35). The same image
+    loaded into the node as localhost/..., with nothing to log in to, could never start there.
+    """
+    image = image._replace(config=oci.with_label(image.config, oci.REF_NAME, reference.name))
     for entry in image.layers:
         if not registry.has_blob(reference, entry["digest"]):
             with blobs.path(entry["digest"]).open("rb") as file:

@@ -171,6 +171,7 @@ def test_a_registry_of_the_site_is_tried_before_the_rollout(site, unpacked, star
     assert site.server() == before
 
     login = registry.entry("reader")
+    site.kubectl("-n", "kube-system", "delete", "secret", SECRET, "--ignore-not-found")
     site.kubectl(
         *("-n", "kube-system", "create", "secret", "docker-registry", SECRET, f"--docker-server={registry.host}"),
         *(f"--docker-username={login['username']}", f"--docker-password={login['password']}"),
@@ -182,4 +183,9 @@ def test_a_registry_of_the_site_is_tried_before_the_rollout(site, unpacked, star
     assert container["image"].startswith(f"{registry.host}/{NAME}") and container["imagePullPolicy"] != "Never"
     assert site.top() == sorted(site.nodes)
     assert not re.search(r"changed=[1-9]", site.play(values).stdout)
+
+    # The kubelets have pulled it with a login. What is loaded into the node instead starts without one.
+    loaded = {"metrics_server_image_source": "archive", "metrics_server_image_archive": str(unpacked / "images")}
+    site.play(loaded)
+    assert site.server()["imagePullPolicy"] == "Never" and site.top() == sorted(site.nodes)
 

@@ -150,7 +150,8 @@ def _why_not_pulled(text: str, pod: Mapping, *, sandbox: bool) -> str:
     if "Never" in text:
         return (
             f"Node {node} does not have {what}, and its pull policy is Never: it was removed from the node, by the "
-            "kubelet when the disk was full or by hand."
+            "kubelet when the disk was full or by hand. If it is there, the kubelet wants to see a login for it "
+            "(imagePullCredentialsVerificationPolicy)."
         )
     if _UNREACHED.search(text):
         return f"Node {node} does not reach the registry of {what}: a firewall, a proxy or DNS is in the way."

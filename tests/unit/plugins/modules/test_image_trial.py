@@ -107,7 +107,7 @@ def test_an_image_that_starts(nodes, start):
             [waiting("ImagePullBackOff", "dial tcp: lookup r: no such host")],
             ["no such host", "let the node reach the registry"],
         ),
-        ([waiting("ErrImageNeverPull", "not present with pull policy of Never")], ["run this again"]),
+        ([waiting("ErrImageNeverPull", "not present with pull policy of Never")], ["run this again", "source to push"]),
         ([waiting("CreateContainerError", "no space left")], ["CreateContainerError: no space left"]),
     ],
 )
