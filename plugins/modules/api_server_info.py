@@ -12,7 +12,8 @@ version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - Asks the API server of the host for C(/readyz), without credentials, over a connection that verifies.
+  - Asks the API server of the host for C(/readyz), over a connection that verifies. Where it refuses that without
+    credentials, it is asked with the client certificates of O(kubeconfigs), one after the other.
   - The certificate is verified as the clients on this host do it, by the CA in their kubeconfigs. The CA by which an
     API server verifies its clients may be another one.
   - Needs no other API server and nothing but Python on the host.
@@ -36,7 +37,8 @@ options:
     type: path
   kubeconfigs:
     description:
-      - Kubeconfigs on the host. The CA of the first that names one is taken.
+      - Kubeconfigs on the host. The CA of the first that names one is taken. Their client certificates are used where
+        the API server refuses unauthenticated clients.
     type: list
     elements: path
     default: [/etc/kubernetes/kubelet.conf, /etc/kubernetes/admin.conf]
@@ -82,7 +84,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ready:
-  description: Whether it is ready, or refuses clients without credentials, and so answers.
+  description:
+    - Whether it says that it is ready. One that refuses unauthenticated clients counts as ready where O(kubeconfigs)
+      has no client certificate to ask it with.
   returned: success
   type: bool
   sample: true
@@ -91,6 +95,11 @@ status:
   returned: success
   type: int
   sample: 200
+client:
+  description: The kubeconfig with whose client certificate it was asked in the end, or null for none.
+  returned: success
+  type: str
+  sample: null
 ca_source:
   description: The file that the CA was taken from, or null where none was found.
   returned: success
@@ -149,10 +158,12 @@ def main() -> t.NoReturn:
     if params["ca_file"] and authority is None:
         module.fail_json(msg="%s holds no certificate; give ca_file the path of a CA on the host." % params["ca_file"])
     address = params["address"].strip("[]")
-    result = api_servers.readiness(address, params["port"], authority, params["timeout"])
+    result = api_servers.readiness(address, params["port"], authority, params["timeout"], params["kubeconfigs"])
     result["checks"] = None
     if params["checks"] and authority and result["status"] is not None:
-        result["checks"] = api_servers.read_checks(address, params["port"], authority, params["timeout"])
+        clients = api_servers.clients_of(params["kubeconfigs"])
+        client = next((found for found in clients if found.source == result["client"]), None)
+        result["checks"] = api_servers.read_checks(address, params["port"], authority, params["timeout"], client)
     lines = params["log_lines"]
     result["log"] = api_servers.read_log(params["unit"], lines, params["timeout"]) if lines > 0 else []
     module.exit_json(changed=False, **result)

@@ -124,6 +124,9 @@ components:
     binary:
       description: The executable, as the process itself sees it; in a container that is a path in the image.
       type: str
+    binary_replaced:
+      description: Whether the executable was replaced or removed since the process started, as an upgrade does it.
+      type: bool
     version:
       description: What the executable answers to C(--version), or null when it cannot be asked.
       type: str
@@ -178,6 +181,7 @@ components:
       environ: {NO_PROXY: "10.233.0.0/18,.svc"}
       start_time: "2026-03-01T10:00:00Z"
       binary: /usr/local/bin/kube-apiserver
+      binary_replaced: false
       version: v1.36.3
       managed_by: static_pod
       unit:

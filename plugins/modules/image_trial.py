@@ -113,8 +113,8 @@ FINAL = frozenset(
 ADVICE = (
     (
         ("ErrImageNeverPull",),
-        "run this again, so that the image is loaded into the node's runtime; if it is there, the kubelet wants to see a "
-        "login for it (imagePullCredentialsVerificationPolicy): set metrics_server_image_source to push",
+        "run this again, so that the image is loaded into the node's runtime; if it is there, the kubelet wants to see "
+        "a login for it (imagePullCredentialsVerificationPolicy): set metrics_server_image_source to push",
     ),
     (("x509", "certificate"), "make the node's container runtime trust the registry's CA (containerd: hosts.toml)"),
     (

@@ -177,7 +177,7 @@ def create(api: kube.Api) -> bool:
     if not waited.observation.done:
         raise kube.KubeError(
             "The temporary account %s/%s may not get nodes/metrics although it is bound to a role that may; does the "
-            "API server use RBAC (--authorization-mode)?" % (NAMESPACE, NAME)
+            "API server use RBAC (--authorization-mode, --authorization-config)?" % (NAMESPACE, NAME)
         )
     return made
 

@@ -270,6 +270,7 @@ class Kubelet:
             self._trouble_of_addresses()
             or self._trouble_of_certificate()
             or self._trouble_of_service()
+            or self._trouble_of_program()
             or self._trouble_of_file()
         )
 
@@ -344,6 +345,16 @@ class Kubelet:
         return (
             f"The kubelet of {self.host.name} is no systemd service, so that it cannot be restarted from here; set "
             f"{wanted} where it is started."
+        )
+
+    def _trouble_of_program(self) -> str:
+        """A restart would start another version, which may want other flags or another kind of control groups."""
+        if not self.reasons() or not self.host.kubelet.get("binary_replaced") or self.settings.restart_stale:
+            return ""
+        return (
+            f"The kubelet of {self.host.name} has to restart, and its program {self.host.kubelet.get('binary')} was "
+            "replaced since it started, so that the restart would also be an upgrade; finish that upgrade first (drain "
+            "the node, restart the kubelet), or set kubelet_access_restart_stale to true."
         )
 
     def _trouble_of_file(self) -> str:

@@ -87,11 +87,15 @@ class MetricsReader(Protocol):
 
 
 class ClusterReader(Protocol):
-    """Read side of the node and pod index (`cluster.index.ClusterIndex`), kept live by watches."""
+    """Read side of the node and pod index (`kube.index.ClusterIndex`), kept live by watches."""
 
     @property
     def synced(self) -> bool:
         """Whether both initial lists have been received."""
+
+    @property
+    def pods_synced(self) -> bool:
+        """Whether the initial list of pods has been received."""
 
     @property
     def pod_count(self) -> int:

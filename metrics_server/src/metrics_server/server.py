@@ -173,9 +173,13 @@ class Server:
         def informers() -> str | None:
             return None if self._engine.index.synced else "nodes and pods have not been listed yet"
 
+        def metadata() -> str | None:
+            return None if self._engine.index.pods_synced else "pods have not been listed yet"
+
         ready: dict[str, Check] = {
             "metric-storage-ready": Hysteresis(self._engine.ready_reason),
-            "metadata-informer-sync": informers,
+            "metric-informer-sync": informers,
+            "metadata-informer-sync": metadata,
             "serving-certificate": self.certificates.problem,
             "shutdown": shutdown,
         }
@@ -184,7 +188,7 @@ class Server:
         return {
             "livez": {"metric-collection-timely": self._engine.collection_problem},
             "readyz": ready,
-            "healthz": {"metadata-informer-sync": informers},
+            "healthz": {"metadata-informer-sync": metadata},
         }
 
     def stop(self) -> None:

@@ -449,7 +449,8 @@ async def test_every_health_check_can_fail(world: World, monkeypatch: pytest.Mon
     causes: dict[str, Callable[[], object]] = {
         "/livez/metric-collection-timely": lambda: setattr(running.engine, "failure", "over"),
         "/readyz/metric-storage-ready": lambda: setattr(running.engine, "reason", "nothing yet"),
-        "/readyz/metadata-informer-sync": lambda: setattr(running.engine.index, "synced", False),
+        "/readyz/metric-informer-sync": lambda: setattr(running.engine.index, "synced", False),
+        "/readyz/metadata-informer-sync": lambda: setattr(running.engine.index, "pods_synced", False),
         "/readyz/authentication-configuration": lambda: setattr(running.server.trust, "_looked_up", False),
         "/readyz/serving-certificate": lambda: setattr(
             running.server.certificates, "not_after", datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)

@@ -187,12 +187,15 @@ async def test_a_deployment_that_is_far_off_is_rolled(tmp_path: Path) -> None:
         assert api.count("resize pods") == 0
 
 
-@pytest.mark.parametrize("reason", ["Infeasible", "Deferred"])
-async def test_a_pod_whose_node_has_no_room_is_replaced(
-    tmp_path: Path, reason: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("PodResizePending", "Infeasible"), ("PodResizePending", "Deferred"), ("PodResizeInProgress", "Error")],
+)
+async def test_a_pod_that_cannot_be_resized_where_it_is_is_replaced(
+    tmp_path: Path, kind: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "metrics_server")
-    waits = {"type": "PodResizePending", "status": "True", "reason": reason, "message": "Node didn't have enough"}
+    waits = {"type": kind, "status": "True", "reason": reason, "message": "Node didn't have enough"}
     async with resizing(tmp_path) as (api, nanny):
         await nodes(api, 100)
         await api.put(running("a", "100Mi"))
@@ -210,6 +213,16 @@ async def test_a_pod_whose_node_has_no_room_is_replaced(
         f"Grow for 100 nodes by a rolling update, since a pod cannot be resized where it is (a: {reason}: Node didn't"
     )
     assert said[1].startswith("Kept for 100 nodes, with pods that wait for their size: a: ")
+
+
+async def test_a_resize_that_goes_on_is_waited_for(tmp_path: Path) -> None:
+    async with resizing(tmp_path) as (api, nanny):
+        await nodes(api, 100)
+        growing = running("a", "180Mi")
+        growing["status"]["conditions"] = [{"type": "PodResizeInProgress", "status": "True"}]
+        await api.put(growing)
+        await nanny.check()
+        assert (api.count("patch deployments"), api.count("resize pods")) == (0, 0)
 
 
 async def test_a_resize_that_the_api_server_refuses_is_a_rolling_update(tmp_path: Path) -> None:

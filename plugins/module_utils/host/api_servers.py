@@ -10,15 +10,18 @@ import base64
 import binascii
 import os
 import re
+import ssl
 import subprocess
+import tempfile
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import probes, processes
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import masking
 
 PATH = "/readyz"
-#: An API server that refuses unauthenticated clients has answered.
-READY = (200, 401, 403)
+#: Of requests without credentials, and with some that it does not know yet: it says nothing of its checks. Without
+#: unauthenticated access it says so from its first moment on, with it until it has read its roles.
+REFUSED = (401, 403)
 POD_LOGS = "/var/log/pods"
 _TAIL = 1 << 18
 _CHECK = re.compile(r"^\[(?P<sign>[+-])\](?P<name>\S+) (?P<message>.*)$")
@@ -64,24 +67,74 @@ def choose(ca_file: str, kubeconfigs: t.Sequence[str], client_ca_file: str) -> t
     return authority_in(client_ca_file) if client_ca_file else None
 
 
-def readiness(address: str, port: int, authority: t.Optional[Authority], timeout: float) -> t.Dict[str, t.Any]:
-    """One request to /readyz."""
-    result: t.Dict[str, t.Any] = {"ready": False, "status": None, "ca_source": None, "error": ""}
+class Client(t.NamedTuple):
+    """A client certificate with its key, as text, and the kubeconfig that it is from."""
+
+    pair: str
+    source: str
+
+
+def clients_of(kubeconfigs: t.Sequence[str]) -> t.Iterator[Client]:
+    """The client certificates of kubeconfigs on this host, without those that cannot be read."""
+    for kubeconfig in kubeconfigs:
+        text = processes.read_text(kubeconfig) or ""
+        parts = [_part(text, kubeconfig, name) for name in ("client-certificate", "client-key")]
+        if all(parts):
+            yield Client("\n".join(parts), kubeconfig)
+
+
+def _part(text: str, kubeconfig: str, name: str) -> str:
+    inline = processes.yaml_value(text, name + "-data")
+    if inline:
+        try:
+            return base64.b64decode(inline, validate=True).decode("ascii")
+        except (binascii.Error, ValueError):
+            return ""
+    path = processes.yaml_value(text, name)
+    return (processes.read_text(os.path.join(os.path.dirname(kubeconfig), path)) or "") if path else ""
+
+
+def context_of(authority: Authority, client: t.Optional[Client] = None) -> ssl.SSLContext:
+    """What a connection is verified with, and authenticated if there is a client. Raises ProbeError."""
+    context = probes.client_context(ca_data=authority.pem)
+    if client:
+        # OpenSSL takes files only; this one is private, as the kubeconfig is, and gone a moment later.
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+            file.write(client.pair)
+            file.flush()
+            probes.load_client_pair(context, file.name, file.name)
+    return context
+
+
+def readiness(
+    address: str, port: int, authority: t.Optional[Authority], timeout: float, kubeconfigs: t.Sequence[str] = ()
+) -> t.Dict[str, t.Any]:
+    """Ask for /readyz, first without credentials, and with those of the kubeconfigs where it refuses that."""
+    result: t.Dict[str, t.Any] = {"ready": False, "status": None, "ca_source": None, "client": None, "error": ""}
     if authority is None:
         result["error"] = "nothing on this host says which CA signed its certificate"
         return result
     result["ca_source"] = authority.source
-    try:
-        context = probes.client_context(ca_data=authority.pem)
-    except probes.ProbeError as exc:
-        result["error"] = "%s: %s" % (authority.source, exc)
-        return result
-    answer = probes.ask(address, port, PATH, timeout, context=context, server_name=address)
-    result.update(status=answer["status"], ready=answer["status"] in READY)
+    candidates: t.Iterable[t.Optional[Client]] = [None, *clients_of(kubeconfigs)]
+    for client in candidates:
+        try:
+            context = context_of(authority, client)
+        except probes.ProbeError as exc:
+            if client is None:
+                result["error"] = "%s: %s" % (authority.source, exc)
+                return result
+            continue
+        answer = probes.ask(address, port, PATH, timeout, context=context, server_name=address)
+        result.update(status=answer["status"], client=client.source if client else None)
+        if answer["status"] not in REFUSED:
+            break
+    # Where there is nothing to authenticate with, a refusal is all that can be had.
+    result["ready"] = result["status"] == 200 or (result["status"] in REFUSED and result["client"] is None)
     if answer["error"]:
         result["error"] = answer["error"]["message"]
     elif not result["ready"]:
-        result["error"] = "it answers %s (%s)" % (answer["status"], answer["message"])
+        whom = " to the client of %s" % result["client"] if result["client"] else ""
+        result["error"] = "it answers %s%s (%s)" % (answer["status"], whom, answer["message"])
     return result
 
 
@@ -101,13 +154,13 @@ def parse_checks(body: str) -> t.List[t.Dict[str, t.Any]]:
 
 
 def read_checks(
-    address: str, port: int, authority: Authority, timeout: float
+    address: str, port: int, authority: Authority, timeout: float, client: t.Optional[Client] = None
 ) -> t.Optional[t.List[t.Dict[str, t.Any]]]:
-    """What the API server says of each of its checks; None where it does not answer or tells nobody."""
+    """What the API server says of each of its checks; None where it does not answer or does not tell."""
     deadline = probes.Deadline(timeout)
     shown = "[%s]" % address if ":" in address else address
     try:
-        context = probes.client_context(ca_data=authority.pem)
+        context = context_of(authority, client)
         connection = probes.handshake(probes.open_connection(address, port, deadline), context, address, deadline)
         with connection:
             answer = probes.request(connection, "%s:%d" % (shown, port), PATH + "?verbose", deadline)

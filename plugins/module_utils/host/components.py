@@ -33,6 +33,8 @@ DEFAULT_CERT_DIR = "/var/lib/kubelet/pki"
 K3S_CLIENT_CERTIFICATE = "/var/lib/rancher/k3s/agent/client-kubelet.crt"
 START_TIME_GRAIN = 2.0
 KUBELET_TIMEOUT = 3.0
+#: What Linux adds to the path of a running program that was replaced or removed (proc_pid_exe(5)).
+DELETED = " (deleted)"
 KUBEADM_FLAGS_FILE = "/var/lib/kubelet/kubeadm-flags.env"
 KUBEADM_ANNOTATION = "kubeadm.kubernetes.io/"
 
@@ -308,6 +310,7 @@ def describe_one(
         "environ": {},
         "start_time": None,
         "binary": None,
+        "binary_replaced": False,
         "version": version,
         "managed_by": "unknown",
         "unit": unit_name if process or unit else None,
@@ -334,6 +337,7 @@ def describe_one(
         files = [] if managed_by == "pod" else own_manifests
     else:
         files = unit_files(unit)
+    binary = processes.read_link(host.proc.path(process.pid, "exe")) or ""
     result.update(
         pid=process.pid,
         other_pids=[other.pid for other in host.by_component.get(name, ()) if other.pid != process.pid],
@@ -342,7 +346,8 @@ def describe_one(
         flags=flag_model.effective(flag_model.of_argv(shown, name), name) if shown else {},
         environ=host.proc.proxy_environment(process.pid),
         start_time=processes.rfc3339(host.boot_time + process.start_ticks / os.sysconf("SC_CLK_TCK")),
-        binary=processes.read_link(host.proc.path(process.pid, "exe")),
+        binary=binary[: -len(DELETED)] if binary.endswith(DELETED) else binary or None,
+        binary_replaced=binary.endswith(DELETED),
         managed_by=managed_by,
         pod_uid=pod_uid,
         definition_files=files,

@@ -161,8 +161,14 @@ def build(
 
 
 def repack(*, given: Path, blobs: Blobs, architecture: str, name: str, archive: Path) -> None:
-    """Write an image that is given in a file under another name."""
-    save(archive, name, archives.load(given, architecture, blobs), blobs)
+    """Write an image that is given in a file under another name, which becomes its label, too.
+
+    A kubelet that has pulled the given image with a login, from a registry that somebody copied it to, would ask for
+    the login again where it finds the same image in its runtime (see `push.send_image`).
+    """
+    image = archives.load(given, architecture, blobs)
+    config = oci.with_label(image.config, oci.REF_NAME, references.parse(name).name)
+    save(archive, name, image._replace(config=config), blobs)
 
 
 def save(archive: Path, name: str, image: archives.Image, blobs: Blobs) -> None:

@@ -188,4 +188,3 @@ def test_a_registry_of_the_site_is_tried_before_the_rollout(site, unpacked, star
     loaded = {"metrics_server_image_source": "archive", "metrics_server_image_archive": str(unpacked / "images")}
     site.play(loaded)
     assert site.server()["imagePullPolicy"] == "Never" and site.top() == sorted(site.nodes)
-

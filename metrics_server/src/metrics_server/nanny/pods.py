@@ -10,8 +10,10 @@ from typing import Any
 from metrics_server.kube.client import KubeError, Requester
 from metrics_server.nanny.sizing import Wanted
 
-#: The kubelet's word for a resize that has to wait, or that cannot be.
-_PENDING = "PodResizePending"
+#: The kubelet's words for a resize that has to wait or cannot be, and for one that it has begun.
+_PENDING, _IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
+#: The reason of one that it has begun and cannot carry out, such as a limit below what is in use (KEP-1287).
+_ERROR = "Error"
 _OPERATORS = {"In": "in", "NotIn": "notin"}
 
 
@@ -87,7 +89,8 @@ class Pods:
                 resources = container.get("resources") or {}
         held_up = ""
         for condition in (pod.get("status") or {}).get("conditions") or ():
-            if condition.get("type") == _PENDING and condition.get("status") == "True":
+            kind, reason = condition.get("type"), condition.get("reason")
+            if condition.get("status") == "True" and (kind == _PENDING or (kind == _IN_PROGRESS and reason == _ERROR)):
                 held_up = f"{condition.get('reason') or 'Pending'}: {condition.get('message') or 'no reason given'}"
         return Pod(pod["metadata"]["name"], resources, held_up)
 

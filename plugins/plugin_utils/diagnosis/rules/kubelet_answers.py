@@ -10,6 +10,7 @@ import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions import flag_history
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import kubelet_view
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, get
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.kubelet_view import Kubelet
@@ -99,13 +100,25 @@ def _runtime(kubelet: Kubelet) -> list[str]:
     driver = re.search(
         r"(?m)^cgroupDriver:\s*(\S+)", str(kubelet.host.get("host", "kubelet_config", "text", default=""))
     )
-    named = driver.group(1) if driver else "by default"
+    named = f"cgroupDriver {driver.group(1) if driver else 'by default'}"
+    if _asks_the_runtime(kubelet.view):
+        named = "the runtime's cgroup driver"
     words = [
         f"control groups v{kubelet.host.get('host', 'host', 'cgroup_version')}",
-        f"kubelet {kubelet.view.get('kubelet_version')} with cgroupDriver {named}",
+        f"kubelet {kubelet.view.get('kubelet_version')} with {named}",
         f"{kubelet.view.get('runtime')} {kubelet.view.get('runtime_version')}",
     ]
     return [f"{kubelet.name}: {', '.join(words)}"]
+
+
+def _asks_the_runtime(view: t.Mapping[str, t.Any]) -> bool:
+    """Whether the kubelet takes the cgroup driver from its runtime, whatever its file says (KEP-4033)."""
+    known = {"containerd": (2, 0), "cri-o": (1, 28)}
+    kubelet, runtime = (
+        flag_history.parse_version(str(view.get(name))) for name in ("kubelet_version", "runtime_version")
+    )
+    oldest = known.get(str(view.get("runtime")))
+    return bool(kubelet and runtime and oldest and kubelet >= (1, 31) and runtime >= oldest)
 
 
 ROWS: tuple[Row, ...] = (
@@ -135,7 +148,8 @@ ROWS: tuple[Row, ...] = (
         layer="kubelet",
         symptom="metrics not available yet",
         cause="The kubelet does not see the control groups of its node or containers: a runtime or an operating system "
-        "that does not fit the version of the control groups, or a cgroupDriver that differs from the runtime's.",
+        "that does not fit the version of the control groups, or a cgroupDriver that differs from the runtime's (which "
+        "counts up to Kubernetes 1.30, and with a runtime that does not say its own).",
         repair=Repair(
             "advice",
             "Give kubelet and runtime the same cgroup driver, and versions that know the node's control groups; drain "

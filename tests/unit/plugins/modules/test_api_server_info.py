@@ -65,3 +65,61 @@ def test_answers(ask, api_server, kubeconfig, status, ready):
     result = ask(kubeconfigs=[kubeconfig])
     assert result["ready"] is ready
     assert result["error"] == ("" if ready else "it answers 500 ([-]etcd failed)")
+
+
+@pytest.fixture
+def closed(start_server, other_authority):
+    """An API server that tells nothing to unauthenticated clients, and the rest to those of a CA."""
+    server = start_server(client_ca=other_authority.pem)
+
+    def answer(says):
+        def said(request):
+            return says if request.handler.connection.getpeercert() else (401, {"message": "Unauthorized"})
+
+        server.get("/readyz", said)
+
+    server.answer = answer
+    return server
+
+
+@pytest.fixture
+def with_client(write_kubeconfig, closed, other_authority):
+    """A kubeconfig with a client certificate, inside of it or in a file beside it."""
+
+    def write(inline=True, tmp_path=None):
+        certificate, key = other_authority.issue("kubernetes-admin")
+        if not inline:
+            (tmp_path / "client.pem").write_bytes(certificate + key)
+            return write_kubeconfig(closed.url, user={"client-certificate": "client.pem", "client-key": "client.pem"})
+        parts = {"client-certificate-data": certificate, "client-key-data": key}
+        user = {name: base64.b64encode(part).decode() for name, part in parts.items()}
+        return write_kubeconfig(closed.url, user=user)
+
+    return write
+
+
+@pytest.mark.parametrize("inline", [True, False])
+@pytest.mark.parametrize(
+    ("says", "ready", "error"),
+    [
+        ((200, "ok"), True, ""),
+        ((500, {"message": "[-]etcd failed"}), False, "it answers 500 to the client of {path} ([-]etcd failed)"),
+        # It has not read its roles yet.
+        ((403, {"message": "forbidden"}), False, "it answers 403 to the client of {path} (forbidden)"),
+    ],
+)
+def test_who_refuses_unauthenticated_clients_is_asked_with_a_certificate(
+    run_module, closed, with_client, tmp_path, inline, says, ready, error
+):
+    closed.answer(says)
+    path = with_client(inline, tmp_path)
+    found = run_module(api_server_info, address="127.0.0.1", port=closed.port, kubeconfigs=[path], checks=True)
+    assert (found["ready"], found["status"], found["client"]) == (ready, says[0], path)
+    assert found["error"] == error.format(path=path)
+
+
+def test_a_client_certificate_that_cannot_be_used_is_none(run_module, closed, write_kubeconfig):
+    closed.answer((200, "ok"))
+    path = write_kubeconfig(closed.url, user={"client-certificate-data": "bm8=", "client-key-data": "bm8="})
+    found = run_module(api_server_info, address="127.0.0.1", port=closed.port, kubeconfigs=[path])
+    assert (found["ready"], found["status"], found["client"]) == (True, 401, None)

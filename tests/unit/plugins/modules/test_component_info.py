@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -54,6 +55,18 @@ def start(tmp_path):
     for process in started:
         process.kill()
         process.wait()
+
+
+def test_a_program_that_was_replaced(tmp_path, run_module):
+    program = tmp_path / "kubelet-1.36"
+    shutil.copy(shutil.which("sleep"), program)
+    with subprocess.Popen(["/opt/bin/kubelet", "60"], executable=program) as process:
+        before = run_module(component_info)["components"]["kubelet"]
+        program.unlink()
+        after = run_module(component_info)["components"]["kubelet"]
+        process.kill()
+    assert (before["pid"], before["binary"], before["binary_replaced"]) == (process.pid, str(program), False)
+    assert (after["pid"], after["binary"], after["binary_replaced"]) == (process.pid, str(program), True)
 
 
 def test_a_kubelet_as_it_really_runs(start, tmp_path, run_module):

@@ -168,6 +168,13 @@ def test_the_uid_header_follows_the_other_api_servers():
     assert "requestheader-uid-headers" not in front_proxy.wanted_flags(host(), [peer], {})
 
 
+@pytest.mark.parametrize(
+    "flags", [{"emulated-version": "1.32"}, {"feature-gates": {"RemoteRequestHeaderUID": "false"}}]
+)
+def test_there_is_no_uid_header_where_its_feature_may_be_off(flags):
+    assert "requestheader-uid-headers" not in front_proxy.wanted_flags(host({**BARE, **flags}), [], {})
+
+
 @pytest.mark.parametrize("version", ["v1.32.9", None])
 def test_there_is_no_uid_header_for_old_versions(version):
     bare = host(BARE, version=version)

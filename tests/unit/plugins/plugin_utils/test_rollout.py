@@ -360,6 +360,14 @@ def test_a_kubelet_that_cannot_be_restarted_from_here(facts):
     assert decided(facts(kubelet={"managed_by": "unknown"}))["trouble"] == ""
 
 
+def test_a_restart_is_no_upgrade(facts):
+    upgraded = {"binary": "/usr/bin/kubelet", "binary_replaced": True}
+    assert "program /usr/bin/kubelet was replaced" in decided(facts(text=OPEN, kubelet=upgraded))["trouble"]
+    # Nothing restarts here, or the operator wants it.
+    assert decided(facts(kubelet=upgraded))["trouble"] == ""
+    assert decided(facts(text=OPEN, kubelet=upgraded), settings=Settings(restart_stale=True))["trouble"] == ""
+
+
 def test_a_kubelet_that_does_not_run(facts):
     assert decided(facts(kubelet={"running": False}))["trouble"].startswith("No kubelet runs on w1; start it")
 

@@ -320,6 +320,22 @@ class TestSamples:
         assert lines[0] == f"cp1 asks the kubelet of w1 at 10.89.0.31:10250: node_cpu_usage_seconds_total {said}"
         assert "cgroupDriver cgroupfs" in lines[1]
 
+    @pytest.mark.parametrize(
+        ("version", "runtime", "said"),
+        [
+            ("v1.37.2", "2.1.4", "with the runtime's cgroup driver"),
+            ("v1.30.9", "2.1.4", "with cgroupDriver cgroupfs"),
+            ("v1.37.2", "1.7.29", "with cgroupDriver cgroupfs"),
+            ("v1.37.2", None, "with cgroupDriver cgroupfs"),
+        ],
+    )
+    def test_kubelets_ask_newer_runtimes_for_the_cgroup_driver(self, healthy, version, runtime, said):
+        zero = {"samples": 1, "zero": 1}
+        kubelet(healthy, "w1")["authenticated"]["series"] = {"node_cpu_usage_seconds_total": zero}
+        node = next(node for node in healthy["api"]["state"]["nodes"] if node["name"] == "w1")
+        node.update(kubelet_version=version, runtime="containerd", runtime_version=runtime)
+        assert f"kubelet {version} {said}, " in found(healthy)["KUB-11"]["evidence"][1]
+
     def test_node_without_pods_has_no_containers(self, healthy):
         series = {"container_cpu_usage_seconds_total": {"samples": 0, "zero": 0}}
         kubelet(healthy, "cp1")["authenticated"]["series"] = series
