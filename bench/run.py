@@ -66,7 +66,7 @@ class Plan:
     relist: float
 
 
-FULL = Plan(resolution=15, settle=15, steady=45, ages=15, budget=4, start=180, life=45, relist=20)
+FULL = Plan(resolution=15, settle=15, steady=45, ages=15, budget=4, start=600, life=45, relist=20)
 # A whole round of scrapes, or there may be nothing to measure.
 QUICK = Plan(resolution=10, settle=0, steady=10, ages=1, budget=0.2, start=60, life=5, relist=5)
 
@@ -113,8 +113,10 @@ class Measurement:
         self.figures: dict[str, float] = {}
 
     def serving(self) -> bool:
-        """Whether every node is in the answer."""
+        """Whether the server is ready, and every node is in the answer."""
         with contextlib.suppress(OSError), contextlib.closing(Client(self._port, self._context)) as client:
+            # Nodes can all be there while pods are still being listed.
+            client.get("/readyz")
             return client.get(f"{_BASE}/nodes").count(b'"timestamp"') == self._nodes
         return False
 
