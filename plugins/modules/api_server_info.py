@@ -86,7 +86,7 @@ RETURN = r"""
 ready:
   description:
     - Whether it says that it is ready. One that refuses unauthenticated clients counts as ready where O(kubeconfigs)
-      has no client certificate to ask it with.
+      has no client certificate that it accepts.
   returned: success
   type: bool
   sample: true

@@ -184,8 +184,9 @@ def uid_headers(
     if own.get(UID_HEADERS):
         return list(own[UID_HEADERS])
     version = flag_history.parse_version(host["components"]["kube-apiserver"].get("version"))
-    # Emulating an older version, or without its feature gate, the API server does not start with this flag.
-    gated = own.get("emulated-version") or "RemoteRequestHeaderUID" in str(own.get("feature-gates") or "")
+    # Emulating an older version, or without its feature gate (beta), an API server does not start with this flag.
+    gates = str(own.get("feature-gates") or "")
+    gated = own.get("emulated-version") or any(name in gates for name in ("RemoteRequestHeaderUID", "AllBeta"))
     if is_complete(own) or gated or version is None or flag_history.refusal("kube-apiserver", UID_HEADERS, version):
         return None
     complete = [flags for flags in others if is_complete(flags)]

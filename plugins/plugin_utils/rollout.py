@@ -353,7 +353,7 @@ class Kubelet:
             return ""
         return (
             f"The kubelet of {self.host.name} has to restart, and its program {self.host.kubelet.get('binary')} was "
-            "replaced since it started, so that the restart would also be an upgrade; finish that upgrade first (drain "
+            "replaced since it started, so that the restart may also be an upgrade; finish that upgrade first (drain "
             "the node, restart the kubelet), or set kubelet_access_restart_stale to true."
         )
 

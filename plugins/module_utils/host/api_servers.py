@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import os
 import re
 import ssl
 import subprocess
-import tempfile
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import probes, processes
@@ -98,11 +98,16 @@ def context_of(authority: Authority, client: t.Optional[Client] = None) -> ssl.S
     """What a connection is verified with, and authenticated if there is a client. Raises ProbeError."""
     context = probes.client_context(ca_data=authority.pem)
     if client:
-        # OpenSSL takes files only; this one is private, as the kubeconfig is, and gone a moment later.
-        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-            file.write(client.pair)
+        # OpenSSL takes files only; this one is in memory, so that the key is not written anywhere.
+        try:
+            descriptor = os.memfd_create("client")
+        except (AttributeError, OSError) as exc:
+            raise probes.ProbeError("client_certificate", "no file in memory can be made here") from exc
+        with open(descriptor, "wb") as file:
+            file.write(client.pair.encode("utf-8", "replace"))
             file.flush()
-            probes.load_client_pair(context, file.name, file.name)
+            path = "/proc/self/fd/%d" % descriptor
+            probes.load_client_pair(context, path, path)
     return context
 
 
@@ -115,8 +120,8 @@ def readiness(
         result["error"] = "nothing on this host says which CA signed its certificate"
         return result
     result["ca_source"] = authority.source
-    candidates: t.Iterable[t.Optional[Client]] = [None, *clients_of(kubeconfigs)]
-    for client in candidates:
+    answer: t.Dict[str, t.Any] = {}
+    for client in itertools.chain([None], clients_of(kubeconfigs)):
         try:
             context = context_of(authority, client)
         except probes.ProbeError as exc:
@@ -124,7 +129,11 @@ def readiness(
                 result["error"] = "%s: %s" % (authority.source, exc)
                 return result
             continue
-        answer = probes.ask(address, port, PATH, timeout, context=context, server_name=address)
+        given = probes.ask(address, port, PATH, timeout, context=context, server_name=address)
+        if client and given["status"] == 401:
+            # It has expired, or is of another cluster: as good as none.
+            continue
+        answer = given
         result.update(status=answer["status"], client=client.source if client else None)
         if answer["status"] not in REFUSED:
             break

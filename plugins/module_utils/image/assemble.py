@@ -190,5 +190,6 @@ def tag_of_source(root: Path, base: str, python_version: str, tool: str) -> str:
 
 
 def tag_of_archive(path: Path) -> str:
-    """The tag of an image that is given in a file: it follows from what the image is, for all its architectures."""
-    return hashlib.sha256(oci.dump(archives.survey(path))).hexdigest()[: source.TAG_LENGTH]
+    """The tag of an image that is given in a file: it follows from what the image is, for all its architectures, and
+    from what `repack` adds to it."""
+    return hashlib.sha256(oci.dump([oci.REF_NAME, archives.survey(path)])).hexdigest()[: source.TAG_LENGTH]

@@ -97,11 +97,11 @@ def _runtime(kubelet: Kubelet) -> list[str]:
     """What decides whether a kubelet sees its control groups."""
     if not kubelet.host:
         return []
-    driver = re.search(
-        r"(?m)^cgroupDriver:\s*(\S+)", str(kubelet.host.get("host", "kubelet_config", "text", default=""))
-    )
+    text = str(kubelet.host.get("host", "kubelet_config", "text", default=""))
+    driver = re.search(r"(?m)^cgroupDriver:\s*(\S+)", text)
     named = f"cgroupDriver {driver.group(1) if driver else 'by default'}"
-    if _asks_the_runtime(kubelet.view):
+    gate = "KubeletCgroupDriverFromCRI"
+    if _asks_the_runtime(kubelet.view) and gate not in text and gate not in str(kubelet.host.component("kubelet")):
         named = "the runtime's cgroup driver"
     words = [
         f"control groups v{kubelet.host.get('host', 'host', 'cgroup_version')}",
@@ -112,7 +112,7 @@ def _runtime(kubelet: Kubelet) -> list[str]:
 
 
 def _asks_the_runtime(view: t.Mapping[str, t.Any]) -> bool:
-    """Whether the kubelet takes the cgroup driver from its runtime, whatever its file says (KEP-4033)."""
+    """Whether the kubelet takes the cgroup driver from its runtime (KEP-4033), if no feature gate says otherwise."""
     known = {"containerd": (2, 0), "cri-o": (1, 28)}
     kubelet, runtime = (
         flag_history.parse_version(str(view.get(name))) for name in ("kubelet_version", "runtime_version")

@@ -118,6 +118,14 @@ def test_who_refuses_unauthenticated_clients_is_asked_with_a_certificate(
     assert found["error"] == error.format(path=path)
 
 
+def test_a_client_certificate_that_is_not_accepted_is_none(run_module, closed, with_client):
+    """It has expired, say: then nothing says how the API server is, as before."""
+    closed.answer((401, {"message": "Unauthorized"}))
+    path = with_client()
+    found = run_module(api_server_info, address="127.0.0.1", port=closed.port, kubeconfigs=[path])
+    assert (found["ready"], found["status"], found["client"], found["error"]) == (True, 401, None, "")
+
+
 def test_a_client_certificate_that_cannot_be_used_is_none(run_module, closed, write_kubeconfig):
     closed.answer((200, "ok"))
     path = write_kubeconfig(closed.url, user={"client-certificate-data": "bm8=", "client-key-data": "bm8="})

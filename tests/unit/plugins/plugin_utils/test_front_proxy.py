@@ -169,7 +169,12 @@ def test_the_uid_header_follows_the_other_api_servers():
 
 
 @pytest.mark.parametrize(
-    "flags", [{"emulated-version": "1.32"}, {"feature-gates": {"RemoteRequestHeaderUID": "false"}}]
+    "flags",
+    [
+        {"emulated-version": "1.32"},
+        {"feature-gates": {"RemoteRequestHeaderUID": "false"}},
+        {"feature-gates": "AllBeta=false"},
+    ],
 )
 def test_there_is_no_uid_header_where_its_feature_may_be_off(flags):
     assert "requestheader-uid-headers" not in front_proxy.wanted_flags(host({**BARE, **flags}), [], {})
