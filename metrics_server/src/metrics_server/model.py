@@ -94,6 +94,10 @@ class ClusterReader(Protocol):
         """Whether both initial lists have been received."""
 
     @property
+    def nodes_synced(self) -> bool:
+        """Whether the initial list of nodes has been received."""
+
+    @property
     def pods_synced(self) -> bool:
         """Whether the initial list of pods has been received."""
 

@@ -127,6 +127,7 @@ class FakeCluster:
     node_list: dict[str, NodeMeta] = field(default_factory=dict)
     pod_list: dict[tuple[str, str], PodMeta] = field(default_factory=dict)
     synced: bool = True
+    nodes_synced: bool = True
     pods_synced: bool = True
 
     def add_node(self, name: str, labels: Mapping[str, str]) -> None:

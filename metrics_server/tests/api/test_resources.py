@@ -67,6 +67,26 @@ async def test_a_pod(world: World) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "resource"),
+    [
+        ("/nodes", "nodes"),
+        ("/nodes/n1", "nodes"),
+        ("/pods", "pods"),
+        ("/namespaces/default/pods", "pods"),
+        ("/namespaces/default/pods/web-1", "pods"),
+    ],
+)
+async def test_a_part_of_the_objects_is_not_taken_for_all(world: World, path: str, resource: str) -> None:
+    index = world.running.engine.index
+    setattr(index, f"{resource}_synced", False)
+    answer = await ask(world, V1BETA1 + path)
+    assert (answer.status, answer.json()["reason"]) == (503, "ServiceUnavailable")
+    assert answer.json()["message"] == f"{resource} have not been listed yet"
+    setattr(index, f"{resource}_synced", True)
+    assert (await ask(world, V1BETA1 + path)).status == 200
+
+
+@pytest.mark.parametrize(
     ("path", "expected"),
     [
         ("/nodes", ["n1", "n2"]),

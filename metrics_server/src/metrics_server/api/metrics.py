@@ -109,6 +109,7 @@ class MetricsApi:
         self, resource: Resource, version: str, namespace: str, name: str, choice: Choice, *, include: str = "Metadata"
     ) -> Answer:
         """Return one object; raise `ApiError` when there is none."""
+        self._expect_listed(resource)
         meta: Meta | None
         if resource is NODES:
             meta = self._cluster.node(name)
@@ -141,7 +142,8 @@ class MetricsApi:
     # Many.
 
     async def read_list(self, request: ListRequest, choice: Choice, *, include: str = "Metadata") -> Answer:
-        """Return all objects that are asked for, ordered by namespace and name."""
+        """Return all objects that are asked for, ordered by namespace and name; `ApiError` before all are known."""
+        self._expect_listed(request.resource)
         stamp = int(self._clock())
         if choice.kind == "Table":
             body = await self._table(request, choice.version, include, stamp)
@@ -255,6 +257,12 @@ class MetricsApi:
             pod = self._cluster.pod(namespace, name)
             return () if pod is None else (pod,)
         return self._cluster.pods(namespace)
+
+    def _expect_listed(self, resource: Resource) -> None:
+        """Whoever asks past the Service right after the start must not take a part of the objects for all of them."""
+        nodes = resource is NODES
+        if not (self._cluster.nodes_synced if nodes else self._cluster.pods_synced):
+            raise status.unavailable(f"{'nodes' if nodes else 'pods'} have not been listed yet")
 
     def _measured(self, meta: Meta, *, alone: bool) -> bytes | None:
         """Return what is measured of an object as protobuf; of pods it is kept with the fragment that it is made of."""
