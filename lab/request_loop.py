@@ -178,7 +178,12 @@ async def request(session: aiohttp.ClientSession, url: str) -> str:
             return "" if answer.status == 200 else f"{answer.status} {' '.join(text.split())[:160]}"
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
         words = f"{type(exc).__name__} {exc}"[:160]
-        if isinstance(exc, aiohttp.ServerDisconnectedError) or getattr(exc, "errno", None) == errno.ECONNRESET:
+        # One that ends in its handshake is a ConnectionResetError without a number, wrapped by aiohttp.
+        if (
+            isinstance(exc, aiohttp.ServerDisconnectedError)
+            or isinstance(getattr(exc, "os_error", exc), ConnectionResetError)
+            or getattr(exc, "errno", None) == errno.ECONNRESET
+        ):
             raise ConnectionResetError(words) from None
         return words
 
