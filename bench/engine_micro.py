@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable
 
+from metrics_server.api.protobuf import MEASURED
 from metrics_server.kube.entries import PodEntry
 from metrics_server.scrape.parse import parse_resource
 from metrics_server.store import Store
@@ -62,6 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     texts = [node_text(arguments.pods, step) for step in range(12)]
     steps: dict[str, list[float]] = {"parse, known shape": [], "parse, unknown shape": [], "store": [], "fragments": []}
+    steps["fragments, protobuf"] = []
     for _ in range(arguments.rounds):
         store = Store(lambda _namespace, _name: None, lifetime=60)
         first = parse_resource(texts[0], None, START_MS)
@@ -81,13 +83,16 @@ def main() -> None:
             stored = time.process_time_ns()
             fragments = [store.fragment_of(pod) for pod in pods]
             rendered = time.process_time_ns()
-            if None in fragments:
+            messages = [store.fragment_of(pod, MEASURED) for pod in pods]
+            encoded = time.process_time_ns()
+            if None in fragments or None in messages:
                 raise SystemExit("a pod has no reading: the measurement would be of nothing")
             for step, start, end in (
                 ("parse, unknown shape", unknown, known),
                 ("parse, known shape", known, parsed),
                 ("store", parsed, stored),
                 ("fragments", stored, rendered),
+                ("fragments, protobuf", rendered, encoded),
             ):
                 steps[step].append((end - start) / 1000)
     print(f"{arguments.pods} pods, {len(texts[0])} bytes; microseconds of CPU, minimum of {len(steps['store'])}")

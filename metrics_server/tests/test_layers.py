@@ -19,7 +19,7 @@ LAYERS = (
     ("flags", "health", "logs", "model", "pace", "quantity", "sharing"),
     ("tls",),
     ("kube",),
-    ("auth", "companion", "scrape", "serving_certificate"),
+    ("auth", "companion", "fragments", "scrape", "serving_certificate"),
     ("approver", "nanny", "store", "telemetry"),
     ("api", "engine"),
     ("options", "unused_flags"),

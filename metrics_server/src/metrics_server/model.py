@@ -6,7 +6,7 @@ store and the cluster index through the two protocols below and never sees a kub
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -59,6 +59,33 @@ class PodMeta:
     labels_json: bytes = field(default=b"", kw_only=True)
 
 
+#: CPU in nanocores and working set in bytes; None of a container that has no reading.
+Usages = Sequence[tuple[int, int] | None]
+
+
+class Form(Protocol):
+    """A way of writing readings. All fragments of one form are made by the same object."""
+
+    def node(self, reading: Reading) -> bytes:
+        """Return the fragment of a node."""
+
+    def pod(self, reading: Reading) -> bytes:
+        """Return the fragment of a pod."""
+
+    def pods(
+        self,
+        names: Sequence[tuple[str, ...]],
+        slots: Sequence[tuple[int, ...]],
+        usages: Usages,
+        times: Sequence[int],
+        previous_times: Sequence[int],
+    ) -> list[bytes | None]:
+        """Return the fragments of all pods of a node, by number: None where a container has no reading.
+
+        `names` and `slots` are those of a `Layout`; the others are by slot, times in milliseconds.
+        """
+
+
 class MetricsReader(Protocol):
     """Read side of the store (`store.Store`)."""
 
@@ -68,22 +95,17 @@ class MetricsReader(Protocol):
     def pod_reading(self, namespace: str, name: str) -> Reading | None:
         """Return the reading of a pod, or None when not every running container has two points yet."""
 
-    def node_fragment(self, name: str) -> bytes | None:
-        """Return `"timestamp":"...Z","window":"15.029s","usage":{"cpu":"1n","memory":"1Ki"}` (no braces around), or
-        None."""
+    def node_fragment(self, name: str, form: Form = ...) -> bytes | None:
+        """Return what is measured of a node in that form (JSON unless it is named), or None."""
 
     def pod_fragment(self, namespace: str, name: str) -> bytes | None:
-        """Return `"timestamp":"...Z","window":"15.029s","containers":[{"name":"c","usage":{...}}]` (no braces around),
-        or None."""
+        """Return what is measured of a pod as JSON, or None."""
 
     def reading_of(self, pod: Any) -> Reading | None:
         """Return what `pod_reading` does, for an entry that the ClusterReader beside this store gave out: cheaper."""
 
-    def derived_of(self, pod: Any, make: Callable[[bytes], bytes], *, alone: bool = False) -> bytes | None:
-        """Return what `make` makes of the fragment of such an entry; kept as long as that. There is one `make` only."""
-
-    def fragment_of(self, pod: Any, *, alone: bool = False) -> bytes | None:
-        """Return what `pod_fragment` does, for such an entry; `alone`: hardly any other pod of its node is wanted."""
+    def fragment_of(self, pod: Any, form: Form = ..., *, alone: bool = False) -> bytes | None:
+        """Return what is measured of such an entry; `alone`: hardly any other pod of its node is wanted."""
 
 
 class ClusterReader(Protocol):

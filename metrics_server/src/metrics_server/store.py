@@ -19,13 +19,10 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-import msgspec
-
+from metrics_server.fragments import JSON
 from metrics_server.kube.entries import PodEntry
-from metrics_server.model import ContainerUsage, Reading
-from metrics_server.quantity import cpu_quantity, go_duration, memory_quantity, rfc3339
+from metrics_server.model import ContainerUsage, Form, Reading
 from metrics_server.scrape.batch import Batch, Layout, NodePoint, PodKey
 
 #: A first point is enough when the container started this long before it (in milliseconds): the counter began with 0
@@ -40,6 +37,9 @@ _CLOCK_STEP = 30_000
 _UNUSABLE = -1
 #: So long after a node's clock was set (in seconds) the start of a container may still be by the old clock.
 _OLD_STARTS = 2 * _FRESH_MAX / 1000
+
+#: In place of a fragment that nobody asked for yet.
+_NOT_YET = b""
 
 Locate = Callable[[str, str], PodEntry | None]
 
@@ -57,13 +57,12 @@ class _Node:
 
     __slots__ = (
         "cpu",
-        "derived",
         "fragments",
         "layout",
         "memory",
         "newest",
         "newest_sample",
-        "node_fragment",
+        "node_fragments",
         "oldest_sample",
         "point",
         "previous_cpu",
@@ -77,7 +76,6 @@ class _Node:
         "starts_usable_from",
         "times",
         "unusable",
-        "whole",
     )
 
     def __init__(self) -> None:
@@ -98,12 +96,9 @@ class _Node:
         self.received = float("-inf")
         #: Times of the containers' oldest and newest sample, and of the newest of all, by the node's clock.
         self.oldest_sample = self.newest_sample = self.newest = 0
-        self.node_fragment: bytes | None = None
-        #: By number of the pod, None for what is not rendered; and whether all were rendered that can be.
-        self.fragments: list[bytes | None] | None = None
-        self.whole = False
-        #: What was made of the fragments, likewise.
-        self.derived: list[bytes | None] | None = None
+        self.node_fragments: dict[Form, bytes] = {}
+        #: By number of the pod; None for one that cannot be rendered together with the others of its node.
+        self.fragments: dict[Form, list[bytes | None]] = {}
         #: Last whole readings of pods that the newest scrape did not have in full, and until when they count.
         self.retained: dict[PodKey, tuple[float, Reading]] = {}
 
@@ -185,7 +180,7 @@ class Store:
             known.rates -= known.previous_times[slot] > 0
             known.previous_times[slot] = _UNUSABLE
             known.unusable = True
-        known.fragments = known.derived = None
+        known.fragments.clear()
 
     def drop_node(self, node: str) -> None:
         """Forget a node and everything on it."""
@@ -207,7 +202,7 @@ class Store:
             known.previous_point = (old.time, old.cpu) if same_run else None
         known.point = new
         known.newest = new.time
-        known.node_fragment = None
+        known.node_fragments.clear()
         return True
 
     def _commit_containers(self, known: _Node, batch: Batch, now: float) -> bool:
@@ -220,7 +215,7 @@ class Store:
             if batch.times == known.times:
                 if batch.memory != known.memory:
                     known.memory = batch.memory
-                    known.fragments = known.derived = None
+                    known.fragments.clear()
                 return False
             all_newer = batch.oldest - known.newest_sample >= self._min_window_ms or all(
                 map(self._min_window_ms.__le__, map(operator.sub, batch.times, known.times))
@@ -304,7 +299,7 @@ class Store:
     def _sampled(self, known: _Node, oldest: int, newest: int) -> None:
         known.oldest_sample, known.newest_sample = oldest, newest
         known.newest = newest if known.point is None or not known.point_usable else max(newest, known.point.time)
-        known.fragments = known.derived = None
+        known.fragments.clear()
 
     def _first_point(self, slot: int, times: array[int], starts: array[float], previous_times: array[int]) -> None:
         """Let the start of a young container stand in for the earlier point; its counter was 0 then."""
@@ -384,27 +379,26 @@ class Store:
                 return reading
         return self._from_retained(known, key, pod)
 
-    def node_fragment(self, name: str) -> bytes | None:
-        """Return `"timestamp":"...Z","window":"15.029s","usage":{"cpu":"1n","memory":"1Ki"}` (no braces around), or
-        None."""
+    def node_fragment(self, name: str, form: Form = JSON) -> bytes | None:
+        """Return what is measured of a node, or None."""
         known = self._live(name)
         if known is None:
             return None
-        if known.node_fragment is None:
+        fragment = known.node_fragments.get(form)
+        if fragment is None:
             reading = self.node_reading(name)
             if reading is not None:
-                known.node_fragment = b"%b,%b" % (_head(reading), _usage(reading.containers[0]))
+                fragment = known.node_fragments[form] = form.node(reading)
         elif known.point is None or known.newest - known.point.time > self._lifetime_ms:
             return None
-        return known.node_fragment
+        return fragment
 
     def pod_fragment(self, namespace: str, name: str) -> bytes | None:
-        """Return `"timestamp":...,"window":...,"containers":[{"name":"c","usage":{...}}]` (no braces around), or
-        None."""
+        """Return what is measured of a pod, or None."""
         entry = self._locate(namespace, name)
         return None if entry is None else self.fragment_of(entry)
 
-    def fragment_of(self, pod: PodEntry, *, alone: bool = False) -> bytes | None:
+    def fragment_of(self, pod: PodEntry, form: Form = JSON, *, alone: bool = False) -> bytes | None:
         """Return the fragment of a pod of the index.
 
         All pods of its node are rendered with it, unless `alone` says that the others are hardly wanted: all cost as
@@ -417,50 +411,22 @@ class Store:
         key = (pod.namespace, pod.name)
         number = layout.pods.get(key)
         if number is not None and _covers(layout.names[number], pod.running):
-            fragments = known.fragments
-            if fragments is None:
-                fragments = known.fragments = [None] * len(layout.names) if alone else self._render(known)
-                known.whole = not alone
+            fragments = known.fragments.get(form)
+            if fragments is None or (fragments[number] is _NOT_YET and not alone):
+                fragments = [_NOT_YET] * len(layout.names) if alone else self._render(known, form)
+                known.fragments[form] = fragments
             fragment = fragments[number]
-            if fragment is None and not (alone or known.whole):
-                fragments = known.fragments = self._render(known)
-                known.whole = True
-                fragment = fragments[number]
-            if fragment is not None:
+            if fragment:
                 return fragment
             reading = self._reading(known, number, pod.running)
             if reading is not None:
-                fragment = _pod_fragment(reading)
+                fragment = form.pod(reading)
                 if len(reading.containers) == len(layout.names[number]):
                     # Whatever else runs: nothing was left out.
                     fragments[number] = fragment
                 return fragment
         retained = self._from_retained(known, key, pod)
-        return None if retained is None else _pod_fragment(retained)
-
-    def derived_of(self, pod: PodEntry, make: Callable[[bytes], bytes], *, alone: bool = False) -> bytes | None:
-        """Return what `make` makes of the fragment of a pod of the index, made once for each fragment.
-
-        It is not asked which `make` that is: there is only one.
-        """
-        known = self._live(pod.node_name)
-        if known is None or pod.stopped:
-            return None
-        number = known.layout.pods.get((pod.namespace, pod.name))
-        if number is not None and known.derived is not None:
-            derived = known.derived[number]
-            if derived is not None and _covers(known.layout.names[number], pod.running):
-                return derived
-        fragment = self.fragment_of(pod, alone=alone)
-        if fragment is None:
-            return None
-        derived = make(fragment)
-        # What is not kept itself (a reading that bridges a gap) is not kept in another form either.
-        if number is not None and known.fragments is not None and known.fragments[number] is fragment:
-            if known.derived is None:
-                known.derived = [None] * len(known.fragments)
-            known.derived[number] = derived
-        return derived
+        return None if retained is None else form.pod(retained)
 
     def counts(self) -> PointCounts:
         """Count what has a reading."""
@@ -488,49 +454,22 @@ class Store:
             return None
         return reading if _covers(tuple(usage.name for usage in reading.containers), pod.running) else None
 
-    def _render(self, known: _Node) -> list[bytes | None]:
-        """Make the fragments of all pods of a node.
+    def _render(self, known: _Node, form: Form) -> list[bytes | None]:
+        """Make the fragments of all pods of a node: full lists are made of this.
 
-        The same as `_pod_fragment(self._reading(...))` for each, in a quarter of the time: full lists are made of this.
-        Pods with a working set of 0 are left to that.
+        Pods with a working set of 0 are left to `_reading`.
         """
         oldest = known.newest - self._lifetime_ms
-        times, previous_times = known.times, known.previous_times
-        usages: list[str | None] = []
-        for now, before, cpu_now, cpu_before, memory in zip(
-            times, previous_times, known.cpu, known.previous_cpu, known.memory, strict=True
-        ):
-            if before <= 0 or now < oldest or not memory:
-                usages.append(None)
-                continue
-            nanocores = int((int(cpu_now * 1e9) - int(cpu_before * 1e9)) / ((now - before) / 1000))
-            size = int(memory)
-            if nanocores % 1000 and not size & 1023 and size & 0xFFFFF:
-                # Nearly always: no coarser unit than these two is exact.
-                usages.append(f'{nanocores}n","memory":"{size >> 10}Ki"}}}}')
-            else:
-                usages.append(f'{cpu_quantity(nanocores)}","memory":"{memory_quantity(size)}"}}}}')
-        fragments: list[bytes | None] = []
-        for names, slots in zip(known.layout.names, known.layout.slots, strict=True):
-            if len(slots) == 1:
-                slot = slots[0]
-                usage = usages[slot]
-                containers = None if usage is None else _container_head(names[0]) + usage
-            else:
-                slot = min(slots, key=times.__getitem__)
-                parts = [usages[each] for each in slots]
-                containers = None
-                if None not in parts:
-                    containers = ",".join(
-                        [f"{_container_head(name)}{part}" for name, part in zip(names, parts, strict=True)]
-                    )
-            if containers is None:
-                fragments.append(None)
-                continue
-            now = times[slot]
-            stamp, window = rfc3339(now // 1000), _window(now - previous_times[slot])
-            fragments.append(f'"timestamp":"{stamp}","window":"{window}","containers":[{containers}]'.encode())
-        return fragments
+        usages = [
+            # As `_nanocores`, without a call for each.
+            (int((int(cpu_now * 1e9) - int(cpu_before * 1e9)) / ((now - before) / 1000)), int(memory))
+            if before > 0 and now >= oldest and memory
+            else None
+            for now, before, cpu_now, cpu_before, memory in zip(
+                known.times, known.previous_times, known.cpu, known.previous_cpu, known.memory, strict=True
+            )
+        ]
+        return form.pods(known.layout.names, known.layout.slots, usages, known.times, known.previous_times)
 
     def _reading(self, known: _Node, number: int, running: Sequence[str]) -> Reading | None:
         """Return the reading of a pod, or None when one of its containers has none.
@@ -560,16 +499,6 @@ class Store:
         return Reading(earliest * 1_000_000, window_of_earliest * 1_000_000, tuple(usages))
 
 
-@lru_cache(maxsize=32768)
-def _window(milliseconds: int) -> str:
-    return go_duration(milliseconds * 1_000_000)
-
-
-@lru_cache(maxsize=4096)
-def _container_head(name: str) -> str:
-    return f'{{"name":{msgspec.json.encode(name).decode()},"usage":{{"cpu":"'
-
-
 def _nanocores(before: float, now: float, window_ms: int) -> int:
     # Whole nanoseconds first, then the quotient, as upstream does: the same points give the same last digit.
     return int((int(now * 1e9) - int(before * 1e9)) / (window_ms / 1000))
@@ -590,25 +519,3 @@ def _slot_finder(layout: Layout) -> Callable[[PodKey, str], int]:
         return -1
 
     return find
-
-
-def _head(reading: Reading) -> bytes:
-    stamp = rfc3339(reading.timestamp_ns // 1_000_000_000)
-    return f'"timestamp":"{stamp}","window":"{go_duration(reading.window_ns)}"'.encode()
-
-
-def _usage(usage: ContainerUsage) -> bytes:
-    cpu, memory = cpu_quantity(usage.cpu_nanocores), memory_quantity(usage.memory_bytes)
-    return f'"usage":{{"cpu":"{cpu}","memory":"{memory}"}}'.encode()
-
-
-def _pod_fragment(reading: Reading) -> bytes:
-    containers = ",".join(
-        [
-            f'{_container_head(usage.name)}{cpu_quantity(usage.cpu_nanocores)}","memory":"'
-            f'{memory_quantity(usage.memory_bytes)}"}}}}'
-            for usage in reading.containers
-        ]
-    )
-    stamp, window = rfc3339(reading.timestamp_ns // 1_000_000_000), _window(reading.window_ns // 1_000_000)
-    return f'"timestamp":"{stamp}","window":"{window}","containers":[{containers}]'.encode()

@@ -22,7 +22,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from metrics_server.model import ContainerUsage, NodeMeta, PodMeta, Reading
+from metrics_server.fragments import JSON
+from metrics_server.model import ContainerUsage, Form, NodeMeta, PodMeta, Reading
 from metrics_server.options import parse_options
 from metrics_server.server import Clients, Server
 
@@ -175,8 +176,11 @@ class FakeStore:
     def node_reading(self, name: str) -> Reading | None:
         return self.node_readings[name][0] if name in self.node_readings else None
 
-    def node_fragment(self, name: str) -> bytes | None:
-        return self.node_readings[name][1] if name in self.node_readings else None
+    def node_fragment(self, name: str, form: Form = JSON) -> bytes | None:
+        if name not in self.node_readings:
+            return None
+        reading, fragment = self.node_readings[name]
+        return fragment if form is JSON else form.node(reading)
 
     def pod_reading(self, namespace: str, name: str) -> Reading | None:
         return self.pod_readings[namespace, name][0] if (namespace, name) in self.pod_readings else None
@@ -187,12 +191,11 @@ class FakeStore:
     def reading_of(self, pod: PodMeta) -> Reading | None:
         return self.pod_reading(pod.namespace, pod.name)
 
-    def derived_of(self, pod: PodMeta, make: Callable[[bytes], bytes], *, alone: bool = False) -> bytes | None:
-        fragment = self.fragment_of(pod)
-        return None if fragment is None else make(fragment)
-
-    def fragment_of(self, pod: PodMeta, *, alone: bool = False) -> bytes | None:
-        return self.pod_fragment(pod.namespace, pod.name)
+    def fragment_of(self, pod: PodMeta, form: Form = JSON, *, alone: bool = False) -> bytes | None:
+        if (pod.namespace, pod.name) not in self.pod_readings:
+            return None
+        reading, fragment = self.pod_readings[pod.namespace, pod.name]
+        return fragment if form is JSON else form.pod(reading)
 
 
 class FakeEngine:

@@ -4,18 +4,26 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from api.conftest import World
 from api.support import FakeEngine
 from metrics_server.api.discovery import RESOURCES
 from metrics_server.api.metrics import ListRequest, MetricsApi
 from metrics_server.api.negotiate import PROTOBUF, Choice
-from metrics_server.api.protobuf import varint
+from metrics_server.api.protobuf import MEASURED, ListItems, metrics, varint
 from metrics_server.api.selectors import FieldSelector, LabelSelector
+from metrics_server.fragments import JSON
+from metrics_server.kube.entries import PodEntry
+from metrics_server.model import ContainerUsage, Reading
+from metrics_server.quantity import cpu_quantity, memory_quantity
 
 Fields = dict[int, list[Any]]
 
@@ -136,11 +144,57 @@ async def test_a_list_shows_what_is_new_and_keeps_what_is_not() -> None:
     assert [(created + 1, labels, used) for created, labels, used in first] == await nodes()
     engine.index.add_node("n1", {"zone": "moved"})
     reading, fragment = engine.store.node_readings["n2"]
-    changed = fragment.replace(b'"250m"', b'"1n"').replace(b'"1Gi"', b'"1Ki"')
-    engine.store.node_readings["n2"] = (reading, changed)
+    changed = dataclasses.replace(reading, containers=(ContainerUsage("", 1, 1024),))
+    engine.store.node_readings["n2"] = (changed, fragment)
     second = await nodes()
     assert [labels for _, labels, _ in second] == [{"zone": "moved"}, {"zone": "b"}]
     assert second[1][2] == {"cpu": "1n", "memory": "1Ki"}
+
+
+_NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=300)
+_USAGES = st.tuples(
+    _NAMES,
+    st.one_of(st.integers(0, 2**63), st.integers(0, 2**20).map(lambda number: number * 10**6)),
+    st.one_of(st.integers(1, 2**62), st.integers(1, 2**40).map(lambda number: number * 1024)),
+)
+
+
+@given(
+    st.lists(_USAGES, min_size=1, max_size=4, unique_by=lambda usage: usage[0]).map(sorted),
+    st.integers(0, 2**33),
+    st.integers(1, 10**7),
+    st.tuples(_NAMES, _NAMES, st.dictionaries(_NAMES, st.text(st.characters(codec="utf-8")), max_size=3)),
+)
+def test_whatever_is_measured_comes_out_alone_and_in_lists(
+    usages: list[tuple[str, int, int]], seconds: int, window: int, whose: tuple[str, str, dict[str, str]]
+) -> None:
+    reading = Reading(seconds * 10**9, window * 10**6, tuple(ContainerUsage(*usage) for usage in usages))
+    fragment = MEASURED.pod(reading)
+    fields = decode(fragment)
+    assert decode(fields[2][0]) == {1: [seconds], 2: [0]}
+    assert decode(fields[3][0]) == {1: [window * 10**6]}
+    assert [(container[1][0].decode(), quantities(container[2])) for container in map(decode, fields[4])] == [
+        (name, {"cpu": cpu_quantity(nanocores), "memory": memory_quantity(size)}) for name, nanocores, size in usages
+    ]
+
+    # One that has no reading stands beside it, and does not change it.
+    names, slots = tuple(usage[0] for usage in usages), tuple(range(1, len(usages) + 1))
+    columns = (
+        [("gone",), names],
+        [(0,), slots],
+        [None, *(usage[1:] for usage in usages)],
+        [0, *(seconds * 1000 for _unused in usages)],
+        [0, *(seconds * 1000 - window for _unused in usages)],
+    )
+    assert MEASURED.pods(*columns) == [None, fragment]
+    assert JSON.pods(*columns) == [None, JSON.pod(reading)]
+
+    namespace, name, labels = whose
+    labels_json = b',"labels":' + msgspec.json.encode(labels, order="sorted") if labels else b""
+    pod = PodEntry(namespace, name, "n", labels, b"{", names, 0, labels_json=labels_json)
+    item = b"".join(ListItems(seconds)(pod, fragment))
+    assert decode(item) == {2: [metrics(pod, fragment, seconds)]}
+    assert text_map(decode(decode(decode(item)[2][0])[1][0]).get(11, [])) == labels
 
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 2**32, 2**63])

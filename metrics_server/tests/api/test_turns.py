@@ -90,9 +90,9 @@ async def test_who_asks_for_few_pods_pays_for_few(monkeypatch: pytest.MonkeyPatc
     rendered: list[object] = []
     render = Store._render
 
-    def counting(store: Store, node: Any) -> Any:
+    def counting(store: Store, node: Any, form: Any) -> Any:
         rendered.append(node)
-        return render(store, node)
+        return render(store, node, form)
 
     monkeypatch.setattr(Store, "_render", counting)
     api, request, choice = everything(large, Choice(JSON))

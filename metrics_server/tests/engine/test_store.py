@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.resource_text import Container, resource_text
 
+from metrics_server.api.protobuf import MEASURED
+from metrics_server.fragments import JSON
 from metrics_server.kube.entries import PodEntry
 from metrics_server.scrape.batch import Batch
 from metrics_server.scrape.parse import parse_resource
-from metrics_server.store import Store, _pod_fragment
+from metrics_server.store import Store
 
 T0 = 1_700_000_100_000
 STEP = 15_000
@@ -508,4 +510,6 @@ def test_fragments_say_what_readings_say(pods: list[list[tuple[int, float, int, 
             if reading is not None and fragment is not None:
                 assert reading.window_ns > 0
                 assert all(one.cpu_nanocores >= 0 for one in reading.containers)
-                assert fragment == _pod_fragment(reading)
+                assert fragment == JSON.pod(reading)
+                pod = world.pods["default", f"p{number}"]
+                assert world.store.fragment_of(pod, MEASURED) == MEASURED.pod(reading)

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.resource_text import Container, resource_text
 
+from metrics_server.fragments import JSON
 from metrics_server.kube.entries import PodEntry
 from metrics_server.scrape.batch import Batch, Layout
 from metrics_server.scrape.parse import parse_resource
 from metrics_server.scrape.summary import parse_summary
-from metrics_server.store import Store, _pod_fragment
+from metrics_server.store import Store
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 ZERO_PAGE = (CORPUS / "working_set_zero.txt").read_bytes()
@@ -60,7 +61,7 @@ class World:
     def usage(self, name: str, namespace: str = "default") -> dict[str, tuple[int, int]] | None:
         reading = self.store.pod_reading(namespace, name)
         fragment = self.store.pod_fragment(namespace, name)
-        assert fragment == (None if reading is None else _pod_fragment(reading))
+        assert fragment == (None if reading is None else JSON.pod(reading))
         return (
             None if reading is None else {one.name: (one.cpu_nanocores, one.memory_bytes) for one in reading.containers}
         )

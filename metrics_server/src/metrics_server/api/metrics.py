@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 from metrics_server.api import protobuf, status, table
 from metrics_server.api.discovery import RESOURCES, Resource
 from metrics_server.api.negotiate import PROTOBUF, YAML, Choice
 from metrics_server.api.selectors import FieldSelector, LabelSelector
-from metrics_server.model import ClusterReader, MetricsReader, NodeMeta, PodMeta, Reading
+from metrics_server.fragments import JSON
+from metrics_server.model import ClusterReader, Form, MetricsReader, NodeMeta, PodMeta, Reading
 from metrics_server.pace import Pace
 
 #: Objects handled between two readings of the clock: each may be one whose node must be rendered first.
@@ -121,7 +121,9 @@ class MetricsApi:
             if meta is None:
                 raise status.not_found("pods", name, "")
             missing = f"{namespace}/{name}"
-        reading, fragment = self._reading(meta), self._fragment(meta, alone=True)
+        binary = choice.media_type == PROTOBUF and not choice.kind
+        reading = self._reading(meta)
+        fragment = self._fragment(meta, protobuf.MEASURED if binary else JSON, alone=True)
         if reading is None or fragment is None:
             raise status.not_found(resource.metrics_name, missing)
         self._observe_age(self._clock() - reading.timestamp_ns / 1e9)
@@ -133,7 +135,7 @@ class MetricsApi:
             if choice.media_type == PROTOBUF:
                 return Answer(PROTOBUF, [protobuf.partial_object(meta, stamp, choice.version)])
             return _text(choice, [table.partial_object(meta, stamp, choice.version)])
-        if choice.media_type == PROTOBUF:
+        if binary:
             message = protobuf.metrics(meta, fragment, stamp)
             return Answer(PROTOBUF, [protobuf.envelope(resource.kind, version, message)])
         head = f'{{"kind":"{resource.kind}","apiVersion":"{status.GROUP}/{version}","metadata":'.encode()
@@ -168,7 +170,7 @@ class MetricsApi:
         alone = self._few(request)
         async for batch in self._batches(request):
             for meta in batch:
-                fragment = fragment_of(meta, alone=alone)
+                fragment = fragment_of(meta, JSON, alone=alone)
                 if fragment is not None:
                     add((opening, meta.head_json, meta.labels_json, created, fragment))
                     opening = b'},{"metadata":'
@@ -180,12 +182,14 @@ class MetricsApi:
         # The head tells the length of all that follows, and takes this place when that is known.
         body = _Body(b"")
         item = protobuf.ListItems(stamp)
-        measured_of = partial(self._measured, alone=self._few(request))
+        add = body.parts.extend
+        fragment_of = self._fragment if request.resource is NODES else self._store.fragment_of
+        alone = self._few(request)
         async for batch in self._batches(request):
             for meta in batch:
-                measured = measured_of(meta)
+                measured = fragment_of(meta, protobuf.MEASURED, alone=alone)
                 if measured is not None:
-                    body.parts.append(item(meta, measured))
+                    add(item(meta, measured))
             body.count()
         return _in_envelope(body, f"{request.resource.kind}List", f"{status.GROUP}/{request.version}")
 
@@ -264,13 +268,6 @@ class MetricsApi:
         if not (self._cluster.nodes_synced if nodes else self._cluster.pods_synced):
             raise status.unavailable(f"{'nodes' if nodes else 'pods'} have not been listed yet")
 
-    def _measured(self, meta: Meta, *, alone: bool) -> bytes | None:
-        """Return what is measured of an object as protobuf; of pods it is kept with the fragment that it is made of."""
-        if isinstance(meta, PodMeta):
-            return self._store.derived_of(meta, protobuf.measured, alone=alone)
-        fragment = self._store.node_fragment(meta.name)
-        return None if fragment is None else protobuf.measured(fragment)
-
     def _few(self, request: ListRequest) -> bool:
         """Whether a list is likely to have only some pods of each node."""
         if request.labels or request.fields:
@@ -282,10 +279,10 @@ class MetricsApi:
             return self._store.reading_of(meta)
         return self._store.node_reading(meta.name)
 
-    def _fragment(self, meta: Meta, *, alone: bool = False) -> bytes | None:
+    def _fragment(self, meta: Meta, form: Form = JSON, *, alone: bool = False) -> bytes | None:
         if isinstance(meta, PodMeta):
-            return self._store.fragment_of(meta, alone=alone)
-        return self._store.node_fragment(meta.name)
+            return self._store.fragment_of(meta, form, alone=alone)
+        return self._store.node_fragment(meta.name, form)
 
 
 def _in_envelope(body: _Body, kind: str, api_version: str) -> _Body:

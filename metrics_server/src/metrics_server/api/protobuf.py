@@ -9,15 +9,13 @@ half of the Kubernetes API would be a hundred times the code. Field numbers are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from functools import lru_cache
 
 import msgspec
 
-from metrics_server.api.fragment import read
 from metrics_server.api.status import GROUP, ApiError
-from metrics_server.flags import parse_duration
-from metrics_server.model import NodeMeta, PodMeta
+from metrics_server.model import NodeMeta, PodMeta, Reading, Usages
+from metrics_server.quantity import cpu_quantity, memory_quantity
 
 _MAGIC = b"k8s\x00"
 
@@ -102,41 +100,117 @@ def list_head(kind: str, api_version: str, size: int) -> bytes:
 LIST_TAIL = _text(3, "") + _text(4, "")
 
 
-def metrics(meta: NodeMeta | PodMeta, fragment: bytes, stamp: int) -> bytes:
-    """Return a NodeMetrics or PodMetrics message of what the store rendered."""
-    return _bytes(1, object_meta(meta, stamp)) + measured(fragment)
+def metrics(meta: NodeMeta | PodMeta, measured: bytes, stamp: int) -> bytes:
+    """Return a NodeMetrics or PodMetrics message, of a fragment of `MEASURED`."""
+    return _bytes(1, object_meta(meta, stamp)) + measured
 
 
-def measured(fragment: bytes) -> bytes:
-    """Return all fields of a NodeMetrics or PodMetrics but the metadata, of what the store rendered."""
-    moment, window, usages = read(fragment)
-    parts = [_moment(moment), _window(window)]
-    for name, cpu, memory in usages:
-        if not name:
-            # A node.
-            parts.append(_usage(4, cpu, memory))
-            continue
-        container, usage = _container_name(name), _usage(2, cpu, memory)
-        parts += (b'"', _length(len(container) + len(usage)), container, usage)
-    return b"".join(parts)
+class MeasuredForm:
+    """All fields of a NodeMetrics or PodMetrics but the metadata, as fragments that the store keeps."""
+
+    def node(self, reading: Reading) -> bytes:
+        """Return the fragment of a node."""
+        (usage,) = reading.containers
+        return _head(reading) + _usage(4, usage.cpu_nanocores, usage.memory_bytes)
+
+    def pod(self, reading: Reading) -> bytes:
+        """Return the fragment of a pod."""
+        containers = [_container(usage.name, usage.cpu_nanocores, usage.memory_bytes) for usage in reading.containers]
+        return _head(reading) + b"".join(containers)
+
+    def pods(
+        self,
+        names: Sequence[tuple[str, ...]],
+        slots: Sequence[tuple[int, ...]],
+        usages: Usages,
+        times: Sequence[int],
+        previous_times: Sequence[int],
+    ) -> list[bytes | None]:
+        """Return the fragments of all pods of a node: the same as `pod` for each, in less time."""
+        fragments: list[bytes | None] = []
+        for names_of_pod, slots_of_pod in zip(names, slots, strict=True):
+            if len(slots_of_pod) == 1:
+                # Nearly always.
+                slot = slots_of_pod[0]
+                usage = usages[slot]
+                containers = None if usage is None else _container(names_of_pod[0], *usage)
+            else:
+                slot = min(slots_of_pod, key=times.__getitem__)
+                parts = [
+                    _container(name, *usage)
+                    for name, each in zip(names_of_pod, slots_of_pod, strict=True)
+                    if (usage := usages[each]) is not None
+                ]
+                containers = b"".join(parts) if len(parts) == len(slots_of_pod) else None
+            if containers is None:
+                fragments.append(None)
+                continue
+            now = times[slot]
+            moment, window = _moment(now // 1000), _window((now - previous_times[slot]) * 1_000_000)
+            fragments.append(moment + window + containers)
+        return fragments
+
+
+MEASURED = MeasuredForm()
+
+
+def _head(reading: Reading) -> bytes:
+    return _moment(reading.timestamp_ns // 1_000_000_000) + _window(reading.window_ns)
 
 
 # What many objects of a list have in common is made once.
 
 
 @lru_cache(maxsize=256)
-def _moment(text: bytes) -> bytes:
-    return _bytes(2, _time(int(datetime.fromisoformat(text.decode()).timestamp())))
+def _moment(seconds: int) -> bytes:
+    return _bytes(2, _time(seconds))
 
 
 @lru_cache(maxsize=8192)
-def _window(text: bytes) -> bytes:
-    return _bytes(3, _number(1, round(parse_duration(text.decode()) * 1_000_000_000)))
+def _window(nanoseconds: int) -> bytes:
+    return _bytes(3, _number(1, nanoseconds))
 
 
-@lru_cache(maxsize=4096)
-def _container_name(name: bytes) -> bytes:
-    return _text(1, msgspec.json.decode(name, type=str))
+def _container(name: str, nanocores: int, size: int) -> bytes:
+    """Return a ContainerMetrics with its tag and length."""
+    cpu, memory = _quantities(nanocores, size)
+    cpu_size, memory_size = len(cpu), len(memory)
+    return b"%b%b%b%b" % (_before_cpu(name, cpu_size, memory_size), cpu, _before_memory(2, memory_size), memory)
+
+
+def _quantities(nanocores: int, size: int) -> tuple[bytes, bytes]:
+    if nanocores % 1000 and not size & 1023 and size & 0xFFFFF:
+        # Nearly always: no coarser unit than these two is exact.
+        return b"%dn" % nanocores, b"%dKi" % (size >> 10)
+    return cpu_quantity(nanocores).encode(), memory_quantity(size).encode()
+
+
+# A map of quantities has two entries (key, Quantity), each of which fits into 127 bytes.
+
+
+@lru_cache(maxsize=8192)
+def _before_cpu(name: str, cpu_size: int, memory_size: int) -> bytes:
+    container = _text(1, name)
+    # Each entry has two bytes before it, and seven in it besides its key and its quantity.
+    size = len(container) + (9 + len("cpu") + cpu_size) + (9 + len("memory") + memory_size) - 2
+    return b'"%b%b%b' % (_length(size), container, _before_quantity(2, b"cpu", cpu_size))
+
+
+@lru_cache(maxsize=128)
+def _before_memory(field: int, memory_size: int) -> bytes:
+    return _before_quantity(field, b"memory", memory_size)
+
+
+def _before_quantity(field: int, key: bytes, size: int) -> bytes:
+    return b"%c%c\n%c%b\x12%c\n%c" % (field << 3 | 2, size + len(key) + 6, len(key), key, size + 2, size)
+
+
+def _usage(field: int, nanocores: int, size: int) -> bytes:
+    cpu, memory = _quantities(nanocores, size)
+    return b"%b%b%b%b" % (
+        *(_before_quantity(field, b"cpu", len(cpu)), cpu),
+        *(_before_memory(field, len(memory)), memory),
+    )
 
 
 @lru_cache(maxsize=8192)
@@ -145,15 +219,6 @@ def _labels(labels_json: bytes) -> bytes:
         return b""
     labels = msgspec.json.decode(labels_json.removeprefix(b',"labels":'), type=dict[str, str])
     return b"".join([_bytes(11, _text(1, key) + _text(2, labels[key])) for key in sorted(labels)])
-
-
-def _usage(field: int, cpu: bytes, memory: bytes) -> bytes:
-    """Return the map of quantities: two entries (key, Quantity), each of which fits into 127 bytes."""
-    tag, cpu_size, memory_size = field << 3 | 2, len(cpu), len(memory)
-    return b"%c%c\n\x03cpu\x12%c\n%c%b%c%c\n\x06memory\x12%c\n%c%b" % (
-        *(tag, cpu_size + 9, cpu_size + 2, cpu_size, cpu),
-        *(tag, memory_size + 12, memory_size + 2, memory_size, memory),
-    )
 
 
 def object_meta(meta: NodeMeta | PodMeta, stamp: int) -> bytes:
@@ -177,23 +242,30 @@ class ListItems:
 
     def __init__(self, stamp: int) -> None:
         self._stamp = stamp
-        self._after_name: dict[str, bytes] = {}
+        #: By namespace, labels and length of the name: the object's size without what is measured, and what stands
+        #: before and behind the name.
+        self._known: dict[tuple[str, bytes, int], tuple[int, bytes, bytes]] = {}
 
-    def __call__(self, meta: NodeMeta | PodMeta, measured: bytes) -> bytes:
-        """Return one object, of what `measured` returned."""
-        namespace = meta.namespace if isinstance(meta, PodMeta) else ""
-        after_name = self._after_name.get(namespace)
-        if after_name is None:
-            after_name = self._after_name[namespace] = _after_name(namespace, self._stamp)
-        name, labels = meta.name.encode(), _labels(meta.labels_json)
-        name_size = _length(len(name))
-        size = 1 + len(name_size) + len(name) + len(after_name) + len(labels)
-        metadata_size = _length(size)
-        whole_size = _length(1 + len(metadata_size) + size + len(measured))
-        return b"\x12%b\n%b\n%b%b%b%b%b" % (
-            *(whole_size, metadata_size, name_size, name),
-            *(after_name, labels, measured),
-        )
+    def __call__(self, meta: NodeMeta | PodMeta, measured: bytes) -> tuple[bytes, ...]:
+        """Return one object in parts, of a fragment of `MEASURED`."""
+        name = meta.name.encode()
+        key = (meta.namespace if isinstance(meta, PodMeta) else "", meta.labels_json, len(name))
+        size, before_name, after_name = self._known.get(key) or self._learn(key)
+        return _item(size + len(measured)), before_name, name, after_name, measured
+
+    def _learn(self, key: tuple[str, bytes, int]) -> tuple[int, bytes, bytes]:
+        namespace, labels_json, name_size = key
+        after_name = _after_name(namespace, self._stamp) + _labels(labels_json)
+        before_name = b"\n" + _length(name_size)
+        metadata_size = len(before_name) + name_size + len(after_name)
+        before_name = b"\n" + _length(metadata_size) + before_name
+        known = self._known[key] = (len(before_name) + name_size + len(after_name), before_name, after_name)
+        return known
+
+
+@lru_cache(maxsize=1024)
+def _item(size: int) -> bytes:
+    return b"\x12" + _length(size)
 
 
 @lru_cache(maxsize=4)
