@@ -70,7 +70,7 @@ def main() -> None:
         store.commit("n", first)
         # The pods as the API server would tell them.
         pods = [
-            PodEntry(namespace, name, "n", {}, b"", names, 0)
+            PodEntry(namespace, name, "n", {}, names, 0)
             for (namespace, name), names in zip(first.layout.pods, first.layout.names, strict=True)
         ]
         for text in texts[1:]:

@@ -40,9 +40,7 @@ class NodeMeta:
 
     name: str
     labels: Mapping[str, str]
-    #: JSON of ObjectMeta in two parts, without `creationTimestamp` and the closing brace: `{"name":"n1"`, and
-    #: `,"labels":{...}` (or nothing), which objects with equal labels share.
-    head_json: bytes
+    #: Their part of ObjectMeta's JSON, `,"labels":{...}` or nothing, which objects with equal labels share.
     labels_json: bytes = field(default=b"", kw_only=True)
 
 
@@ -54,8 +52,6 @@ class PodMeta:
     name: str
     node_name: str
     labels: Mapping[str, str]
-    #: As for nodes: `{"name":"p","namespace":"ns"`, and `,"labels":{...}` (or nothing).
-    head_json: bytes
     labels_json: bytes = field(default=b"", kw_only=True)
 
 

@@ -135,7 +135,6 @@ class FakeCluster:
         self.node_list[name] = NodeMeta(
             name=name,
             labels=dict(labels),
-            head_json=b'{"name":%b' % json.dumps(name).encode(),
             labels_json=b',"labels":%b' % json.dumps(dict(labels), separators=(",", ":")).encode(),
         )
 
@@ -145,7 +144,6 @@ class FakeCluster:
             name=name,
             node_name=node,
             labels=dict(labels),
-            head_json=b'{"name":%b,"namespace":%b' % (json.dumps(name).encode(), json.dumps(namespace).encode()),
             labels_json=b',"labels":%b' % json.dumps(dict(labels), separators=(",", ":")).encode(),
         )
 

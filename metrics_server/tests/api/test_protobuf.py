@@ -191,7 +191,7 @@ def test_whatever_is_measured_comes_out_alone_and_in_lists(
 
     namespace, name, labels = whose
     labels_json = b',"labels":' + msgspec.json.encode(labels, order="sorted") if labels else b""
-    pod = PodEntry(namespace, name, "n", labels, b"{", names, 0, labels_json=labels_json)
+    pod = PodEntry(namespace, name, "n", labels, names, 0, labels_json=labels_json)
     item = b"".join(ListItems(seconds)(pod, fragment))
     assert decode(item) == {2: [metrics(pod, fragment, seconds)]}
     assert text_map(decode(decode(decode(item)[2][0])[1][0]).get(11, [])) == labels

@@ -86,7 +86,7 @@ async def test_who_asks_for_few_pods_pays_for_few(monkeypatch: pytest.MonkeyPatc
     large.scrape()
     large.scrape()
     for name in large.names:
-        large.index.put_pod(PodEntry("few", f"other-{name}", name, {}, b"{", running=("app",), created=0))
+        large.index.put_pod(PodEntry("few", f"other-{name}", name, {}, running=("app",), created=0))
     rendered: list[object] = []
     render = Store._render
 

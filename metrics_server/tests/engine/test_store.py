@@ -47,7 +47,6 @@ class World:
             name=name,
             node_name=node,
             labels={},
-            head_json=b"",
             running=tuple(sorted(running)),
             created=created,
             stopped=stopped,

@@ -45,7 +45,6 @@ class World:
             namespace=namespace,
             name=name,
             labels={},
-            head_json=b"",
             node_name="n1",
             running=tuple(sorted(running)),
             created=0,

@@ -14,6 +14,7 @@ import pytest
 from support.fake_api import FakeApi, answer, failure, node, pod, stream
 from support.turns import longest_turn
 
+from metrics_server.api.metadata import head_json
 from metrics_server.kube import watch as watch_module
 from metrics_server.kube.client import KubeClient
 from metrics_server.kube.entries import PATH_ANNOTATION, PodEntry
@@ -72,13 +73,14 @@ async def test_what_is_kept(tmp_path: Path) -> None:
             assert entry is not None
             assert entry.addresses == (("InternalIP", "10.0.0.1"), ("Hostname", "n1"))
             assert (entry.port, entry.metrics_path, entry.ready) == (10255, "/other", True)
-            assert entry.head_json + entry.labels_json == b'{"name":"n1","labels":{"kubernetes.io/hostname":"n1"}'
+            assert head_json(entry) + entry.labels_json == b'{"name":"n1","labels":{"kubernetes.io/hostname":"n1"}'
             found = setup.index.pod("ns", "p1")
             assert found is not None
             assert not found.stopped
             assert (found.node_name, found.labels, found.created) == ("n1", {"a": '"q"', "b": "2"}, 1_699_999_980)
             assert (
-                found.head_json + found.labels_json == b'{"name":"p1","namespace":"ns","labels":{"a":"\\"q\\"","b":"2"}'
+                head_json(found) + found.labels_json
+                == b'{"name":"p1","namespace":"ns","labels":{"a":"\\"q\\"","b":"2"}'
             )
             assert found.running == ("app", "proxy")
         assert ("list pods", {"fieldSelector": "status.phase=Running", "limit": "500"}) in api.requests

@@ -34,7 +34,7 @@ class Node:
         self.store = Store(self.locate, lifetime=60.0, clock=lambda: self.now)
 
     def locate(self, _namespace: str, name: str) -> PodEntry | None:
-        return PodEntry("default", name, "n1", {}, b"", running=("app",), created=0) if name in self.started else None
+        return PodEntry("default", name, "n1", {}, running=("app",), created=0) if name in self.started else None
 
     def wall(self) -> float:
         return self.now + self.ahead

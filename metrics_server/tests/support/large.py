@@ -29,12 +29,11 @@ class Large:
             for name in self.names
         ]
         for name in self.names:
-            self.index.put_node(NodeEntry(name, {}, b'{"name":"%b"' % name.encode(), (), 0, "", ready=True))
+            self.index.put_node(NodeEntry(name, {}, (), 0, "", ready=True))
         for slot in range(pods):
             for name in self.names:
                 pod = f"app-{slot:02}-{name}"
-                meta = b'{"name":"%b","namespace":"ns"' % pod.encode()
-                self.index.put_pod(PodEntry("ns", pod, name, {}, meta, running=("app",), created=0))
+                self.index.put_pod(PodEntry("ns", pod, name, {}, running=("app",), created=0))
         self.index.nodes_listed()
         self.index.pods_listed()
 

@@ -14,6 +14,7 @@ from itertools import islice
 
 from metrics_server.api import protobuf, status, table
 from metrics_server.api.discovery import RESOURCES, Resource
+from metrics_server.api.metadata import head_json, stamp_json
 from metrics_server.api.negotiate import PROTOBUF, YAML, Choice
 from metrics_server.api.selectors import FieldSelector, LabelSelector
 from metrics_server.fragments import JSON
@@ -139,7 +140,7 @@ class MetricsApi:
             message = protobuf.metrics(meta, fragment, stamp)
             return Answer(PROTOBUF, [protobuf.envelope(resource.kind, version, message)])
         head = f'{{"kind":"{resource.kind}","apiVersion":"{status.GROUP}/{version}","metadata":'.encode()
-        return _text(choice, [head, meta.head_json, meta.labels_json, table.stamp_json(stamp), b"},", fragment, b"}"])
+        return _text(choice, [head, head_json(meta), meta.labels_json, stamp_json(stamp), b"},", fragment, b"}"])
 
     # Many.
 
@@ -163,7 +164,7 @@ class MetricsApi:
             '"metadata":{},"items":['
         )
         body = _Body(head.encode())
-        created = table.stamp_json(stamp) + b"},"
+        created = stamp_json(stamp) + b"},"
         opening = b'{"metadata":'
         add = body.parts.extend
         fragment_of = self._fragment if request.resource is NODES else self._store.fragment_of
@@ -172,7 +173,7 @@ class MetricsApi:
             for meta in batch:
                 fragment = fragment_of(meta, JSON, alone=alone)
                 if fragment is not None:
-                    add((opening, meta.head_json, meta.labels_json, created, fragment))
+                    add((opening, head_json(meta), meta.labels_json, created, fragment))
                     opening = b'},{"metadata":'
             body.count()
         body.end(b"]}\n" if len(body.parts) == 1 else b"}]}\n")

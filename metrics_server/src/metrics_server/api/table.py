@@ -10,9 +10,10 @@ import msgspec
 
 from metrics_server.api.discovery import Resource
 from metrics_server.api.fragment import Usage, read
+from metrics_server.api.metadata import head_json, stamp_json
 from metrics_server.api.status import GROUP
 from metrics_server.model import NodeMeta, PodMeta
-from metrics_server.quantity import cpu_quantity, memory_quantity, parse_quantity, rfc3339
+from metrics_server.quantity import cpu_quantity, memory_quantity, parse_quantity
 
 #: The columns stand even when no row does: a client that scripts on them must not see them come and go.
 _COLUMNS = msgspec.json.encode(
@@ -25,12 +26,6 @@ _COLUMNS = msgspec.json.encode(
 )
 #: What `includeObject` may be.
 INCLUDE = ("None", "Metadata", "Object")
-
-
-@lru_cache(maxsize=4)
-def stamp_json(stamp: int) -> bytes:
-    """Return the last member of an object's metadata, for a time in whole seconds."""
-    return f',"creationTimestamp":"{rfc3339(stamp)}"'.encode()
 
 
 def document_head(version: str) -> bytes:
@@ -58,8 +53,8 @@ class Rows:
         if self._include == "None":
             return cells, b"null}"
         if self._include == "Metadata":
-            return cells, self._head, meta.head_json, meta.labels_json, self._created, b"}}}"
-        return cells, self._head, meta.head_json, meta.labels_json, self._created, b"},", fragment, b"}}"
+            return cells, self._head, head_json(meta), meta.labels_json, self._created, b"}}}"
+        return cells, self._head, head_json(meta), meta.labels_json, self._created, b"},", fragment, b"}}"
 
 
 def _sums(usages: Sequence[Usage]) -> tuple[bytes, bytes]:
@@ -75,7 +70,7 @@ def _partial_object_head(version: str) -> bytes:
 
 def partial_object(meta: NodeMeta | PodMeta, stamp: int, version: str) -> bytes:
     """Return the metadata of one object."""
-    return b"".join((_partial_object_head(version), meta.head_json, meta.labels_json, stamp_json(stamp), b"}}"))
+    return b"".join((_partial_object_head(version), head_json(meta), meta.labels_json, stamp_json(stamp), b"}}"))
 
 
 def partial_object_list_head(version: str) -> bytes:

@@ -7,19 +7,26 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import errno
 import os
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
-import aiohttp
 import msgspec
-import yaml
-from yarl import URL
 
+from metrics_server.kube.connections import (
+    Answer,
+    ConnectionEndedError,
+    Connections,
+    MalformedAnswerError,
+    UnusableRequestError,
+)
 from metrics_server.tls.files import ClientTls, MaterialError, Source
 
 SERVICE_ACCOUNT_DIR = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -29,6 +36,11 @@ MAX_BODY = 256 * 1024 * 1024
 #: etcd refuses objects above 1.5 MB; JSON and managedFields make it more.
 MAX_WATCH_LINE = 32 * 1024 * 1024
 
+
+#: Seconds for a new connection.
+_CONNECT_TIMEOUT = 10.0
+_TRANSPORT_ERRORS = (OSError, TimeoutError, ConnectionEndedError, MalformedAnswerError, UnusableRequestError)
+_ERRNO = re.compile(r"\[Errno ([0-9]+)\]")
 
 #: Kinds of alternative names that a client may have dialled.
 _HOST_NAMES = ("DNS", "IP Address")
@@ -89,8 +101,14 @@ class KubeClient:
         self.server = server.rstrip("/")
         self.tls = tls
         self.token = token
-        self._user_agent = user_agent
-        self._session: aiohttp.ClientSession | None = None
+        self._connections: Connections | None = None
+        self._host, self._port, self._prefix = parts.hostname, parts.port or 443, parts.path.rstrip("/")
+        self._usual_headers = {
+            "Host": parts.netloc.rpartition("@")[2],
+            "User-Agent": user_agent,
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
 
     @classmethod
     def from_kubeconfig(cls, path: str | None, *, user_agent: str, context: str | None = None) -> KubeClient:
@@ -150,25 +168,20 @@ class KubeClient:
         timeout: float = 10.0,
     ) -> bytes:
         """Send one request and return the body as it came. Raises KubeError."""
-        data = None if body is None else msgspec.json.encode(body)
+        data = b"" if body is None else msgspec.json.encode(body)
         headers = self._headers()
-        if data is not None:
+        if body is not None:
             headers["Content-Type"] = content_type
         try:
-            async with self._client().request(
-                method,
-                self._url(path, query),
-                data=data,
-                headers=headers,
-                ssl=self._context(),
-                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 10.0)),
-                allow_redirects=False,
-            ) as response:
-                content = await _bounded(response.content, MAX_BODY, f"{method} {path}")
-                self._check(response.status, content, method, path)
-                return content
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            async with (
+                asyncio.timeout(timeout),
+                self._exchange(method, path, query, headers, data, min(timeout, _CONNECT_TIMEOUT)) as answer,
+            ):
+                content = await _bounded(answer, MAX_BODY, f"{method} {path}")
+        except _TRANSPORT_ERRORS as error:
             raise self._transport_error(error, method, path, timeout) from error
+        self._check(answer.status, content, method, path)
+        return content
 
     async def watch(
         self, path: str, *, query: Mapping[str, str] | None = None, idle_timeout: float | None = 300.0
@@ -179,21 +192,17 @@ class KubeClient:
         """
         watch_query = {"watch": "1", **(query or {})}
         try:
-            async with self._client().get(
-                self._url(path, watch_query),
-                headers=self._headers(),
-                ssl=self._context(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=idle_timeout),
-                allow_redirects=False,
-            ) as response:
-                if response.status != 200:
-                    self._check(
-                        response.status, await _bounded(response.content, MAX_BODY, f"watch {path}"), "watch", path
-                    )
-                    raise KubeError(response.status, "Malformed", f"watch {path}: unexpected answer {response.status}")
+            async with (
+                asyncio.timeout(idle_timeout) as silence,
+                self._exchange("GET", path, watch_query, self._headers(), b"", _CONNECT_TIMEOUT) as answer,
+            ):
+                if answer.status != 200:
+                    content = await _bounded(answer, MAX_BODY, f"watch {path}")
+                    self._check(answer.status, content, "watch", path)
+                    raise KubeError(answer.status, "Malformed", f"watch {path}: unexpected answer {answer.status}")
                 pending: list[bytes] = []
                 size = 0
-                async for chunk in response.content.iter_any():
+                while chunk := await answer.read():
                     if b"\n" not in chunk:
                         pending.append(chunk)
                         size += len(chunk)
@@ -201,14 +210,18 @@ class KubeClient:
                             raise KubeError(
                                 None, "Malformed", f"watch {path}: an event is larger than {MAX_WATCH_LINE} bytes"
                             )
-                        continue
-                    lines = (b"".join(pending) + chunk).split(b"\n")
-                    rest = lines.pop()
-                    pending, size = ([rest], len(rest)) if rest else ([], 0)
-                    for line in lines:
-                        if line:
-                            yield line
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                    else:
+                        lines = (b"".join(pending) + chunk).split(b"\n")
+                        rest = lines.pop()
+                        pending, size = ([rest], len(rest)) if rest else ([], 0)
+                        # Who reads the lines may take its time.
+                        silence.reschedule(None)
+                        for line in lines:
+                            if line:
+                                yield line
+                    if idle_timeout is not None:
+                        silence.reschedule(asyncio.get_running_loop().time() + idle_timeout)
+        except _TRANSPORT_ERRORS as error:
             raise self._transport_error(error, "watch", path, idle_timeout) from error
 
     async def certificate_names(self, *, timeout: float = 10.0) -> tuple[str, ...]:
@@ -233,35 +246,36 @@ class KubeClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._connections is not None:
+            self._connections.close()
+            self._connections = None
 
-    def _client(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=64, socket_factory=_keepalive_socket),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-                headers={"User-Agent": self._user_agent, "Accept": "application/json", "Accept-Encoding": "identity"},
-                auto_decompress=False,
-                read_bufsize=256 * 1024,
-            )
-        return self._session
-
-    def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
-        # encoded=True: selectors and continue tokens must arrive exactly as they are.
-        return URL(self.server + path + (f"?{urlencode(query)}" if query else ""), encoded=True)
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+        body: bytes,
+        connect: float,
+    ) -> AbstractAsyncContextManager[Answer]:
+        if self._connections is None:
+            self._connections = Connections(self._host, self._port)
+        target = self._prefix + path + (f"?{urlencode(query)}" if query else "")
+        return self._connections.exchange(
+            method, target, {**self._usual_headers, **headers}, body, self._context(), connect
+        )
 
     def _headers(self) -> dict[str, str]:
         if self.token is None:
             return {}
         try:
-            return {"Authorization": f"Bearer {self.token.read().decode('ascii').strip()}"}
-        except UnicodeDecodeError as error:
-            raise KubeError(None, "Configuration", f"{self.token.what} does not hold a token") from error
+            token = self.token.read().decode("ascii", "replace").strip()
         except MaterialError as error:
             raise KubeError(None, "Configuration", str(error)) from error
+        if not (token.isascii() and token.isprintable()):
+            raise KubeError(None, "Configuration", f"{self.token.what} does not hold a token")
+        return {"Authorization": f"Bearer {token}"}
 
     def _context(self) -> ssl.SSLContext:
         try:
@@ -288,59 +302,39 @@ class KubeClient:
 
     def _transport_error(self, error: Exception, method: str, path: str, timeout: float | None) -> KubeError:
         where = f"{method} {path} at {self.server}"
-        if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            return KubeError(
-                None, "TLS", f"{where}: the server's certificate is not trusted: {error.certificate_error}"
-            )
-        if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
+        if isinstance(error, ConnectionEndedError) and not isinstance(error.error, ssl.SSLError):
+            return KubeError(None, "Disconnected", f"{where}: the connection was lost ({error})")
+        if isinstance(error, ConnectionEndedError):
             return KubeError(None, "TLS", f"{where}: TLS failed: {error}")
-        if isinstance(error, aiohttp.ClientConnectorDNSError):
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return KubeError(None, "TLS", f"{where}: the server's certificate is not trusted: {error}")
+        if isinstance(error, ssl.SSLError):
+            return KubeError(None, "TLS", f"{where}: TLS failed: {error}")
+        if isinstance(error, socket.gaierror):
             return KubeError(None, "DNS", f"{where}: the name cannot be resolved")
         if isinstance(error, TimeoutError):
             return KubeError(
                 None, "Timeout", f"{where}: no answer within {timeout:g} s" if timeout else f"{where}: timed out"
             )
-        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-        if isinstance(cause, ConnectionRefusedError):
-            return KubeError(None, "Refused", f"{where}: connection refused")
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return KubeError(None, "Unreachable", f"{where}: {cause}")
-        if isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL)):
+        if isinstance(error, MalformedAnswerError):
             return KubeError(None, "Malformed", f"{where}: the answer is not valid HTTP")
-        return KubeError(None, "Disconnected", f"{where}: the connection was lost ({error or type(error).__name__})")
+        if isinstance(error, UnusableRequestError):
+            return KubeError(None, "Configuration", f"{where!r}: {error}")
+        # Of several addresses asyncio has one error with all their texts.
+        if isinstance(error, ConnectionRefusedError) or set(_ERRNO.findall(str(error))) == {str(errno.ECONNREFUSED)}:
+            return KubeError(None, "Refused", f"{where}: connection refused")
+        return KubeError(None, "Unreachable", f"{where}: {error}")
 
 
-async def _bounded(stream: aiohttp.StreamReader, limit: int, what: str) -> bytes:
+async def _bounded(answer: Answer, limit: int, what: str) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    async for chunk in stream.iter_any():
+    while chunk := await answer.read():
         chunks.append(chunk)
         size += len(chunk)
         if size > limit:
             raise KubeError(None, "Malformed", f"{what}: the answer is larger than {limit} bytes")
     return b"".join(chunks)
-
-
-def _keepalive_socket(addr_info: aiohttp.AddrInfoType) -> socket.socket:
-    """Make a socket that notices within half a minute that the API server's host is gone; watches may be silent for
-    long."""
-    family, kind, proto = addr_info[:3]
-    sock = socket.socket(family, kind, proto)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (
-            ("TCP_KEEPIDLE", 15),
-            ("TCP_KEEPINTVL", 5),
-            ("TCP_KEEPCNT", 3),
-            ("TCP_USER_TIMEOUT", 30_000),
-        ):
-            if hasattr(socket, option):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def _from_file(cls: type[KubeClient], path: Path, context_name: str | None, user_agent: str) -> KubeClient:
@@ -383,6 +377,9 @@ class _Kubeconfig:
     """Lookups in a kubeconfig file that name what is missing."""
 
     def __init__(self, path: Path) -> None:
+        # Not at the top: within a pod nobody needs it.
+        import yaml
+
         self.path = path
         try:
             root = yaml.safe_load(path.read_text(encoding="utf-8"))

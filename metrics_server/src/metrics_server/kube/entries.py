@@ -126,7 +126,6 @@ def node_entry(node: NodeObject) -> NodeEntry:
     return NodeEntry(
         name=node.metadata.name,
         labels=labels,
-        head_json=b'{"name":' + msgspec.json.encode(node.metadata.name),
         labels_json=labels_json,
         addresses=tuple((address.type, address.address) for address in status.addresses or ()),
         port=endpoint.port if endpoint is not None and 0 < endpoint.port < 65536 else 0,
@@ -145,8 +144,6 @@ def pod_entry(pod: PodObject) -> PodEntry:
         name=metadata.name,
         node_name=shared_text(pod.spec.node_name),
         labels=labels,
-        head_json=b'{"name":%b,"namespace":%b'
-        % (msgspec.json.encode(metadata.name), msgspec.json.encode(metadata.namespace)),
         labels_json=labels_json,
         running=running,
         stopped=not running and bool(pod.status.container_statuses),
