@@ -345,7 +345,7 @@ def interpreter(python: Path) -> str:
     ask = (
         "import importlib.util, platform, sysconfig; "
         "print(platform.python_version(), '--enable-optimizations' in (sysconfig.get_config_var('CONFIG_ARGS') or ''), "
-        "importlib.util.find_spec('metrics_server') is not None and importlib.util.find_spec('aiohttp') is not None)"
+        "importlib.util.find_spec('metrics_server') is not None and importlib.util.find_spec('httptools') is not None)"
     )
     try:
         done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=False)
@@ -403,7 +403,9 @@ def run(arguments: argparse.Namespace) -> report.Results:
             raise BenchError("upstream needs a real API server: leave out --static-api, or add --only ours")
         commands["upstream"] = [str(arguments.upstream or upstream_binary())]
     if arguments.only != "upstream":
-        commands["ours"] = [str(arguments.python), "-m", "metrics_server"]
+        # The image has no compiled bytecode, neither of this server nor of the standard library.
+        no_bytecode = ("-B", "-X", "pycache_prefix=/nonexistent")
+        commands["ours"] = [str(arguments.python), *no_bytecode, "-m", "metrics_server"]
     if not arguments.static_api:
         arguments.kubernetes = arguments.kubernetes or kubernetes_binaries()
     python = interpreter(arguments.python) if "ours" in commands else ""

@@ -19,10 +19,10 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httptools
 from multidict import CIMultiDict, CIMultiDictProxy, MultiDict, MultiDictProxy
-from yarl import URL
 
 from metrics_server.api import status
 from metrics_server.api.negotiate import JSON
@@ -103,7 +103,7 @@ class Request:
         if not self._query_string:
             return _NO_QUERY
         if self._query is None:
-            self._query = URL.build(path="/", query_string=self._query_string, encoded=True).query
+            self._query = MultiDictProxy(MultiDict(parse_qsl(self._query_string, keep_blank_values=True)))
         return self._query
 
     @property
@@ -144,9 +144,9 @@ def _split(method: str, target: str) -> tuple[str, str]:
     if target.startswith("/"):
         rest, _unused, _fragment = target.partition("#")
         path, _unused, query = rest.partition("?")
-        return URL.build(path=path, encoded=True).path, query
-    url = URL(target, encoded=True)
-    return url.path, url.raw_query_string
+        return unquote(path), query
+    url = urlsplit(target)
+    return unquote(url.path) or ("/" if url.netloc else ""), url.query
 
 
 _date: tuple[int, bytes] = (0, b"")

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-import cProfile
 import io
-import pstats
 
 from metrics_server.api.http import Request
 from metrics_server.api.status import ApiError, bad_request
@@ -49,6 +47,10 @@ class CpuProfile:
             raise bad_request(f"seconds must be more than 0 and at most {_MAX_SECONDS:g}")
         if self._running:
             raise ApiError(409, "Conflict", "another profile is being taken")
+        # Not at the top: hardly anybody asks for it, and it is half a megabyte.
+        import cProfile
+        import pstats
+
         profile = cProfile.Profile()
         self._running = True
         try:

@@ -232,7 +232,7 @@ class Connections:
         """Send a request and give its answer; `connect` is how many seconds a new connection may take.
 
         Raises TimeoutError, OSError (`ssl.SSLError` and `socket.gaierror` among them), MalformedAnswerError,
-        ConnectionEndedError and UnusableRequestError. Whoever leaves before the end of an answer ends its connection.
+        ConnectionEndedError and UnusableRequestError. An answer that is not read to its end ends its connection.
         """
         request = _request(method, target, headers, body)
         async with self._places:
