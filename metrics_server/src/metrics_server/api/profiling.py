@@ -47,7 +47,7 @@ class CpuProfile:
             raise bad_request(f"seconds must be more than 0 and at most {_MAX_SECONDS:g}")
         if self._running:
             raise ApiError(409, "Conflict", "another profile is being taken")
-        # Not at the top: hardly anybody asks for it, and it is half a megabyte.
+        # Not at the top: it is half a megabyte, and seldom wanted.
         import cProfile
         import pstats
 
