@@ -83,11 +83,13 @@ def answer_of(path: str, name: str = "", namespace: str = "") -> bytes:
     api = MetricsApi(engine.store, engine.index, lambda _: None, clock=lambda: 1_760_000_100.5)
     resource = RESOURCES[0] if path == "nodes" else RESOURCES[1]
     if name:
-        parts = api.read(resource, "v1beta1", namespace, name, Choice(PROTOBUF)).parts
+        answer = api.read(resource, "v1beta1", namespace, name, Choice(PROTOBUF))
     else:
         request = ListRequest(resource, "v1beta1", namespace or None, LabelSelector(), FieldSelector())
-        parts = asyncio.run(api.read_list(request, Choice(PROTOBUF))).parts
-    return b"".join(parts)
+        answer = asyncio.run(api.read_list(request, Choice(PROTOBUF)))
+    body = b"".join(answer.parts)
+    assert answer.size == len(body)
+    return body
 
 
 def test_a_node() -> None:
@@ -216,6 +218,16 @@ async def test_the_hpa_controller_gets_what_it_asks_for_first(world: World) -> N
     version, kind, status = unwrap(missing.body)
     assert (missing.status, version, kind) == (404, "v1", "Status")
     assert (status[3], status[4], status[6]) == ([b'node "n9" not found'], [b"NotFound"], [404])
+
+
+@pytest.mark.parametrize("accept", ["", ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"])
+async def test_an_empty_list_is_as_long_as_it_says(world: World, accept: str) -> None:
+    """The HPA asks like this; a longer length than the body's would let it wait for ever."""
+    path = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods?labelSelector=app%3Dnone"
+    headers = [("X-Remote-User", "hpa"), ("Accept", f"application/vnd.kubernetes.protobuf{accept}")]
+    answer = await asyncio.wait_for(world.running.get(path, credential=world.front_proxy, headers=headers), 5)
+    assert answer.status == 200
+    assert 2 not in unwrap(answer.body)[2]
 
 
 @pytest.mark.parametrize("kind", ["PartialObjectMetadata", "PartialObjectMetadataList"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -62,7 +63,7 @@ class Peer:
 async def serving(tmp_path: Path, peer: Peer) -> AsyncIterator[KubeClient]:
     authority = Authority()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.issue("api", ips=("127.0.0.1",)).write(tmp_path, "api"))
+    context.load_cert_chain(*authority.issue("api", dns=("localhost",), ips=("127.0.0.1",)).write(tmp_path, "api"))
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     tls = ClientTls(ca=Source("the CA", data=authority.pem))
@@ -125,6 +126,53 @@ async def test_nor_one_that_was_idle_for_long(tmp_path: Path, monkeypatch: pytes
         await asyncio.sleep(0.05)
         await client.request("GET", "/version")
     assert peer.connections == 2
+
+
+async def test_which_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_IDLE_SECONDS", 0.1)
+    peer = Peer()
+    async with serving(tmp_path, peer) as client:
+        await asyncio.gather(*(client.request("GET", f"/{number}") for number in range(4)))
+        connections = client._connections
+        assert connections is not None
+        assert len(connections._unused) == peer.connections > 1
+        await asyncio.sleep(0.3)
+        assert connections._unused == []
+        assert connections._sweep is None
+
+
+async def test_nothing_goes_on_after_the_end(tmp_path: Path) -> None:
+    peer = Peer()
+    peer.answers = [OK, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"]
+    async with serving(tmp_path, peer) as client:
+        await client.request("GET", "/version")
+        waiting = asyncio.create_task(client.request("GET", "/version"))
+        await asyncio.sleep(0.05)
+        connections = client._connections
+        assert connections is not None
+        await client.close()
+        with pytest.raises(KubeError) as caught:
+            await waiting
+        assert caught.value.reason == "Disconnected"
+        assert (connections._unused, connections._used) == ([], set())
+    assert peer.connections == 1
+
+
+async def test_an_ended_connection_leaves_nothing_behind(tmp_path: Path) -> None:
+    """What is alive when the engine freezes its objects is never looked through again by the garbage collector."""
+    peer = Peer()
+    peer.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{"]
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving(tmp_path, peer) as client:
+            with pytest.raises(KubeError):
+                await client.request("GET", "/version")
+            await asyncio.sleep(0.05)
+            left = [one for one in gc.get_objects() if isinstance(one, module._Connection)]
+            assert left == []
+    finally:
+        gc.enable()
 
 
 async def test_nor_one_under_old_certificates(tmp_path: Path) -> None:
@@ -310,6 +358,20 @@ async def test_every_address_of_a_name_is_tried(tmp_path: Path) -> None:
     with pytest.raises(KubeError) as caught:
         await closed.request("GET", "/version")
     assert caught.value.reason == "Refused"
+
+
+async def test_a_dot_at_the_end_is_no_part_of_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *others, **more: resolve(str(host).rstrip("."), *others, **more)
+    )
+    peer = Peer()
+    async with serving(tmp_path, peer) as client:
+        server = client.server.replace("127.0.0.1", "localhost.")
+        dotted = KubeClient(server, tls=client.tls, token=None, user_agent="test")
+        assert await dotted.request("GET", "/version") == {}
+        assert "localhost" in await dotted.certificate_names()
+        await dotted.close()
 
 
 async def test_a_peer_that_wants_no_client_without_certificate(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ async def test_transport_failures(tmp_path: Path) -> None:
             request.transport.abort()
             return web.Response()
 
-        # aiohttp itself repeats a request once when a kept-alive connection turns out to be dead.
+        # A request is repeated once when a kept-alive connection turns out to be dead.
         api.order("list nodes", hang, cut, cut)
         client = KubeClient.from_kubeconfig(api.kubeconfig(), user_agent=AGENT)
         for reason, timeout in (("Timeout", 0.2), ("Disconnected", 5.0)):
@@ -197,6 +197,10 @@ def test_minimal_configuration(tmp_path: Path) -> None:
         (config(users=None), "users has no entry 'u'"),
         (config(clusters=cluster(server="http://192.0.2.1")), "must be an https:// URL"),
         (config(clusters=cluster(server=None)), "cluster.server is not set"),
+        *(
+            (config(clusters=cluster(server=f"https://{address}")), "must be an https:// URL")
+            for address in ("h:64430000", "h:x", "[fd00::1", "a..b", ".b", "x" * 64)
+        ),
         (config(clusters=cluster(**{"insecure-skip-tls-verify": True})), "TLS is always verified"),
         (config(clusters=cluster(**{"proxy-url": "http://proxy"})), "proxy"),
         (config(clusters=cluster(**{"certificate-authority-data": "%%%"})), "not base64"),

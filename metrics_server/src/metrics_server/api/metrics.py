@@ -287,10 +287,11 @@ class MetricsApi:
 
 
 def _in_envelope(body: _Body, kind: str, api_version: str) -> _Body:
-    """Complete a list as protobuf of which the items are there."""
+    """Complete a list as protobuf of which the items are there, counted, behind an empty part."""
     body.parts[0] = protobuf.list_head(kind, api_version, body.size)
-    body.size += len(body.parts[0])
-    body.end(protobuf.LIST_TAIL)
+    body.parts.append(protobuf.LIST_TAIL)
+    body.size += len(body.parts[0]) + len(protobuf.LIST_TAIL)
+    body.counted = len(body.parts)
     return body
 
 

@@ -233,6 +233,10 @@ def _time(seconds: int) -> bytes:
     return _number(1, seconds) + _number(2, 0)
 
 
+#: What a list keeps of that.
+_MOST_KNOWN = 8192
+
+
 class ListItems:
     """Makes the objects of one list, each with its tag and length. What they have in common is made once."""
 
@@ -255,6 +259,9 @@ class ListItems:
         before_name = b"\n" + _length(name_size)
         metadata_size = len(before_name) + name_size + len(after_name)
         before_name = b"\n" + _length(metadata_size) + before_name
+        if len(self._known) >= _MOST_KNOWN:
+            # Labels that differ from pod to pod have nothing in common.
+            self._known.clear()
         known = self._known[key] = (len(before_name) + name_size + len(after_name), before_name, after_name)
         return known
 

@@ -37,8 +37,8 @@ MAX_BODY = 256 * 1024 * 1024
 MAX_WATCH_LINE = 32 * 1024 * 1024
 
 
-#: Seconds for a new connection.
-_CONNECT_TIMEOUT = 10.0
+#: Seconds for a new connection. An API server that has just begun has the handshakes of all its clients to do.
+_CONNECT_TIMEOUT = 20.0
 _TRANSPORT_ERRORS = (OSError, TimeoutError, ConnectionEndedError, MalformedAnswerError, UnusableRequestError)
 _ERRNO = re.compile(r"\[Errno ([0-9]+)\]")
 
@@ -91,18 +91,28 @@ class WatchingRequester(Requester, Protocol):
         """Yield the lines of a watch."""
 
 
+def _no_address(server: str) -> KubeError:
+    return KubeError(None, "Configuration", f"the API server's address must be an https:// URL, not {server!r}")
+
+
 class KubeClient:
     """Requests to one API server. Token, CA and client certificate files are read again when they change."""
 
     def __init__(self, server: str, *, tls: ClientTls, token: Source | None, user_agent: str) -> None:
-        parts = urlsplit(server)
+        try:
+            parts = urlsplit(server)
+            port = parts.port or 443
+            # As it is done before a name is resolved: too late for one sentence.
+            (parts.hostname or "").rstrip(".").encode("idna")
+        except ValueError:
+            raise _no_address(server) from None
         if parts.scheme != "https" or not parts.hostname:
-            raise KubeError(None, "Configuration", f"the API server's address must be an https:// URL, not {server!r}")
+            raise _no_address(server)
         self.server = server.rstrip("/")
         self.tls = tls
         self.token = token
         self._connections: Connections | None = None
-        self._host, self._port, self._prefix = parts.hostname, parts.port or 443, parts.path.rstrip("/")
+        self._host, self._port, self._prefix = parts.hostname, port, parts.path.rstrip("/")
         self._usual_headers = {
             "Host": parts.netloc.rpartition("@")[2],
             "User-Agent": user_agent,
@@ -234,7 +244,7 @@ class KubeClient:
         try:
             async with asyncio.timeout(timeout):
                 _unused, writer = await asyncio.open_connection(
-                    host, parts.port or 443, ssl=self._context(), server_hostname=host
+                    host, self._port, ssl=self._context(), server_hostname=host.rstrip(".")
                 )
         except (OSError, TimeoutError) as error:
             raise self._transport_error(error, "connect", "to read its certificate", timeout) from error
@@ -249,6 +259,8 @@ class KubeClient:
         if self._connections is not None:
             self._connections.close()
             self._connections = None
+            # asyncio closes their sockets in its next turn.
+            await asyncio.sleep(0)
 
     def _exchange(
         self,
@@ -323,7 +335,7 @@ class KubeClient:
         # Of several addresses asyncio has one error with all their texts.
         if isinstance(error, ConnectionRefusedError) or set(_ERRNO.findall(str(error))) == {str(errno.ECONNREFUSED)}:
             return KubeError(None, "Refused", f"{where}: connection refused")
-        return KubeError(None, "Unreachable", f"{where}: {error}")
+        return KubeError(None, "Unreachable", f"{where}: {error or type(error).__name__}")
 
 
 async def _bounded(answer: Answer, limit: int, what: str) -> bytes:

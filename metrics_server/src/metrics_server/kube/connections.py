@@ -12,7 +12,8 @@ import contextlib
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 
 import httptools
 
@@ -24,7 +25,7 @@ _MAX_HEAD = 256 * 1024
 #: Between two attempts where a name has several addresses (RFC 8305).
 _NEXT_ADDRESS = 0.25
 #: A request of these may be sent again when the connection that it was sent on had ended already.
-_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
 #: Silence is usual on a watch. A host that is gone is noticed within half a minute by these.
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000))
 
@@ -65,7 +66,8 @@ class _Connection(asyncio.Protocol):
         self.unused_since = 0.0
         self.context: ssl.SSLContext | None = None
         self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
+        #: None once the connection has ended: the two hold each other.
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._asked = False
         self._paused = False
@@ -76,7 +78,8 @@ class _Connection(asyncio.Protocol):
         self._received = 0
         self._head_complete = self._complete = self._sized = False
         self._keep = True
-        self._error: Exception | None = None
+        #: Makes the error of whoever waits for more: kept itself, it would keep the frames of its traceback, too.
+        self._error: Callable[[], Exception] | None = None
         self._pieces: deque[bytes] = deque()
         self._waiting_bytes = 0
 
@@ -121,7 +124,7 @@ class _Connection(asyncio.Protocol):
     async def _more(self) -> None:
         """Wait for what is still missing. Raises when it will not come."""
         if self._error is not None:
-            raise self._error
+            raise self._error()
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
@@ -132,7 +135,7 @@ class _Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Callable[[], Exception]) -> None:
         if self._error is None:
             self._error = error
         self.close()
@@ -152,7 +155,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
-        if not self._asked or self._complete:
+        if not self._asked or self._complete or self._parser is None:
             # It would be taken for the answer to the next request.
             self._keep = False
             self.close()
@@ -161,10 +164,10 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(MalformedAnswerError())
+            self._fail(MalformedAnswerError)
             return
         if not self._head_complete and self._received > _MAX_HEAD:
-            self._fail(MalformedAnswerError())
+            self._fail(MalformedAnswerError)
             return
         if self._waiting_bytes > _MAX_WAITING and not self._paused and self._transport is not None:
             self._paused = True
@@ -173,13 +176,13 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Finish what is under way."""
-        self._transport = None
+        self._transport = self._parser = None
         if error is None and self._head_complete and not self._sized:
             # As in HTTP/1.0: the end of the connection is the end of the body.
             self._complete = True
             self._keep = False
         elif not self._complete and self._error is None:
-            self._error = ConnectionEndedError(error, before_answer=not self._received)
+            self._error = partial(ConnectionEndedError, error, before_answer=not self._received)
         self._wake()
 
     # Callbacks of httptools
@@ -196,7 +199,7 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Note the status; what is below 200 is followed by another head."""
-        if self._complete:
+        if self._complete or self._parser is None:
             return
         self._status = self._parser.get_status_code()
         self._head_complete = self._status >= 200
@@ -209,7 +212,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Note the end."""
-        if self._head_complete and not self._complete:
+        if self._head_complete and not self._complete and self._parser is not None:
             self._complete = True
             # Only here the parser still knows.
             self._keep = self._parser.should_keep_alive()
@@ -224,6 +227,8 @@ class Connections:
         self._places = asyncio.Semaphore(limit)
         self._unused: list[_Connection] = []
         self._used: set[_Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
 
     @contextlib.asynccontextmanager
     async def exchange(
@@ -243,7 +248,7 @@ class Connections:
                         answer = await connection.ask(request)
                     except ConnectionEndedError as error:
                         # The peer had ended it while it was unused.
-                        if not error.before_answer or method not in _IDEMPOTENT:
+                        if not error.before_answer or method not in _IDEMPOTENT or self._closed:
                             raise
                         self._used.discard(connection)
                         connection = None
@@ -258,30 +263,54 @@ class Connections:
                     if connection.reusable:
                         connection.unused_since = asyncio.get_running_loop().time()
                         self._unused.append(connection)
+                        self._sweep_later()
 
     def close(self) -> None:
-        """End all connections."""
+        """End all connections; there are no others after that."""
+        self._closed = True
         for connection in (*self._unused, *self._used):
             connection.close()
         self._unused.clear()
+        if self._sweep is not None:
+            self._sweep.cancel()
 
-    def _take(self, context: ssl.SSLContext) -> _Connection | None:
-        """Return the connection that was used last, if it is still good and under the certificates of now."""
+    def _expect_open(self) -> None:
+        if self._closed:
+            raise ConnectionEndedError(None, before_answer=True)
+
+    def _sweep_later(self) -> None:
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._end_unused)
+
+    def _end_unused(self) -> None:
+        """End what nobody has used for long: each costs a quarter of a megabyte."""
+        self._sweep = None
+        self._drop(lambda connection: True)
+        if self._unused:
+            self._sweep_later()
+
+    def _drop(self, wanted: Callable[[_Connection], bool]) -> None:
+        """Keep those unused connections only that are wanted, still good, and not idle for long."""
         since = asyncio.get_running_loop().time() - _IDLE_SECONDS
-        found: _Connection | None = None
         good: list[_Connection] = []
         for connection in self._unused:
-            if connection.reusable and connection.context is context and connection.unused_since >= since:
+            if connection.reusable and connection.unused_since > since and wanted(connection):
                 good.append(connection)
             else:
                 connection.close()
-        if good:
-            found = good.pop()
-            self._used.add(found)
         self._unused = good
-        return found
+
+    def _take(self, context: ssl.SSLContext) -> _Connection | None:
+        """Return the connection that was used last, if it is still good and under the certificates of now."""
+        self._drop(lambda connection: connection.context is context)
+        if not self._unused:
+            return None
+        connection = self._unused.pop()
+        self._used.add(connection)
+        return connection
 
     async def _connect(self, context: ssl.SSLContext, seconds: float) -> _Connection:
+        self._expect_open()
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(seconds):
             _unused, connection = await loop.create_connection(
@@ -289,11 +318,17 @@ class Connections:
                 self._host,
                 self._port,
                 ssl=context,
-                server_hostname=self._host,
+                server_hostname=self._host.rstrip("."),
                 happy_eyeballs_delay=_NEXT_ADDRESS,
             )
         connection.context = context
         self._used.add(connection)
+        try:
+            self._expect_open()
+        except ConnectionEndedError:
+            self._used.discard(connection)
+            connection.close()
+            raise
         return connection
 
 
@@ -301,6 +336,6 @@ def _request(method: str, target: str, headers: Mapping[str, str], body: bytes) 
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     if " " in target or not all(line.isascii() and line.isprintable() for line in lines):
         raise UnusableRequestError("a path or a header has characters that it must not have")
-    if body or method not in ("GET", "HEAD", "DELETE"):
+    if body or method not in ("GET", "DELETE"):
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("ascii") + body
