@@ -134,11 +134,22 @@ def node_entry(node: NodeObject) -> NodeEntry:
     )
 
 
-def pod_entry(pod: PodObject) -> PodEntry:
-    """Keep of a Pod what the server needs."""
-    metadata = pod.metadata
-    running = _running(pod.status)
+def pod_entry(pod: PodObject, known: PodEntry | None = None) -> PodEntry:
+    """Keep of a Pod what the server needs: `known` itself, an entry of that name, when it says the same."""
+    metadata, status = pod.metadata, pod.status
+    running = _running(status)
+    stopped = not running and bool(status.container_statuses)
+    created = int(metadata.creation_timestamp.timestamp()) if metadata.creation_timestamp else 0
     labels, labels_json = _labels(bytes(metadata.labels))
+    if (
+        known is not None
+        and known.labels_json == labels_json
+        and (known.running is running or known.running == running)
+        and known.created == created
+        and known.node_name == pod.spec.node_name
+        and known.stopped is stopped
+    ):
+        return known
     return PodEntry(
         namespace=shared_text(metadata.namespace),
         name=metadata.name,
@@ -146,19 +157,23 @@ def pod_entry(pod: PodObject) -> PodEntry:
         labels=labels,
         labels_json=labels_json,
         running=running,
-        stopped=not running and bool(pod.status.container_statuses),
-        created=int(metadata.creation_timestamp.timestamp()) if metadata.creation_timestamp else 0,
+        stopped=stopped,
+        created=created,
     )
 
 
 def _running(status: _PodStatus) -> tuple[str, ...]:
+    statuses = status.container_statuses or []
+    if status.init_container_statuses:
+        statuses = statuses + status.init_container_statuses
     names = [
         container.name
-        for statuses in (status.container_statuses, status.init_container_statuses)
-        for container in statuses or ()
+        for container in statuses
         if container.state is not None and bytes(container.state.running) != b"null"
     ]
-    return shared_names(tuple(sorted(names)))
+    if len(names) > 1:
+        names.sort()
+    return shared_names(tuple(names))
 
 
 # Pods come in replicas: without sharing, labels alone would be the largest part of the server's memory.

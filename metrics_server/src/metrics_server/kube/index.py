@@ -133,7 +133,7 @@ class ClusterIndex:
         """Add or change a pod."""
         pods = self._pods.setdefault(entry.namespace, {})
         known = pods.get(entry.name)
-        if known == entry:
+        if known is entry or known == entry:
             return
         if known is None:
             names = self._names.setdefault(entry.namespace, [])

@@ -154,7 +154,10 @@ class PodSink:
     def decode_list(self, raw: bytes) -> tuple[Iterable[PodEntry], str, str]:
         """Return entries, resourceVersion and the continue token of one page."""
         page = self._list.decode(raw)
-        return map(pod_entry, page.items or ()), page.metadata.resource_version, page.metadata.continue_
+        return map(self._entry, page.items or ()), page.metadata.resource_version, page.metadata.continue_
+
+    def _entry(self, pod: PodObject) -> PodEntry:
+        return pod_entry(pod, self._index.pod(pod.metadata.namespace, pod.metadata.name))
 
     def decode_object(self, raw: bytes) -> tuple[PodEntry, str]:
         """Return one entry and its resourceVersion."""
