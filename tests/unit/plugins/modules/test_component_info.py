@@ -59,8 +59,13 @@ def start(tmp_path):
 
 def test_a_program_that_was_replaced(tmp_path, run_module):
     program = tmp_path / "kubelet-1.36"
-    shutil.copy(shutil.which("sleep"), program)
-    with subprocess.Popen(["/opt/bin/kubelet", "60"], executable=program) as process:
+    shutil.copy(shutil.which("cat"), program)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["/opt/bin/kubelet", "-"], executable=program, stdin=pipe, stdout=pipe) as process:
+        # Popen comes back before the kernel knows the new command line.
+        process.stdin.write(b"up\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"up\n"
         before = run_module(component_info)["components"]["kubelet"]
         program.unlink()
         after = run_module(component_info)["components"]["kubelet"]
