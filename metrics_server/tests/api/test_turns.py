@@ -49,8 +49,7 @@ def everything(large: Large, choice: Choice, resource: object = PODS) -> tuple[M
     return api, ListRequest(resource, "v1beta1", None, labels, fields), choice  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("fresh", [True, False])
-@pytest.mark.parametrize(
+FORMS = pytest.mark.parametrize(
     "choice",
     [
         Choice(JSON),
@@ -61,6 +60,10 @@ def everything(large: Large, choice: Choice, resource: object = PODS) -> tuple[M
     ],
     ids=lambda choice: f"{choice.kind or 'plain'}-{choice.media_type.rpartition('.')[2]}",
 )
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@FORMS
 async def test_lists(large: Large, choice: Choice, fresh: bool) -> None:
     large.scrape()
     large.scrape()
@@ -78,6 +81,15 @@ async def test_lists(large: Large, choice: Choice, fresh: bool) -> None:
     assert answer.size == len(body)
     # A table names each in its cells and in its metadata.
     assert body.count(b"app-") == 700 * 30 * (2 if choice.kind == "Table" else 1)
+
+
+@pytest.mark.parametrize("resource", [NODES, PODS])
+@FORMS
+async def test_an_empty_list_is_as_long_as_it_says(resource: object, choice: Choice) -> None:
+    """The length is announced before the body; a client waits for what is missing."""
+    api, request, choice = everything(Large(0), choice, resource)
+    answer = await api.read_list(request, choice)
+    assert answer.size == len(b"".join(answer.parts))
 
 
 async def test_who_asks_for_few_pods_pays_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
