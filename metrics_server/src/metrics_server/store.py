@@ -216,6 +216,9 @@ class Store:
                 if batch.memory != known.memory:
                     known.memory = batch.memory
                     known.fragments.clear()
+                if known.oldest_sample < known.newest - self._lifetime_ms:
+                    # The node goes on and its containers do not: what was rendered of them may be too old now.
+                    known.fragments.clear()
                 return False
             all_newer = batch.oldest - known.newest_sample >= self._min_window_ms or all(
                 map(self._min_window_ms.__le__, map(operator.sub, batch.times, known.times))
@@ -320,7 +323,7 @@ class Store:
                 and (new.same_containers(known.layout) or set(known.layout.names[number]) <= set(new.names[found]))
                 and (not batch.zeros or all(memory[slot] for slot in new.slots[found]))
             ):
-                known.retained.pop(key, None)
+                # What is retained stays until its time is over: a container that was missing needs a second point.
                 continue
             entry = self._locate(*key)
             reading = self._reading(known, number, () if entry is None else entry.running)

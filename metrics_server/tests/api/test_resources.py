@@ -95,6 +95,9 @@ async def test_a_part_of_the_objects_is_not_taken_for_all(world: World, path: st
         ("/nodes?fieldSelector=metadata.name%3Dn1", ["n1"]),
         ("/nodes?limit=1&continue=abc", ["n1", "n2"]),
         ("/nodes?watch=false", ["n1", "n2"]),
+        ("/nodes?watch=False", ["n1", "n2"]),
+        ("/nodes?watch=0", ["n1", "n2"]),
+        ("/nodes?labelSelector=zone+in+(b," + ",".join(["x" * 60] * 200) + ")", ["n2"]),
         ("/pods", ["web-1", "web-2", "dns"]),
         ("/namespaces/default/pods", ["web-1", "web-2"]),
         ("/namespaces/none/pods", []),
@@ -134,12 +137,15 @@ async def test_an_empty_list_has_items(world: World) -> None:
             "NotFound",
             'podmetrics.metrics.k8s.io "kube-system/fresh" not found',
         ),
-        (
-            "GET",
-            f"{V1BETA1}/pods?watch=true",
-            405,
-            "MethodNotAllowed",
-            'watch is not supported on resources of kind "pods.metrics.k8s.io"',
+        *(
+            (
+                "GET",
+                f"{V1BETA1}/pods?watch{value}",
+                405,
+                "MethodNotAllowed",
+                'watch is not supported on resources of kind "pods.metrics.k8s.io"',
+            )
+            for value in ("=true", "=1", "", "=", "=f", "=no")
         ),
         (
             "GET",
@@ -186,6 +192,7 @@ async def test_an_empty_list_has_items(world: World) -> None:
                 f"{V1BETA1}/namespaces/default/nodes",
                 f"{V1BETA1}/namespaces/default/pods/web-1/log",
                 f"{V1BETA1}/watch/nodes",
+                f"{V1BETA1}/proxy/nodes",
                 f"{V1BETA1}//nodes",
                 "/healthz/none",
                 "/openapi/v3/apis/other",
@@ -221,6 +228,16 @@ async def test_a_table_for_kubectl_get(world: World) -> None:
     shown = stripped(table["rows"][0]["object"])
     assert shown["kind"] == "PartialObjectMetadata"
     assert shown["metadata"] == {"name": "web-1", "namespace": "default", "labels": {"app": "web", "tier": "front"}}
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+async def test_the_rows_of_a_table_have_its_version(world: World, version: str) -> None:
+    for path in ("nodes", "nodes/n1"):
+        table = (
+            await ask(world, f"{V1BETA1}/{path}", accept=f"application/json;as=Table;v={version};g=meta.k8s.io")
+        ).json()
+        shown = table["rows"][0]["object"]
+        assert table["apiVersion"] == shown["apiVersion"] == f"meta.k8s.io/{version}"
 
 
 async def test_a_table_of_one_and_of_none(world: World) -> None:

@@ -15,6 +15,7 @@ from support.resource_text import Container, resource_text
 from metrics_server.api.protobuf import MEASURED
 from metrics_server.fragments import JSON
 from metrics_server.kube.entries import PodEntry
+from metrics_server.model import Form
 from metrics_server.scrape.batch import Batch
 from metrics_server.scrape.parse import parse_resource
 from metrics_server.store import Store
@@ -376,6 +377,31 @@ def test_a_container_stuck_on_one_sample_expires_alone() -> None:
     assert world.usage("two") is None
 
 
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("form", [JSON, MEASURED])
+def test_containers_that_stand_still_expire_also_where_they_were_rendered(form: Form, alone: bool) -> None:
+    """Their node goes on, and their samples are the same in each answer."""
+    world = running_world()
+    pod = world.pods["default", "web"]
+    assert world.store.fragment_of(pod, form, alone=alone) is not None
+    for step in range(2, 8):
+        time = T0 + step * STEP
+        world.scrape(
+            app(13.0, T0 + STEP),
+            app(2.0, T0 + STEP, pod="two"),
+            app(3.0, T0 + STEP, pod="two", name="side"),
+            time=time,
+            cpu=100.0 + step,
+            wait=15,
+        )
+        reading = world.store.reading_of(pod)
+        assert (reading is None) == (time - (T0 + STEP) > 60_000)
+        expected = None if reading is None else form.pod(reading)
+        assert world.store.fragment_of(pod, form, alone=alone) == expected
+    assert world.usage() is None
+    assert world.store.node_reading("n1") is not None
+
+
 def test_after_an_outage_it_starts_anew() -> None:
     world = running_world()
     world.scrape(app(500.0, T0 + 200_000), time=T0 + 200_000, cpu=900.0, wait=200)
@@ -398,6 +424,29 @@ def test_a_badly_reported_pod_keeps_its_last_reading() -> None:
         world.scrape(app(10.0 + 3 * step, time), app(1.0 + step, time, pod="two"), time=time, cpu=100.0 + step, wait=15)
     assert world.store.pod_reading("default", "two") is None
     assert world.usage("web") is not None
+
+
+def test_a_container_that_is_missing_once_costs_nothing() -> None:
+    """It needs two points again when it is back, and the last whole reading stands for that time as well."""
+    world = running_world()
+    before = world.store.pod_reading("default", "two")
+    for step in range(2, 5):
+        time = T0 + step * STEP
+        side = [] if step == 2 else [app(2.0 + step, time, pod="two", name="side")]
+        world.scrape(app(10.0 + 3 * step, time), app(1.0 + step, time, pod="two"), *side, time=time, wait=15)
+        assert (world.store.pod_reading("default", "two") == before) is (step < 4)
+        assert world.usage("two") is not None
+
+
+def test_other_pods_that_come_leave_a_retained_reading_alone() -> None:
+    world = running_world()
+    before = world.store.pod_reading("default", "two")
+    for step in range(2, 8):
+        time = T0 + step * STEP
+        world.pod(f"new-{step}", "app")
+        new = app(1.0, time, pod=f"new-{step}")
+        world.scrape(app(10.0 + 3 * step, time), app(1.0 + step, time, pod="two"), new, time=time, wait=15)
+        assert world.store.pod_reading("default", "two") == (before if step < 5 else None)
 
 
 def test_a_container_that_ended_no_longer_counts() -> None:

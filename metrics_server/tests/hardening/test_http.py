@@ -15,6 +15,7 @@ from api.support import FakeApiServer, client_context, eventually, running_serve
 
 from hardening.raw import check, exchange, one, read_reply
 from metrics_server import server
+from metrics_server.api import http
 from metrics_server.tls import listener as tls
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -394,3 +395,28 @@ async def test_what_strangers_send_is_kept_nowhere_and_logged_seldom(
     assert sum("Token refused" in message for message in caplog.messages) <= 1
     assert sum("Unable to authenticate" in message for message in caplog.messages) <= 1
     assert "guess-" not in caplog.text
+
+
+async def test_who_does_not_read_the_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio closes a connection when everything is sent, which a client can put off for ever."""
+    monkeypatch.setattr(http, "_CLOSE_SECONDS", 0.1)
+
+    async def answer_much(request: http.Request) -> None:
+        request.send_head(200, {"Content-Length": "50000000"})
+        for _unused in range(50):
+            request._connection.write(b"x" * 1_000_000)
+        request._connection.close()
+
+    server = http.HttpServer(answer_much, request_timeout=5.0, keepalive_timeout=5.0)
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(lambda: http.HttpConnection(server), "127.0.0.1", 0)
+    sock = socket.create_connection(listener.sockets[0].getsockname())
+    try:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.05)
+        assert len(server.connections) == 1
+        await asyncio.sleep(0.3)
+        assert len(server.connections) == 0
+    finally:
+        sock.close()
+        listener.close()

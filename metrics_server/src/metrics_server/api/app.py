@@ -49,7 +49,7 @@ _SLICE = 64 * 1024
 _GZIP_THRESHOLD = 128 * 1024
 #: Handed to the compressor at once, in a thread of its own.
 _GZIP_SLICE = 1024 * 1024
-_MAX_PATH = 8 * 1024
+_MAX_PATH = 16 * 1024
 #: One in so many concurrent requests may be of a client that has not authenticated.
 _UNAUTHENTICATED_SHARE = 4
 _READ_METHODS = ("GET", "HEAD")
@@ -291,7 +291,7 @@ class Application:
             raise status.unknown_path()
         if depth == 2 and resource.namespaced and not namespaced:
             raise status.unknown_path()
-        if parts[0] == "watch":
+        if parts[0] in ("watch", "proxy"):
             raise status.unknown_path()
         if request.method not in _READ_METHODS:
             raise status.method_not_allowed("GET, HEAD")

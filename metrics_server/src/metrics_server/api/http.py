@@ -40,6 +40,8 @@ _MAX_TARGET = 16 * 1024
 _MAX_HEAD = 96 * 1024
 _MAX_HEADERS = 512
 _HEAD_END = b"\r\n\r\n"
+#: How long a client may take to read the end of what was sent before its connection is cut.
+_CLOSE_SECONDS = 30.0
 #: How long a body may go on that nobody reads, so that the client gets to see the answer.
 _LINGER_SECONDS = 1.0
 _VERSIONS = {"1.0": (1, 0), "1.1": (1, 1)}
@@ -494,6 +496,9 @@ class HttpConnection(asyncio.Protocol):
         self._ending = True
         if self._transport is not None:
             self._transport.close()
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
+            self._idle_timer = self._loop.call_later(_CLOSE_SECONDS, self.abort)
 
     def abort(self) -> None:
         """Close at once."""

@@ -130,7 +130,7 @@ class MetricsApi:
         self._observe_age(self._clock() - reading.timestamp_ns / 1e9)
         stamp = int(self._clock())
         if choice.kind == "Table":
-            row = table.Rows(resource, version, stamp, include)(meta, fragment)
+            row = table.Rows(resource, version, stamp, include, choice.version)(meta, fragment)
             return _text(choice, [table.document_head(choice.version), *row, b"]}"])
         if choice.kind == "PartialObjectMetadata":
             if choice.media_type == PROTOBUF:
@@ -196,7 +196,7 @@ class MetricsApi:
 
     async def _table(self, request: ListRequest, version: str, include: str, stamp: int) -> _Body:
         body = _Body(table.document_head(version))
-        render = table.Rows(request.resource, request.version, stamp, include)
+        render = table.Rows(request.resource, request.version, stamp, include, version)
         separator = b""
         alone = self._few(request)
         async for batch in self._batches(request):

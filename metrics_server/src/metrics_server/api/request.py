@@ -10,13 +10,11 @@ from metrics_server.auth.authorize import Attributes
 
 _VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
-_TRUE = frozenset({"1", "t", "true"})
-_FALSE = frozenset({"", "0", "f", "false"})
 
 
 def wants_watch(query: Mapping[str, str]) -> bool:
-    """Whether the parameters ask for a watch. What is neither true nor false counts as yes: the safer reading."""
-    return query.get("watch", "false").lower() not in _FALSE or query.get("watch", "").lower() in _TRUE
+    """Whether the parameters ask for a watch, as apimachinery reads them: all but `0` and `false` mean yes."""
+    return query.get("watch", "false").lower() not in ("0", "false")
 
 
 def attributes_of(method: str, path: str, query: Mapping[str, str]) -> Attributes:

@@ -37,11 +37,12 @@ def document_head(version: str) -> bytes:
 class Rows:
     """Makes the rows of one table: the sums over all containers, and as much of the objects as was asked for."""
 
-    def __init__(self, resource: Resource, api_version: str, stamp: int, include: str) -> None:
+    def __init__(self, resource: Resource, api_version: str, stamp: int, include: str, version: str = "v1") -> None:
+        """`version` is that of the table, which the metadata in its rows have as well."""
         self._include = include
         self._created = stamp_json(stamp)
         if include == "Metadata":
-            self._head = _partial_object_head("v1")
+            self._head = _partial_object_head(version)
         else:
             self._head = f'{{"kind":"{resource.kind}","apiVersion":"{GROUP}/{api_version}","metadata":'.encode()
 
