@@ -403,7 +403,7 @@ def run(arguments: argparse.Namespace) -> report.Results:
             raise BenchError("upstream needs a real API server: leave out --static-api, or add --only ours")
         commands["upstream"] = [str(arguments.upstream or upstream_binary())]
     if arguments.only != "upstream":
-        # The image has no compiled bytecode, neither of this server nor of the standard library.
+        # The image has no compiled bytecode: its own layer has none, and the build of the default base removes it.
         no_bytecode = ("-B", "-X", "pycache_prefix=/nonexistent")
         commands["ours"] = [str(arguments.python), *no_bytecode, "-m", "metrics_server"]
     if not arguments.static_api:

@@ -198,6 +198,13 @@ async def test_an_empty_list_has_items(world: World) -> None:
                 "/openapi/v3/apis/other",
             )
         ),
+        (
+            "GET",
+            f"{V1BETA1}/nodes?labelSelector=zone%3D{'x' * 20_000}",
+            414,
+            "RequestURITooLong",
+            "the request's path and query are longer than 16384 bytes",
+        ),
     ],
 )
 async def test_errors(world: World, method: str, path: str, code: int, reason: str, message: str) -> None:

@@ -274,6 +274,7 @@ async def test_who_leaves_a_watch_ends_its_connection(tmp_path: Path) -> None:
     async with serving(tmp_path, peer) as client:
         watch = client.watch("/api/v1/nodes")
         assert await anext(watch) == b'{"a":1}'
+        # The protocol promises an iterator only; this one is a generator.
         await watch.aclose()  # type: ignore[attr-defined]
         assert await client.request("GET", "/version") == {}
     assert peer.connections == 2

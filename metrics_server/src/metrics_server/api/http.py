@@ -36,7 +36,7 @@ _seldom = Seldom()
 SERVER_HEADER = {"Server": "metrics-server"}
 
 #: Bytes of a target, and of the head with it; headers, of which the API server sends one for each group of a user.
-_MAX_TARGET = 16 * 1024
+_MAX_TARGET = 24 * 1024
 _MAX_HEAD = 96 * 1024
 _MAX_HEADERS = 512
 _HEAD_END = b"\r\n\r\n"
