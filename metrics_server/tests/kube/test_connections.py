@@ -8,6 +8,7 @@ import contextlib
 import gc
 import socket
 import ssl
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -359,6 +360,29 @@ async def test_every_address_of_a_name_is_tried(tmp_path: Path) -> None:
     with pytest.raises(KubeError) as caught:
         await closed.request("GET", "/version")
     assert caught.value.reason == "Refused"
+
+
+async def test_connects_that_are_cancelled_leave_no_socket_open(tmp_path: Path) -> None:
+    """At every turn of the loop: the socket may be connected already while nobody has it yet."""
+    peer = Peer()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        async with serving(tmp_path, peer) as client:
+            tls = ClientTls(ca=client.tls.ca, check_hostname=False)
+            server = client.server.replace("127.0.0.1", "localhost")
+            for turn in range(200):
+                by_name = KubeClient(server, tls=tls, token=None, user_agent="test")
+                request = asyncio.create_task(by_name.request("GET", "/version"))
+                for _ in range(turn % 40):
+                    await asyncio.sleep(0)
+                # Threads resolve the name, and connections are made in a time of their own.
+                await asyncio.sleep(turn // 40 * 0.0003)
+                request.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await request
+                await by_name.close()
+        gc.collect()
+    assert [str(warning.message) for warning in caught if warning.category is ResourceWarning] == []
 
 
 async def test_a_dot_at_the_end_is_no_part_of_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ import contextlib
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 
+import aiohappyeyeballs
 import httptools
 
 #: How long a connection that nobody uses is kept for the next request: well below what balancers allow.
@@ -174,15 +175,15 @@ class _Connection(asyncio.Protocol):
             self._transport.pause_reading()
         self._wake()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Finish what is under way."""
         self._transport = self._parser = None
-        if error is None and self._head_complete and not self._sized:
+        if exc is None and self._head_complete and not self._sized:
             # As in HTTP/1.0: the end of the connection is the end of the body.
             self._complete = True
             self._keep = False
         elif not self._complete and self._error is None:
-            self._error = partial(ConnectionEndedError, error, before_answer=not self._received)
+            self._error = partial(ConnectionEndedError, exc, before_answer=not self._received)
         self._wake()
 
     # Callbacks of httptools
@@ -309,17 +310,20 @@ class Connections:
         self._used.add(connection)
         return connection
 
+    async def _addresses(self) -> Sequence[aiohappyeyeballs.AddrInfoType]:
+        # An address needs no thread, of which other lookups may hold all.
+        with contextlib.suppress(socket.gaierror):
+            return socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        return await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+
     async def _connect(self, context: ssl.SSLContext, seconds: float) -> _Connection:
         self._expect_open()
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(seconds):
+            # Not asyncio's own way to try several addresses: cancelled as it connects, it leaves sockets open.
+            sock = await aiohappyeyeballs.start_connection(await self._addresses(), happy_eyeballs_delay=_NEXT_ADDRESS)
             _unused, connection = await loop.create_connection(
-                _Connection,
-                self._host,
-                self._port,
-                ssl=context,
-                server_hostname=self._host.rstrip("."),
-                happy_eyeballs_delay=_NEXT_ADDRESS,
+                _Connection, sock=sock, ssl=context, server_hostname=self._host.rstrip(".")
             )
         connection.context = context
         self._used.add(connection)
