@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,16 @@ class PodMeta:
     labels_json: bytes = field(default=b"", kw_only=True)
 
 
-#: CPU in nanocores and working set in bytes; None of a container that has no reading.
-Usages = Sequence[tuple[int, int] | None]
+class PodColumns(NamedTuple):
+    """What is measured of all pods of a node: containers' names and slots by pod, the rest by slot."""
+
+    names: Sequence[tuple[str, ...]]
+    slots: Sequence[tuple[int, ...]]
+    #: CPU in nanocores and working set in bytes; None of a container that has no reading.
+    usages: Sequence[tuple[int, int] | None]
+    #: Of the last point and of the one before it, in milliseconds since 1970.
+    times: Sequence[int]
+    previous_times: Sequence[int]
 
 
 class Form(Protocol):
@@ -68,18 +76,8 @@ class Form(Protocol):
     def pod(self, reading: Reading) -> bytes:
         """Return the fragment of a pod."""
 
-    def pods(
-        self,
-        names: Sequence[tuple[str, ...]],
-        slots: Sequence[tuple[int, ...]],
-        usages: Usages,
-        times: Sequence[int],
-        previous_times: Sequence[int],
-    ) -> list[bytes | None]:
-        """Return the fragments of all pods of a node, by number: None where a container has no reading.
-
-        `names` and `slots` are those of a `Layout`; the others are by slot, times in milliseconds.
-        """
+    def pods(self, columns: PodColumns) -> list[bytes | None]:
+        """Return the fragments of all pods of a node, by number: None where a container has no reading."""
 
 
 class MetricsReader(Protocol):

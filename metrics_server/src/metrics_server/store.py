@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from metrics_server.fragments import JSON
 from metrics_server.kube.entries import PodEntry
-from metrics_server.model import ContainerUsage, Form, Reading
+from metrics_server.model import ContainerUsage, Form, PodColumns, Reading
 from metrics_server.scrape.batch import Batch, Layout, NodePoint, PodKey
 
 #: A first point is enough when the container started this long before it (in milliseconds): the counter began with 0
@@ -472,7 +472,7 @@ class Store:
                 known.times, known.previous_times, known.cpu, known.previous_cpu, known.memory, strict=True
             )
         ]
-        return form.pods(known.layout.names, known.layout.slots, usages, known.times, known.previous_times)
+        return form.pods(PodColumns(known.layout.names, known.layout.slots, usages, known.times, known.previous_times))
 
     def _reading(self, known: _Node, number: int, running: Sequence[str]) -> Reading | None:
         """Return the reading of a pod, or None when one of its containers has none.

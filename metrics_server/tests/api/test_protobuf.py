@@ -18,11 +18,12 @@ from api.support import FakeEngine
 from metrics_server.api.discovery import RESOURCES
 from metrics_server.api.metrics import ListRequest, MetricsApi
 from metrics_server.api.negotiate import PROTOBUF, Choice
-from metrics_server.api.protobuf import MEASURED, ListItems, metrics, varint
+from metrics_server.api.protobuf import MEASURED, ListItems, metrics, status_message, varint
 from metrics_server.api.selectors import FieldSelector, LabelSelector
+from metrics_server.api.status import internal_error
 from metrics_server.fragments import JSON
 from metrics_server.kube.entries import PodEntry
-from metrics_server.model import ContainerUsage, Reading
+from metrics_server.model import ContainerUsage, PodColumns, Reading
 from metrics_server.quantity import cpu_quantity, memory_quantity
 
 Fields = dict[int, list[Any]]
@@ -181,15 +182,15 @@ def test_whatever_is_measured_comes_out_alone_and_in_lists(
 
     # One that has no reading stands beside it, and does not change it.
     names, slots = tuple(usage[0] for usage in usages), tuple(range(1, len(usages) + 1))
-    columns = (
+    columns = PodColumns(
         [("gone",), names],
         [(0,), slots],
         [None, *(usage[1:] for usage in usages)],
         [0, *(seconds * 1000 for _unused in usages)],
         [0, *(seconds * 1000 - window for _unused in usages)],
     )
-    assert MEASURED.pods(*columns) == [None, fragment]
-    assert JSON.pods(*columns) == [None, JSON.pod(reading)]
+    assert MEASURED.pods(columns) == [None, fragment]
+    assert JSON.pods(columns) == [None, JSON.pod(reading)]
 
     namespace, name, labels = whose
     labels_json = b',"labels":' + msgspec.json.encode(labels, order="sorted") if labels else b""
@@ -218,6 +219,11 @@ async def test_the_hpa_controller_gets_what_it_asks_for_first(world: World) -> N
     version, kind, status = unwrap(missing.body)
     assert (missing.status, version, kind) == (404, "v1", "Status")
     assert (status[3], status[4], status[6]) == ([b'node "n9" not found'], [b"NotFound"], [404])
+
+
+def test_the_causes_of_an_internal_error_come_with_it() -> None:
+    details = decode(unwrap(status_message(internal_error("no disk")))[2][5][0])
+    assert [decode(cause) for cause in details[4]] == [{2: [b"no disk"]}]
 
 
 @pytest.mark.parametrize("accept", ["", ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"])

@@ -94,6 +94,7 @@ async def test_a_part_of_the_objects_is_not_taken_for_all(world: World, path: st
         ("/nodes?labelSelector=zone%3Db", ["n2"]),
         ("/nodes?fieldSelector=metadata.name%3Dn1", ["n1"]),
         ("/nodes?limit=1&continue=abc", ["n1", "n2"]),
+        *((f"/nodes?limit={limit}", ["n1", "n2"]) for limit in ("-1", "%2B5", "9223372036854775807", "0" * 5000)),
         ("/nodes?watch=false", ["n1", "n2"]),
         ("/nodes?watch=False", ["n1", "n2"]),
         ("/nodes?watch=0", ["n1", "n2"]),
@@ -167,6 +168,17 @@ async def test_an_empty_list_has_items(world: World) -> None:
             400,
             "BadRequest",
             'strconv.ParseInt: parsing "x": invalid syntax',
+        ),
+        *(
+            ("GET", f"{V1BETA1}/pods?{query}", 400, "BadRequest", f"strconv.ParseInt: parsing {message}")
+            for query, message in (
+                ("limit=", '"": invalid syntax'),
+                ("limit=%D9%A3", '"٣": invalid syntax'),
+                ("limit=--5", '"--5": invalid syntax'),
+                ("limit=9223372036854775808", '"9223372036854775808": value out of range'),
+                ("limit=" + "9" * 5000, f'"{"9" * 5000}": value out of range'),
+                ("timeoutSeconds=1s", '"1s": invalid syntax'),
+            )
         ),
         *(
             (

@@ -7,6 +7,7 @@ import asyncio
 import base64
 import dataclasses
 import datetime
+import json
 import os
 import socket
 import ssl
@@ -299,16 +300,17 @@ async def test_garbage_before_and_after_the_handshake(world: World) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    for request in (
-        b"\x00\x01\x02\r\n\r\n",
-        b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"A" * 100_000 + b": b\r\n\r\n",
-        b"GET /" + b"a" * 50_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /livez HTTP/1.1\r\n" + b"".join(b"A%d: b\r\n" % number for number in range(1000)) + b"\r\n",
+    for code, request in (
+        (400, b"\x00\x01\x02\r\n\r\n"),
+        (431, b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"A" * 100_000 + b": b\r\n\r\n"),
+        (414, b"GET /" + b"a" * 50_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (431, b"GET /livez HTTP/1.1\r\n" + b"".join(b"A%d: b\r\n" % number for number in range(3000)) + b"\r\n"),
     ):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
         writer.write(request)
         answer = await asyncio.wait_for(reader.read(65536), 5)
-        assert answer.startswith(b"HTTP/1.") and b" 400 " in answer.split(b"\r\n")[0], answer
+        assert answer.startswith(b"HTTP/1.1 %d " % code), answer
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == code
         writer.close()
     assert (await world.running.get("/livez")).status == 200
 

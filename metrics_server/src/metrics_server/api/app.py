@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -50,6 +51,8 @@ _GZIP_THRESHOLD = 128 * 1024
 #: Handed to the compressor at once, in a thread of its own.
 _GZIP_SLICE = 1024 * 1024
 _MAX_PATH = 16 * 1024
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_INT64_DIGITS = 19
 #: One in so many concurrent requests may be of a client that has not authenticated.
 _UNAUTHENTICATED_SHARE = 4
 _READ_METHODS = ("GET", "HEAD")
@@ -304,7 +307,7 @@ class Application:
             )
             return await self._send(request, _pretty(answer, choice, request))
         labels, fields = _selectors(resource, query)
-        _check_limit(query.get("limit"))
+        _check_numbers(query)
         if wants_watch(query):
             raise status.watch_not_supported(resource.name)
         choice = self._choose(request, LIST_KINDS)
@@ -405,7 +408,7 @@ async def _send_body(request: Request, answer: Answer, *, zipped: bool) -> None:
 def _attributes(request: Request) -> Attributes:
     path = request.path
     if len(request.raw_path) > _MAX_PATH:
-        raise ApiError(414, "RequestURITooLong", f"the request's path and query are longer than {_MAX_PATH} bytes")
+        raise status.target_too_long(_MAX_PATH)
     if not request.raw_path.isascii():
         raise status.bad_request("the request's path and query must be ASCII, with everything else percent-encoded")
     if "\x00" in path or "//" in path or "/../" in f"{path}/" or "/./" in f"{path}/":
@@ -424,9 +427,17 @@ def _selectors(resource: Resource, query: Mapping[str, str]) -> tuple[LabelSelec
         raise status.bad_request(str(error)) from None
 
 
-def _check_limit(limit: str | None) -> None:
-    if limit and not limit.removeprefix("-").isdecimal():
-        raise status.bad_request(f"strconv.ParseInt: parsing {status.quote(limit)}: invalid syntax")
+def _check_numbers(query: Mapping[str, str]) -> None:
+    """Refuse what Go's `strconv.ParseInt` does: lists are served whole, whatever the numbers are."""
+    for name in ("limit", "timeoutSeconds"):
+        text = query.get(name)
+        if text is None:
+            continue
+        if not _INTEGER.fullmatch(text):
+            raise status.bad_request(f"strconv.ParseInt: parsing {status.quote(text)}: invalid syntax")
+        digits = text.lstrip("+-").lstrip("0")
+        if len(digits) > _INT64_DIGITS or int(digits or "0") > 2**63 - (text[0] != "-"):
+            raise status.bad_request(f"strconv.ParseInt: parsing {status.quote(text)}: value out of range")
 
 
 def _include(value: str | None) -> str:

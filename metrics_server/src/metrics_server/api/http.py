@@ -26,6 +26,7 @@ from multidict import CIMultiDict, CIMultiDictProxy, MultiDict, MultiDictProxy
 
 from metrics_server.api import status
 from metrics_server.api.negotiate import JSON
+from metrics_server.api.status import ApiError
 from metrics_server.logs import Seldom
 from metrics_server.tls.listener import TlsConnection
 
@@ -38,7 +39,7 @@ SERVER_HEADER = {"Server": "metrics-server"}
 #: Bytes of a target, and of the head with it; headers, of which the API server sends one for each group of a user.
 _MAX_TARGET = 24 * 1024
 _MAX_HEAD = 96 * 1024
-_MAX_HEADERS = 512
+_MAX_HEADERS = 2048
 _HEAD_END = b"\r\n\r\n"
 #: How long a client may take to read the end of what was sent before its connection is cut.
 _CLOSE_SECONDS = 30.0
@@ -335,7 +336,7 @@ class HttpConnection(asyncio.Protocol):
             data, self._rest = data[:end], data[end:]
         self._received += len(data)
         if self._received > _MAX_HEAD:
-            self._refuse("the head is too large")
+            self._refuse(status.head_too_large(_MAX_HEAD, _MAX_HEADERS))
             return
         try:
             self._parser.feed_data(data)
@@ -343,7 +344,8 @@ class HttpConnection(asyncio.Protocol):
             # None is made: the request is answered as it is, and the connection ends.
             pass
         except (httptools.HttpParserError, ValueError) as error:
-            self._refuse(type(error).__name__)
+            # What a callback raised is the context of what the parser makes of it.
+            self._refuse(error.__context__ or error)
             return
         if self._requests:
             self._received = 0
@@ -355,12 +357,12 @@ class HttpConnection(asyncio.Protocol):
         """Take a part of the target."""
         self._url += url
         if len(self._url) > _MAX_TARGET:
-            raise ValueError("the target is too long")
+            raise status.target_too_long(_MAX_TARGET)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header. What is not UTF-8 stays recognisable."""
         if len(self._headers) >= _MAX_HEADERS:
-            raise ValueError("too many headers")
+            raise status.head_too_large(_MAX_HEAD, _MAX_HEADERS)
         self._headers.add(name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
 
     def on_headers_complete(self) -> None:
@@ -443,15 +445,15 @@ class HttpConnection(asyncio.Protocol):
         self._transport.resume_reading()
         self._loop.call_later(_LINGER_SECONDS, self.close)
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: BaseException) -> None:
         """Answer what could not be read as a request, and close: nobody knows where the next one begins."""
         self._ending = True
         self._rest = b""
         self._requests.clear()
         if _seldom() and self._transport is not None:
             peer = self._transport.get_extra_info("peername")
-            _log.info("Not a request", extra={"kv": {"peer": peer[0] if peer else "", "reason": reason}})
-        error = status.bad_request("the request is not valid HTTP, or its headers are too large")
+            _log.info("Not a request", extra={"kv": {"peer": peer[0] if peer else "", "reason": type(reason).__name__}})
+        error = reason if isinstance(reason, ApiError) else status.bad_request("the request is not valid HTTP")
         request = Request(self, "GET", "/", (1, 1), CIMultiDictProxy(CIMultiDict()), keep_alive=False, body_size=0.0)
         body = error.body()
         request.send_head(error.code, {"Content-Type": JSON, "Content-Length": str(len(body)), **SERVER_HEADER}, body)

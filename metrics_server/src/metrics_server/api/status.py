@@ -113,6 +113,20 @@ def not_acceptable(accepted: tuple[str, ...]) -> ApiError:
     return ApiError(406, "NotAcceptable", f"only the following media types are accepted: {', '.join(accepted)}")
 
 
+def target_too_long(size: int) -> ApiError:
+    """Return what is told when a path and a query are not looked into."""
+    return ApiError(414, "RequestURITooLong", f"the request's path and query are longer than {size} bytes")
+
+
+def head_too_large(size: int, headers: int) -> ApiError:
+    """Return what is told when the head of a request is not read to its end."""
+    return ApiError(
+        431,
+        "BadRequest",
+        f"the request's head is larger than {size} bytes, or has more than {headers} headers",
+    )
+
+
 def too_many_requests() -> ApiError:
     """Return what is told when all places are taken."""
     return ApiError(
