@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from metrics_server.approver import checks
 from metrics_server.approver.checks import Addresses, CsrObject, NodeObject, Policy, Request, decide
 
 CORPUS = json.loads((Path(__file__).parents[1] / "corpus" / "kubelet_csrs.json").read_text(encoding="utf-8"))
@@ -40,6 +41,21 @@ def test_the_corpus(case: dict[str, Any]) -> None:
 
 
 SOUND = CORPUS["cases"][0]["csrs"]
+
+
+def test_a_request_that_nobody_has_thought_of_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = checks._read
+
+    def fails(spec: checks.Spec) -> list[str]:
+        if spec.username == "system:node:w1":
+            raise RecursionError
+        return read(spec)
+
+    monkeypatch.setattr(checks, "_read", fails)
+    both = next(case["csrs"] for case in CORPUS["cases"] if case["title"] == "two nodes")
+    assert outcome(both) == {"a": "Malformed", "b": "Approved"}
+
+
 OTHERWISE_WRITTEN = CORPUS["cases"][1]["csrs"]
 
 

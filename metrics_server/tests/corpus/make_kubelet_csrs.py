@@ -101,6 +101,32 @@ def broken_signature() -> bytes:
     return b"-----BEGIN CERTIFICATE REQUEST-----\n" + body + b"-----END CERTIFICATE REQUEST-----\n"
 
 
+def sequence(content: bytes) -> bytes:
+    """Return a DER sequence of 256 bytes and more."""
+    return b"\x30\x82" + len(content).to_bytes(2, "big") + content
+
+
+def foreign_subject(tag: int, value: bytes) -> bytes:
+    """Return a request with a common name more, of a type that OpenSSL and Go read, whatever is in it."""
+    marker = b"x" * len(value)
+    made = pem(
+        ("w1", "192.0.2.21", "W1.example.com"),
+        [
+            (NameOID.ORGANIZATION_NAME, "system:nodes"),
+            (NameOID.COMMON_NAME, "system:node:w1"),
+            (NameOID.COMMON_NAME, marker.decode()),
+        ],
+    )
+    content = x509.load_pem_x509_csr(made).tbs_certrequest_bytes
+    size = bytes([len(value)])
+    changed = content.replace(b"\x0c" + size + marker, bytes([tag]) + size + value)
+    assert changed != content
+    signature = b"\0" + _KEY.sign(changed, ec.ECDSA(hashes.SHA256()))
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")
+    der = sequence(changed + algorithm + b"\x03" + bytes([len(signature)]) + signature)
+    return b"-----BEGIN CERTIFICATE REQUEST-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE REQUEST-----\n"
+
+
 def cases() -> list[tuple[str, list[dict[str, Any]], dict[str, str]]]:
     """Return title, requests, and the code for each pending one."""
     organization, common = NameOID.ORGANIZATION_NAME, NameOID.COMMON_NAME
@@ -164,6 +190,10 @@ def cases() -> list[tuple[str, list[dict[str, Any]], dict[str, str]]]:
         ),
         ("two requests in one", csr("a", raw=one + one), "Malformed"),
         ("signed by another key", csr("a", raw=broken_signature()), "Malformed"),
+        ("an integer as a name", csr("a", raw=foreign_subject(2, b"\x05")), "Malformed"),
+        ("a bit string as a name", csr("a", raw=foreign_subject(3, b"\0abc")), "Malformed"),
+        ("a name in Latin-1", csr("a", raw=foreign_subject(20, b"\xe4")), "Malformed"),
+        ("half a character as a name", csr("a", raw=foreign_subject(30, b"\xe4")), "Malformed"),
         ("a node that is not there", csr("a", "w9", sender="w9"), "NodeUnknown"),
         ("an address of nobody", csr("a", "w1", "192.0.2.99"), "AddressUnknown"),
         ("the address of another node", csr("a", "w1", "192.0.2.22"), "AddressOfOtherNode"),

@@ -275,7 +275,11 @@ def addresses_of(request: "x509.CertificateSigningRequest") -> t.List[str]:
 def subject_fault(request: "x509.CertificateSigningRequest", username: str) -> t.Optional[Fault]:
     """The subject has to be exactly the node and its group, nothing beside."""
     wanted = sorted([(NameOID.COMMON_NAME, username), (NameOID.ORGANIZATION_NAME, NODES_GROUP)], key=str)
-    found = sorted(((attribute.oid, attribute.value) for attribute in request.subject), key=str)
+    try:
+        found = sorted(((attribute.oid, attribute.value) for attribute in request.subject), key=str)
+    except (ValueError, TypeError):
+        # A name is decoded only here, and Go, which checks a request for the API server, reads more kinds of values.
+        return Fault("Malformed", "its request has a subject that does not parse")
     if found != wanted:
         words = "its subject is %r and not O=%s,CN=%s" % (request.subject.rfc4514_string(), NODES_GROUP, username)
         return Fault("Subject", words)

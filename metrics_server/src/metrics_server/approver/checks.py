@@ -283,7 +283,11 @@ def _read(spec: Spec) -> list[str]:
     request = _parse(spec.request)
     addresses = _names(request)
     wanted = {(NameOID.COMMON_NAME, spec.username), (NameOID.ORGANIZATION_NAME, _GROUP)}
-    found = [(attribute.oid, attribute.value) for attribute in request.subject]
+    try:
+        found = [(attribute.oid, attribute.value) for attribute in request.subject]
+    except (ValueError, TypeError):
+        # A name is decoded only here, and Go, which checks a request for the API server, reads more kinds of values.
+        raise FaultError("Malformed", "its request has a subject that does not parse") from None
     if len(found) != len(wanted) or set(found) != wanted:
         raise FaultError(
             "Subject", f"its subject is {request.subject.rfc4514_string()!r} and not O={_GROUP},CN={spec.username}"
@@ -373,6 +377,10 @@ def decide(requests: Iterable[Request], nodes: Addresses, policy: Policy) -> Dec
                 decision.approve.append((request, addresses))
             except FaultError as error:
                 decision.leave.append((request, error))
+            except Exception as error:  # pylint: disable=broad-exception-caught
+                # Whoever sends a request that nobody has thought of must not hold up those of all other nodes.
+                unread = FaultError("Malformed", f"its request cannot be checked ({type(error).__name__})")
+                decision.leave.append((request, unread))
         if csr.node and state in ("pending", "approved", "issued"):
             newest.setdefault(csr.node, request.name)
     return decision
