@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
 import json
 import time
@@ -14,7 +15,7 @@ import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from api.conftest import World, config_map
@@ -71,6 +72,38 @@ async def test_a_bad_front_proxy_certificate_is_401(world: World, kind: str) -> 
         "reason": "Unauthorized",
         "code": 401,
     }
+    assert world.api.reviews == []
+
+
+def altered(issuer: Credential, good: Credential, old: bytes, new: bytes) -> Credential:
+    """Return a certificate with other bytes of the same length in it, signed by the same CA once more."""
+    content = good.certificate.tbs_certificate_bytes
+    assert content.count(old) == 1 and len(old) == len(new)
+    content = content.replace(old, new)
+    signature = b"\0" + issuer.key.sign(content, ec.ECDSA(hashes.SHA256()))
+    inner = content + bytes.fromhex("300a06082a8648ce3d040302") + b"\x03" + bytes([len(signature)]) + signature
+    der = b"\x30\x82" + len(inner).to_bytes(2, "big") + inner
+    body = base64.encodebytes(der).decode()
+    good.certificate_file.write_text(f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n")
+    return good
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(b"\x0c\x06Juergn", b"\x14\x06J\xfcrgen", id="a-name-in-latin-1"),
+        pytest.param(b"\x0c\x06Juergn", b"\x03\x06\x00uergn", id="a-bit-string-as-name"),
+        pytest.param(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09", id="a-version-of-the-future"),
+    ],
+)
+async def test_a_certificate_that_openssl_reads_and_cryptography_does_not_is_401(
+    world: World, old: bytes, new: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever makes one up must not get a traceback into the log for each request."""
+    good = world.pki.leaf(world.front_proxy_ca, "Juergn")
+    answer = await world.running.get(NODES, credential=altered(world.front_proxy_ca, good, old, new), headers=ALICE)
+    assert (answer.status, answer.json()["reason"]) == (401, "Unauthorized")
+    assert [record for record in caplog.records if record.exc_info] == []
     assert world.api.reviews == []
 
 

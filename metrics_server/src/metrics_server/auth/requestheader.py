@@ -25,7 +25,7 @@ from metrics_server.auth.identity import ANONYMOUS_USER, Rejected, Undecided, Us
 from metrics_server.auth.token import TokenAuthenticator
 from metrics_server.auth.trust import FrontProxy, Trust
 from metrics_server.logs import Seldom
-from metrics_server.tls.client_certificates import CertificateError, common_name, organizations
+from metrics_server.tls.client_certificates import UNREADABLE, CertificateError, common_name, organizations
 
 _log = logging.getLogger(__name__)
 
@@ -122,8 +122,12 @@ class Authenticator:
         known = self._judgements.get(connection)
         if known is not None and self._holds(known):
             return known
-        presented = connection.peer_certificates()
-        judgement = self._judge_fingerprints(presented) if presented else self._no_certificate()
+        try:
+            presented = connection.peer_certificates()
+            judgement = self._judge_fingerprints(presented) if presented else self._no_certificate()
+        except UNREADABLE as error:
+            problem = f"x509: the client's certificate does not parse ({type(error).__name__})"
+            judgement = _Judgement(self._trust.generation, 0.0, problems=(problem,))
         self._judgements[connection] = judgement
         return judgement
 

@@ -13,6 +13,7 @@ import datetime
 from collections.abc import Collection, Sequence
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -22,6 +23,10 @@ _MIN_RSA_BITS = 2048
 _SOUND_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512, hashes.SHA3_256, hashes.SHA3_384, hashes.SHA3_512)
 #: What a client may send along with its certificate; real chains have one or two.
 _MAX_INTERMEDIATES = 8
+
+
+#: What cryptography raises when it meets a part of a certificate that OpenSSL let pass: it decodes late, part by part.
+UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension)
 
 
 class CertificateError(Exception):
