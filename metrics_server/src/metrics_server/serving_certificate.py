@@ -436,6 +436,8 @@ def _parse(secret: Any, names: Sequence[str]) -> _Material | None:
     ca = Pair(pki.bundle_pem([issuer]), ca_key)
     try:
         make_context(ca.certificate_pem, ca.key_pem)
-    except TlsConfigError:
+        # Somebody may have put another CA there than this server makes; one that it cannot sign with is replaced.
+        pki.signing_key(ca)
+    except (TlsConfigError, ValueError):
         return None
     return _Material(ca, leaf, (issuer, *(other for other in bundle if other != issuer)))

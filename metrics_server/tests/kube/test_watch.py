@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,13 +14,17 @@ import msgspec
 import pytest
 from support.fake_api import FakeApi, answer, failure, node, pod, stream
 from support.turns import longest_turn
+from support.virtual_time import run_virtual
 
 from metrics_server.api.metadata import head_json
+from metrics_server.kube import connections as connections_module
 from metrics_server.kube import watch as watch_module
 from metrics_server.kube.client import KubeClient
+from metrics_server.kube.connections import Connections
 from metrics_server.kube.entries import PATH_ANNOTATION, PodEntry
 from metrics_server.kube.index import ClusterIndex
 from metrics_server.kube.watch import NodeSink, PodSink, Watcher
+from metrics_server.tls.files import ClientTls
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -132,6 +137,63 @@ async def test_a_list_that_expires_between_pages_begins_again(tmp_path: Path) ->
             assert len(setup.pod_names()) == 25
         # Larger pages need less time.
         assert [query["limit"] for kind, query in api.requests if kind == "list pods"] == ["10", "10", "40"]
+
+
+async def test_a_watch_that_has_expired_says_nothing_of_pages(tmp_path: Path) -> None:
+    async with FakeApi(tmp_path) as api:
+        api.order("watch pods", *[answer(410, failure(410, "Expired"))] * 3)
+        async with watching(api, page=10):
+            await until(lambda: api.count("list pods") >= 4)
+        assert {query["limit"] for kind, query in api.requests if kind == "list pods"} == {"10"}
+
+
+async def test_pages_that_are_too_large_or_too_slow_become_smaller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_server.kube.client.MAX_BODY", 40_000)
+    async with FakeApi(tmp_path) as api:
+        await api.put(*(pod("ns", f"p{number:03}", "n1", "app") for number in range(400)))
+        async with watching(api, page=500) as setup:
+            assert len(setup.pod_names()) == 400
+            limits = [int(query["limit"]) for kind, query in api.requests if kind == "list pods"]
+            # Halved until a page is small enough, and then kept until the list is complete.
+            assert limits == sorted(limits, reverse=True)
+            assert 50 <= limits[-1] < 500
+            assert setup.pods._page == 500
+
+
+def test_a_watch_whose_answer_never_begins_is_given_up() -> None:
+    """A stopped API server, or a balancer without one, accepts connections and says nothing."""
+
+    class Silent:
+        def write(self, _data: bytes) -> None:
+            pass
+
+        def abort(self) -> None:
+            pass
+
+        close = abort
+
+        def is_closing(self) -> bool:
+            return False
+
+    async def connect(_self: Connections, context: ssl.SSLContext, _seconds: float) -> connections_module._Connection:
+        connection = connections_module._Connection()
+        connection._transport = Silent()  # type: ignore[assignment]
+        connection.context = context
+        return connection
+
+    async def wait() -> float:
+        client = KubeClient("https://127.0.0.1:1", tls=ClientTls(ca=None), token=None, user_agent="test")
+        pods: Watcher[PodEntry] = Watcher(client, "pods", PodSink(ClusterIndex()))
+        begin = asyncio.get_running_loop().time()
+        await pods._watch("5")
+        assert "no answer within 45 s" in (pods.problem or "")
+        return asyncio.get_running_loop().time() - begin
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Connections, "_connect", connect)
+        assert run_virtual(wait()) < 50
 
 
 async def test_a_lost_connection_is_continued_not_listed_anew(tmp_path: Path) -> None:

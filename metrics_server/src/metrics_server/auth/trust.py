@@ -27,7 +27,11 @@ _NAMESPACE = "kube-system"
 _NAME = "extension-apiserver-authentication"
 _PATH = f"/api/v1/namespaces/{_NAMESPACE}/configmaps"
 _WATCH_SECONDS = 290
+#: Seconds until the next try, at first and at most.
+_BACKOFF = 0.2
 _MAX_BACKOFF = 30.0
+#: A watch that ended within this time did not work, whatever its status was.
+_SHORT_WATCH = 1.0
 _FILE_CHECK_SECONDS = 5.0
 
 
@@ -141,24 +145,29 @@ class Trust:
                     )
 
     async def _follow_config_map(self) -> None:
-        backoff = 1.0
+        backoff, logged = _BACKOFF, ""
         while True:
+            started = asyncio.get_running_loop().time()
             try:
                 version = await self._get()
-                backoff = 1.0
                 await self._watch(version)
-                # The end of a watch is normal; a deleted ConfigMap comes back within a moment.
-                await asyncio.sleep(0.2)
+                problem = ""
             except KubeError as error:
-                if error.status == 410:
-                    continue
-                self._lookup_error = str(error)
-                _log.warning(
-                    "Authentication configuration cannot be read, trying again",
-                    extra={"kv": {"configmap": f"{_NAMESPACE}/{_NAME}", "err": str(error), "after": f"{backoff:g}s"}},
-                )
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, _MAX_BACKOFF)
+                # A version that has expired is read anew, like a watch that has ended.
+                problem = "" if error.status == 410 else str(error)
+            # A GET that succeeds before each watch that fails at once is no success.
+            if asyncio.get_running_loop().time() - started > _SHORT_WATCH:
+                backoff = _BACKOFF
+            if problem:
+                self._lookup_error = problem
+                if problem != logged:
+                    _log.warning(
+                        "Authentication configuration cannot be read, trying again",
+                        extra={"kv": {"configmap": f"{_NAMESPACE}/{_NAME}", "err": problem, "after": f"{backoff:g}s"}},
+                    )
+            logged = problem
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, _MAX_BACKOFF)
 
     async def _get(self) -> str:
         assert self._client is not None

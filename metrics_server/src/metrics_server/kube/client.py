@@ -31,6 +31,9 @@ from metrics_server.tls.files import ClientTls, MaterialError, Source
 
 SERVICE_ACCOUNT_DIR = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
+#: The reason of an error that is a refused answer, too large or too late.
+TOO_LARGE = "TooLarge"
+TIMEOUT = "Timeout"
 #: An answer larger than this is refused. A page of 500 pods is some 5 MB.
 MAX_BODY = 256 * 1024 * 1024
 #: etcd refuses objects above 1.5 MB; JSON and managedFields make it more.
@@ -39,6 +42,8 @@ MAX_WATCH_LINE = 32 * 1024 * 1024
 
 #: Seconds for a new connection. An API server that has just begun has the handshakes of all its clients to do.
 _CONNECT_TIMEOUT = 20.0
+#: How long a watch may take to begin: a stopped API server goes on to accept connections.
+_HEAD_TIMEOUT = 45.0
 _TRANSPORT_ERRORS = (OSError, TimeoutError, ConnectionEndedError, MalformedAnswerError, UnusableRequestError)
 _ERRNO = re.compile(r"\[Errno ([0-9]+)\]")
 
@@ -198,18 +203,25 @@ class KubeClient:
     ) -> AsyncIterator[bytes]:
         """Yield the lines of a watch, each one JSON event, until the server ends it. Raises KubeError.
 
-        `idle_timeout` ends a watch on which nothing came for so long, for peers that went away without a word.
+        `idle_timeout` ends a watch on which nothing came for so long, for peers that went away without a word. An API
+        server begins its answer at once, whether there are events or not.
         """
         watch_query = {"watch": "1", **(query or {})}
+        patience: float | None = _HEAD_TIMEOUT
         try:
             async with (
-                asyncio.timeout(idle_timeout) as silence,
+                asyncio.timeout(patience) as silence,
                 self._exchange("GET", path, watch_query, self._headers(), b"", _CONNECT_TIMEOUT) as answer,
             ):
                 if answer.status != 200:
                     content = await _bounded(answer, MAX_BODY, f"watch {path}")
                     self._check(answer.status, content, "watch", path)
                     raise KubeError(answer.status, "Malformed", f"watch {path}: unexpected answer {answer.status}")
+                patience = idle_timeout
+                if patience is not None:
+                    silence.reschedule(asyncio.get_running_loop().time() + patience)
+                else:
+                    silence.reschedule(None)
                 pending: list[bytes] = []
                 size = 0
                 while chunk := await answer.read():
@@ -232,7 +244,7 @@ class KubeClient:
                     if idle_timeout is not None:
                         silence.reschedule(asyncio.get_running_loop().time() + idle_timeout)
         except _TRANSPORT_ERRORS as error:
-            raise self._transport_error(error, "watch", path, idle_timeout) from error
+            raise self._transport_error(error, "watch", path, patience) from error
 
     async def certificate_names(self, *, timeout: float = 10.0) -> tuple[str, ...]:
         """Return the addresses and names that the API server is known by: its own, and its certificate's.
@@ -326,7 +338,7 @@ class KubeClient:
             return KubeError(None, "DNS", f"{where}: the name cannot be resolved")
         if isinstance(error, TimeoutError):
             return KubeError(
-                None, "Timeout", f"{where}: no answer within {timeout:g} s" if timeout else f"{where}: timed out"
+                None, TIMEOUT, f"{where}: no answer within {timeout:g} s" if timeout else f"{where}: timed out"
             )
         if isinstance(error, MalformedAnswerError):
             return KubeError(None, "Malformed", f"{where}: the answer is not valid HTTP")
@@ -345,7 +357,7 @@ async def _bounded(answer: Answer, limit: int, what: str) -> bytes:
         chunks.append(chunk)
         size += len(chunk)
         if size > limit:
-            raise KubeError(None, "Malformed", f"{what}: the answer is larger than {limit} bytes")
+            raise KubeError(None, TOO_LARGE, f"{what}: the answer is larger than {limit} bytes")
     return b"".join(chunks)
 
 

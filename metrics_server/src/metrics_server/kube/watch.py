@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from metrics_server.kube.client import KubeClient, KubeError
+from metrics_server.kube.client import TIMEOUT, TOO_LARGE, KubeClient, KubeError
 from metrics_server.kube.entries import NodeEntry, NodeObject, PodEntry, PodObject, node_entry, pod_entry
 from metrics_server.kube.index import ClusterIndex
 from metrics_server.pace import Pace
@@ -21,10 +21,13 @@ log = logging.getLogger(__name__)
 
 #: Objects in one page of a list: some 5 MB of pods at a time instead of a gigabyte.
 PAGE = 500
+MIN_PAGE = 50
 MAX_PAGE = 32_000
 #: The longest pause after repeated failures.
 MAX_BACKOFF = 30.0
 _LIST_TIMEOUT = 60.0
+#: Seconds without a word after which a watch is given up: API servers send a bookmark each minute.
+_SILENCE = 300.0
 #: A watch that ended on its own within this time did not work, whatever its status was.
 _SHORT_WATCH = 1.0
 
@@ -222,7 +225,7 @@ class Watcher(Generic[Entry]):
         self._client = client
         self._sink = sink
         self._query = dict(query or {})
-        self._page = page
+        self._page = self._usual_page = page
         self._backoff = backoff
         self._clock = clock
         self._failures = 0
@@ -251,16 +254,22 @@ class Watcher(Generic[Entry]):
                 version = None
                 await self._pause(None)
             except KubeError as error:
-                if error.status == 410:
-                    # Also a list of several pages can expire; larger pages need less time in all.
-                    self._page = min(self._page * 4, MAX_PAGE)
-                    version = None
-                elif error.status is not None and 400 <= error.status < 500 and error.status != 429:
+                if version is None:
+                    self._adapt_page(error)
+                if error.status is not None and 400 <= error.status < 500 and error.status != 429:
                     version = None
                 await self._pause(error.message)
             except msgspec.MsgspecError as error:
                 version = None
                 await self._pause(f"the API server's answer about {self.resource} is not understood: {error}")
+
+    def _adapt_page(self, error: KubeError) -> None:
+        """Ask for other pages after a list that failed, until one is complete."""
+        if error.status == 410:
+            # A list of several pages can expire; larger pages need less time in all.
+            self._page = min(self._page * 4, MAX_PAGE)
+        elif error.reason in (TOO_LARGE, TIMEOUT):
+            self._page = max(self._page // 2, min(MIN_PAGE, self._usual_page))
 
     async def _list(self) -> str:
         """Fetch all pages, hand each over, and return the version to watch from."""
@@ -284,6 +293,7 @@ class Watcher(Generic[Entry]):
                     if pace.over():
                         await pace.rest()
                 self.lists += 1
+                self._page = self._usual_page
                 log.debug("listed %d %s at version %s", count, self.resource, version)
                 if self._listed is not None:
                     self._listed()
@@ -299,7 +309,7 @@ class Watcher(Generic[Entry]):
             "timeoutSeconds": str(random.randint(300, 600)),
         }
         try:
-            async for line in self._client.watch(self._path, query=query, idle_timeout=630.0):
+            async for line in self._client.watch(self._path, query=query, idle_timeout=_SILENCE):
                 event = _EVENT.decode(line)
                 self._contact()
                 if event.type == "ERROR":

@@ -34,6 +34,8 @@ class Source:
         self._data = data
         self._signature: tuple[int, int, int] | None = None
         self._checked = float("-inf")
+        #: What was logged last: a file stays unreadable for many seconds.
+        self._problem = ""
         #: Grows whenever new content was read.
         self.generation = 0 if data is None else 1
 
@@ -57,17 +59,21 @@ class Source:
                 if data != self._data:
                     self._data = data
                     self.generation += 1
+            self._problem = ""
         except OSError as error:
-            if self._data is None:
-                raise MaterialError(f"{self.what} {self.path} cannot be read: {error.strerror}") from error
-            log.warning(
-                "%s %s cannot be read (%s); the last content stays in use", self.what, self.path, error.strerror
-            )
-        except MaterialError:
-            if self._data is None:
-                raise
-            log.warning("%s %s is empty; the last content stays in use", self.what, self.path)
+            self._keep(MaterialError(f"{self.what} {self.path} cannot be read: {error.strerror}"))
+        except MaterialError as error:
+            self._keep(error)
+        assert self._data is not None
         return self._data
+
+    def _keep(self, error: MaterialError) -> None:
+        """Go on with the last content, if there is any."""
+        if self._data is None:
+            raise error
+        if str(error) != self._problem:
+            self._problem = str(error)
+            log.warning("%s; the last content stays in use", error)
 
     def expire_check(self) -> None:
         """Check the file again at the next read, for a caller that was just told that the content is no longer
@@ -102,6 +108,8 @@ class ClientTls:
         self._context: ssl.SSLContext | None = None
         self._generations: tuple[int, ...] = ()
         self._checked = float("-inf")
+        #: What was logged last: a file stays broken for many seconds.
+        self._problem = ""
 
     def context(self) -> ssl.SSLContext:
         """Return the context for new connections: the same object as long as no file has changed."""
@@ -116,11 +124,14 @@ class ClientTls:
             try:
                 self._context = self._build(dict(zip(sources, contents, strict=True)))
                 self._generations = generations
+                self._problem = ""
             except MaterialError as error:
                 # Certificate and key are two files: in between their replacement they do not match.
                 if self._context is None:
                     raise
-                log.warning("%s; the last working TLS material stays in use", error)
+                if str(error) != self._problem:
+                    self._problem = str(error)
+                    log.warning("%s; the last working TLS material stays in use", error)
         return self._context
 
     def _build(self, contents: dict[Source, bytes]) -> ssl.SSLContext:
@@ -138,8 +149,9 @@ class ClientTls:
             # clients do.
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             try:
-                context.load_verify_locations(cadata=contents[self.ca].decode("ascii", "replace"))
-            except (ssl.SSLError, ValueError) as error:
+                # Between certificates may stand comments, and those of bundles name authorities in their own letters.
+                context.load_verify_locations(cadata=contents[self.ca].decode("ascii", "ignore"))
+            except (ssl.SSLError, ValueError, TypeError) as error:
                 raise MaterialError(f"{_name(self.ca)} holds no usable PEM certificate") from error
         if self.certificate is not None and self.key is not None:
             pem = contents[self.certificate].rstrip() + b"\n" + contents[self.key]

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 #: Clocks of the machines that check may be behind the clock of the one that signs.
@@ -62,7 +62,7 @@ def _builder(
     subject: x509.Name,
     issuer: x509.Name,
     key: ec.EllipticCurvePublicKey,
-    issuer_key: ec.EllipticCurvePublicKey,
+    issuer_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
     lifetime: datetime.timedelta,
 ) -> x509.CertificateBuilder:
     now = _now()
@@ -106,12 +106,21 @@ def make_ca(common_name: str) -> Pair:
     return Pair(certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key))
 
 
+def signing_key(ca: Pair) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
+    """Return the key of a CA. Raises ValueError when it is of a kind that nothing is signed with here."""
+    try:
+        key = serialization.load_pem_private_key(ca.key_pem, None)
+    except (TypeError, UnsupportedAlgorithm) as error:
+        raise ValueError(f"the CA's key cannot be used: {error}") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise ValueError("the CA's key is neither an elliptic curve key nor an RSA key")
+    return key
+
+
 def make_leaf(ca: Pair, names: Sequence[str]) -> Pair:
     """Make a serving certificate for the names, signed by the CA."""
     issuer = ca.certificate
-    issuer_key = serialization.load_pem_private_key(ca.key_pem, None)
-    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
-        raise ValueError("the CA's key is not an elliptic curve key")
+    issuer_key = signing_key(ca)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
         _builder(_name(names[0]), issuer.subject, key.public_key(), issuer_key.public_key(), LEAF_LIFETIME)
