@@ -38,6 +38,8 @@ _UNUSABLE = -1
 #: So long after a node's clock was set (in seconds) the start of a container may still be by the old clock.
 _OLD_STARTS = 2 * _FRESH_MAX / 1000
 
+#: Where an answer does not say when it was given.
+_ANY_TIME = 2**62
 #: In place of a fragment that nobody asked for yet.
 _NOT_YET = b""
 
@@ -56,6 +58,7 @@ class _Node:
     """What is known of one node. `previous_times` holds no positive number for a container that has only one point."""
 
     __slots__ = (
+        "answered",
         "cpu",
         "fragments",
         "layout",
@@ -96,6 +99,8 @@ class _Node:
         self.received = float("-inf")
         #: Times of the containers' oldest and newest sample, and of the newest of all, by the node's clock.
         self.oldest_sample = self.newest_sample = self.newest = 0
+        #: No sample can be later than that.
+        self.answered = _ANY_TIME
         self.node_fragments: dict[Form, bytes] = {}
         #: By number of the pod; None for one that cannot be rendered together with the others of its node.
         self.fragments: dict[Form, list[bytes | None]] = {}
@@ -139,6 +144,7 @@ class Store:
             known = self._nodes[node] = _Node()
         if batch.stepped:
             known.starts_usable_from = now + _OLD_STARTS
+        known.answered = batch.answered or _ANY_TIME
         if known.retained:
             self._expire_retained(known, now)
         advanced = self._commit_node(known, batch.node)
@@ -201,7 +207,7 @@ class Store:
             same_run = age > 0 and new.cpu >= old.cpu and age <= self._lifetime_ms
             known.previous_point = (old.time, old.cpu) if same_run else None
         known.point = new
-        known.newest = new.time
+        known.newest = min(new.time, known.answered)
         known.node_fragments.clear()
         return True
 
@@ -301,7 +307,10 @@ class Store:
 
     def _sampled(self, known: _Node, oldest: int, newest: int) -> None:
         known.oldest_sample, known.newest_sample = oldest, newest
-        known.newest = newest if known.point is None or not known.point_usable else max(newest, known.point.time)
+        if known.point is not None and known.point_usable:
+            newest = max(newest, known.point.time)
+        # One that is ahead of the node's own clock would make all others look old.
+        known.newest = min(newest, known.answered)
         known.fragments.clear()
 
     def _first_point(self, slot: int, times: array[int], starts: array[float], previous_times: array[int]) -> None:

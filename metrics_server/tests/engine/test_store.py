@@ -62,10 +62,13 @@ class World:
         swap: int | None = None,
         node: str = "n1",
         wait: float = 0.0,
+        answered: int = 0,
     ) -> bool:
         self.now += wait
         text = resource_text(containers, node_cpu=cpu, node_memory=memory, node_time=time, node_swap=swap)
-        return self.store.commit(node, parse_resource(text, self.store.layout(node), time))
+        batch = parse_resource(text, self.store.layout(node), time)
+        batch.answered = answered
+        return self.store.commit(node, batch)
 
     def usage(self, name: str = "web") -> dict[str, tuple[int, int]] | None:
         reading = self.store.pod_reading("default", name)
@@ -529,6 +532,28 @@ def test_container_names_are_escaped() -> None:
     fragment = world.store.pod_fragment("default", "web")
     assert fragment is not None
     assert json.loads(b"{%b}" % fragment)["containers"][0]["name"] == strange
+
+
+def test_a_container_that_is_ahead_of_its_node_hides_no_other() -> None:
+    world = World()
+    world.pod("web", "app")
+    world.pod("odd", "x")
+    for step in range(6):
+        time = T0 + step * STEP
+        ahead = 120_000 if step >= 3 else 0
+        world.scrape(
+            app(10.0 + step, time),
+            app(5.0 + step, time + ahead, name="x", pod="odd"),
+            time=time,
+            cpu=100.0 + step,
+            wait=STEP / 1000,
+            answered=time + 1000,
+        )
+        if step:
+            assert world.usage() is not None
+            assert world.store.node_reading("n1") is not None
+            assert world.store.has_reading("n1")
+    assert world.usage("odd") is not None
 
 
 _SAMPLES = st.lists(

@@ -320,6 +320,8 @@ async def test_a_deployment_that_changed_in_between_is_not_overwritten(tmp_path:
         ('apiserver_resource_objects{group="",resource="nodes"} 5\n', 5),
         ('apiserver_resource_objects{group="metrics.example.com",resource="nodes"} 5\n', 0),
         ('apiserver_storage_objects{resource="nodes"} -1\n', 0),
+        ('apiserver_storage_objects{resource="nodes"} 1.2.3\n', 0),
+        ('apiserver_storage_objects{resource="nodes"} 1e9999\n', 0),
         ("", 0),
     ],
 )

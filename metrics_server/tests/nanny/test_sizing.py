@@ -105,6 +105,15 @@ def test_without_a_limit_of_cpu() -> None:
     assert (wanted.requests["cpu"], wanted.limits) == ("120m", {"memory": "90Mi"})
 
 
+def test_a_limit_of_cpu_that_is_there_is_no_obstacle() -> None:
+    """The API server refuses a request above its limit, and memory stands in the same patch."""
+    has = resources("100m", "90Mi")
+    wanted = judge(has, expected(NEEDS, 10), Tolerance(5), limit_cpu=False)
+    assert (wanted.requests["cpu"], wanted.limits) == ("120m", {"cpu": "120m", "memory": "90Mi"})
+    has["limits"]["cpu"] = "125m"
+    assert judge(has, expected(NEEDS, 10), Tolerance(5), limit_cpu=False).limits == {"memory": "90Mi"}
+
+
 @pytest.mark.parametrize(
     ("has", "requests"),
     [

@@ -444,6 +444,11 @@ async def test_the_deadline_spans_the_whole_scrape(
             Reason.MALFORMED,
             id="upgrade",
         ),
+        pytest.param(
+            respond_raw(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"),
+            Reason.MALFORMED,
+            id="upgrade that goes on",
+        ),
         pytest.param(hang_up, Reason.UNREACHABLE, id="hangs up"),
     ],
 )
@@ -590,6 +595,23 @@ async def test_no_tls(greeting: bytes, text: str) -> None:
     assert text in error.message
 
 
+async def test_a_socket_that_python_refuses_before_the_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does where the peer has spoken and ended already (CVE-2023-40217)."""
+
+    def refuse(*_unused: object, **_options: object) -> ssl.SSLSocket:
+        error = ssl.SSLError("Closed before TLS handshake with data in recv buffer.")
+        error.reason = str(error)
+        raise error
+
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", refuse)
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+    where = Target("n1", ("127.0.0.1",), server.sockets[0].getsockname()[1], frozenset({"n1"}))
+    error = await failure(make_client(), where)
+    server.close()
+    assert error.reason is Reason.TLS
+    assert "kubelet n1 at 127.0.0.1" in error.message
+
+
 async def test_names_are_resolved_and_remembered(tmp_path: Path) -> None:
     asked: list[str] = []
 
@@ -619,6 +641,31 @@ async def test_name_that_cannot_be_resolved(tmp_path: Path) -> None:
         return []
 
     assert (await failure(make_client(resolver=slow, timeout=0.1), where)).reason is Reason.DNS
+
+
+async def test_a_name_that_is_not_resolved_does_not_stand_before_one_that_is(tmp_path: Path) -> None:
+    async def resolver(host: str, _port: int) -> list[str]:
+        if host == "gone":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return ["127.0.0.1"]
+
+    kubelet = FakeKubelet(respond(body=b"ok"), GOOD)
+    async with running(tmp_path, kubelet), closing(make_client(resolver=resolver)) as client:
+        assert (await client.get(target(kubelet, hosts=("gone", "n1")), PATH)).body == b"ok"
+
+
+async def test_names_of_nodes_that_have_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metrics_server.scrape.client._DNS_LIFETIME", 0.05)
+
+    async def resolver(_host: str, _port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    async with closing(make_client(resolver=resolver)) as client:
+        for number in range(200):
+            with pytest.raises(ScrapeError):
+                await client.get(Target(f"n{number}", (f"n{number}",), 1, frozenset({"n"})), PATH)
+            await asyncio.sleep(0.002)
+        assert len(client._names) < 150
 
 
 async def test_the_second_address_when_the_first_refuses(tmp_path: Path) -> None:

@@ -286,6 +286,28 @@ async def test_a_node_removed_during_its_scrape_stays_away() -> None:
         assert len(recorder.times["n1"]) == 1
 
 
+@virtual
+async def test_a_scrape_that_is_cancelled_before_it_begins_gives_its_place_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorder = Recorder(lambda _name, _number: FAILED)
+    async with scheduling(recorder, concurrency=8) as scheduler:
+        begin = scheduler._begin
+
+        def begin_and_remove(slot: Any) -> None:
+            begin(slot)
+            if slot.failures and slot.name != "other":
+                scheduler.remove(slot.name)
+
+        monkeypatch.setattr(scheduler, "_begin", begin_and_remove)
+        for number in range(8):
+            scheduler.add(f"n{number}")
+            await asyncio.sleep(60)
+        scheduler.add("other")
+        await asyncio.sleep(3600)
+        assert len(recorder.times["other"]) > 50
+
+
 def test_an_internal_error_is_logged_and_costs_one_node(caplog: pytest.LogCaptureFixture) -> None:
     def outcome(name: str, _number: int) -> Outcome:
         if name == "n1":

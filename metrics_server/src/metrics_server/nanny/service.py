@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 #: Names under which API servers of different ages count what they store.
 _STORED = re.compile(
-    r"^(?:apiserver_resource_objects|apiserver_storage_objects|etcd_object_counts)\{([^}]*)\}\s+([0-9.e+-]+)", re.M
+    r"^(?:apiserver_resource_objects|apiserver_storage_objects|etcd_object_counts)\{([^}]*)\}\s+([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?)$",
+    re.M,
 )
 
 #: By how many percent the Deployment may be off, where its pods are resized in place.

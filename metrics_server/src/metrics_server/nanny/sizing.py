@@ -109,7 +109,7 @@ def judge(
             chosen[RESOURCES[name]] = text_of(name, expected({name: Need(aim, Fraction(0))}, 0)[name])
     if not wanted.direction:
         return Wanted(0, {}, {})
-    _raise_limits(wanted)
+    _raise_limits(wanted, has.get("limits") or {})
     return wanted
 
 
@@ -123,8 +123,10 @@ def _direction(actual: Fraction | None, amount: Fraction, percent: int) -> int:
     return 1 if ratio < 100 - percent else -1 if ratio > 100 + percent else 0
 
 
-def _raise_limits(wanted: Wanted) -> None:
-    """A limit below its request would be refused: both sides of a range can be close enough and still cross."""
-    for name, limit in wanted.limits.items():
-        if parse_quantity(limit) < parse_quantity(wanted.requests[name]):
-            wanted.limits[name] = wanted.requests[name]
+def _raise_limits(wanted: Wanted, present: Mapping[str, str]) -> None:
+    """A limit below its request would be refused: both sides of a range can be close enough and still cross, and one
+    that is not to be set may be there."""
+    for name, request in wanted.requests.items():
+        limit = wanted.limits.get(name, present.get(name))
+        if limit is not None and parse_quantity(str(limit)) < parse_quantity(request):
+            wanted.limits[name] = request

@@ -106,6 +106,8 @@ class Batch:
     zero_cpu: int = 0
     #: The node's clock was set since the scrape before: no rate can reach from before to after that.
     stepped: bool = False
+    #: The latest that the node's clock can have shown when it answered, in milliseconds; 0 when nobody can tell.
+    answered: int = 0
     #: Lines (or JSON objects) that could not be used, by reason.
     bad: dict[str, int] = field(default_factory=dict)
 

@@ -67,6 +67,7 @@ class KubeletClient:
         self._resolver = resolver or self._resolve
         self._connections: dict[str, Connection] = {}
         self._names: dict[str, tuple[float, list[str]]] = {}
+        self._names_swept = float("-inf")
         #: How many connections were ever opened; with keep-alive it grows by the number of nodes, not of scrapes.
         self.opened = 0
 
@@ -195,7 +196,7 @@ class KubeletClient:
         """Try the node's addresses in turn; the last failure counts. Only what an other address may cure is tried
         again."""
         loop = asyncio.get_running_loop()
-        addresses = [(host, ip) for host in target.hosts for ip in await self._addresses(host, target, deadline)]
+        addresses = await self._addresses_of(target, deadline)
         for number, (host, ip) in enumerate(addresses):
             left = len(addresses) - number
             until = loop.time() + (deadline - loop.time()) / left
@@ -226,13 +227,17 @@ class KubeletClient:
             except OSError as error:
                 _raise_connect_error(error, target, ip)
             if context is not None:
-                sock = context.wrap_socket(
-                    sock,
-                    do_handshake_on_connect=False,
-                    # A cut-off answer must not pass for a complete one.
-                    suppress_ragged_eofs=False,
-                    server_hostname=None if is_ip(host) else host,
-                )
+                try:
+                    sock = context.wrap_socket(
+                        sock,
+                        do_handshake_on_connect=False,
+                        # A cut-off answer must not pass for a complete one.
+                        suppress_ragged_eofs=False,
+                        server_hostname=None if is_ip(host) else host,
+                    )
+                except OSError as error:
+                    # It ended already, or spoke before its turn.
+                    _raise_tls_error(error, target)
                 await self._handshake(sock, target)
         except BaseException:
             sock.close()
@@ -264,6 +269,19 @@ class KubeletClient:
                 "its addresses; enable serverTLSBootstrap in the kubelet and approve its serving certificate",
             )
 
+    async def _addresses_of(self, target: Target, deadline: float) -> list[tuple[str, str]]:
+        """Return the node's names or addresses, each with what it is resolved to; one that is not may be left out."""
+        addresses: list[tuple[str, str]] = []
+        failure: ScrapeError | None = None
+        for host in target.hosts:
+            try:
+                addresses += [(host, ip) for ip in await self._addresses(host, target, deadline)]
+            except ScrapeError as error:
+                failure = failure or error
+        if failure is not None and not addresses:
+            raise failure
+        return addresses
+
     async def _addresses(self, host: str, target: Target, deadline: float) -> list[str]:
         if is_ip(host):
             return [host]
@@ -284,7 +302,12 @@ class KubeletClient:
                 f"node {target.node}: the name {host} cannot be resolved ({error.strerror}); put InternalIP first in "
                 "--kubelet-preferred-address-types",
             ) from error
-        self._names[host] = (loop.time() + _DNS_LIFETIME, addresses)
+        now = loop.time()
+        self._names[host] = (now + _DNS_LIFETIME, addresses)
+        if now >= self._names_swept + _DNS_LIFETIME:
+            # Nodes come and go, and with them their names.
+            self._names_swept = now
+            self._names = {name: known for name, known in self._names.items() if known[0] > now}
         return addresses
 
     async def _resolve(self, host: str, port: int) -> list[str]:

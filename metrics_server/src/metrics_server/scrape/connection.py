@@ -208,7 +208,7 @@ class Connection:
         self._received += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if self._failure is None and not self._complete:
                 self._failure = ScrapeError(Reason.MALFORMED, "the answer is not valid HTTP")
             self.reusable = False

@@ -17,6 +17,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
+from functools import partial
 
 log = logging.getLogger(__name__)
 
@@ -214,19 +215,21 @@ class Scheduler:
         slot.running = True
         failing = slot.failures > 0
         self._running_failing += failing
-        task = slot.task = asyncio.create_task(self._one(slot, failing))
+        task = slot.task = asyncio.create_task(self._one(slot))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        # Not in the task itself: one that is cancelled before its first step runs none of its own code.
+        task.add_done_callback(partial(self._ended, failing))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, failing: bool, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._running_failing -= failing
         if self._healthy or self._failing:
             self._wake.set()
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.error("a scrape ended in an internal error; its node counts as failed", exc_info=error)
 
-    async def _one(self, slot: _Slot, failing: bool) -> None:
+    async def _one(self, slot: _Slot) -> None:
         due = slot.due
         if self._on_lag is not None:
             self._on_lag(max(0.0, self._now() - due))
@@ -236,7 +239,6 @@ class Scheduler:
         finally:
             slot.running = False
             slot.task = None
-            self._running_failing -= failing
             if not slot.scraped and self._slots.get(slot.name) is slot:
                 slot.scraped = True
                 self._fresh -= 1

@@ -11,7 +11,7 @@ from metrics_server.kube.entries import PATH_ANNOTATION, NodeEntry
 from metrics_server.scrape.address import Target, choose_target
 from metrics_server.scrape.batch import Batch, Layout, ParseError
 from metrics_server.scrape.client import KubeletClient
-from metrics_server.scrape.clock import NodeClocks
+from metrics_server.scrape.clock import NodeClocks, http_date
 from metrics_server.scrape.errors import Reason, ScrapeError
 from metrics_server.scrape.parse import parse_resource
 from metrics_server.scrape.summary import parse_summary
@@ -98,6 +98,10 @@ class KubeletSource:
                 batch = await asyncio.to_thread(parser, body, layout, now_ms)
         except ParseError as error:
             raise ScrapeError(Reason.MALFORMED, f"kubelet {target.node}, {path}: {error}") from error
+        date = http_date(answer.date) if answer.date else None
+        if date is not None:
+            # It has whole seconds.
+            batch.answered = (date + 1) * 1000
         batch.stepped = self._clocks.was_set(target.node, answer.sent, answer.received, answer.date)
         return batch
 
