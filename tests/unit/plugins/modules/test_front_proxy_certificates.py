@@ -490,7 +490,7 @@ def test_a_certificate_for_the_key_that_is_there_needs_no_new_one(made, files, s
 @pytest.mark.parametrize(
     ("module", "arguments", "sentence"),
     [
-        (front_proxy_client_certificate, {"state": "requested", "key_file": "/nonexistent/x.key"}, "create it first"),
+        (front_proxy_client_certificate, {"state": "requested", "key_file": "{none}/x.key"}, "create it first"),
         (
             front_proxy_client_certificate,
             {"state": "requested", "key_file": "/x.key", "common_name": "a\nb"},
@@ -509,10 +509,17 @@ def test_a_certificate_for_the_key_that_is_there_needs_no_new_one(made, files, s
         ),
     ],
 )
-def test_errors_are_one_sentence(run_module, module, arguments, sentence):
+def test_errors_are_one_sentence(run_module, tmp_path, module, arguments, sentence):
     if module is front_proxy_client_certificate:
-        arguments = {"cert_file": "/nonexistent/x.crt", **arguments}
-    result = run_module(module, **arguments)
+        arguments = {"cert_file": "{none}/x.crt", **arguments}
+    none = str(tmp_path / "none")
+    result = run_module(
+        module,
+        **{
+            name: value.replace("{none}", none) if isinstance(value, str) else value
+            for name, value in arguments.items()
+        },
+    )
     assert result["failed"]
     assert sentence in result["msg"]
     assert "\n" not in result["msg"]

@@ -228,7 +228,7 @@ def test_client_certificates(start_server, authority, tmp_path):
         probes.load_client_pair(verified(authority), str(tmp_path / "c.crt"), str(tmp_path / "c.key"))
     assert raised.value.kind == "client_certificate"
     with pytest.raises(probes.ProbeError, match="No such file"):
-        probes.load_client_pair(verified(authority), "/nonexistent", "/nonexistent")
+        probes.load_client_pair(verified(authority), str(tmp_path / "none"), str(tmp_path / "none"))
 
 
 def test_certificate_of(start_server, authority):
