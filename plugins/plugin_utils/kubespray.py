@@ -10,7 +10,6 @@ import copy
 import re
 import shlex
 import typing as t
-from decimal import Decimal
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags, kubelet_values
@@ -84,9 +83,6 @@ _UNSAID = ("metrics_server_enabled", "metrics_server_manifests", "metrics_server
 #: What the bundled server takes without any node; upstream's is smaller there, and kubespray 2.15 limited it to 55Mi.
 LEAST_MEMORY = "80Mi"
 
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(|m|k|[MGTPE]|[KMGTPE]i)")
-_POWERS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
-
 
 def own(names: t.Iterable[str]) -> list[str]:
     """The names of variables that are not kubespray's alone, whose values may refer to what only kubespray has."""
@@ -103,17 +99,20 @@ def translate(values: t.Mapping[str, t.Any], given: t.Iterable[str], enabled: t.
     used = sorted(names.intersection(SHARED))
     left_alone = {name: LEFT_ALONE[name] for name in sorted(names.intersection(LEFT_ALONE))}
     settings: dict[str, t.Any] = {}
-    raised = {}
+    changed = {}
     limit = "metrics_server_limits_memory"
-    if limit in used and _too_little(values.get(limit)):
+    if limit in used and _less(values.get(limit), LEAST_MEMORY):
         settings[limit] = LEAST_MEMORY
-        raised[limit] = f"{values[limit]} would not start the bundled server; it gets {LEAST_MEMORY}"
+        changed[limit] = f"{values[limit]} would not start the bundled server; it gets {LEAST_MEMORY}"
         used.remove(limit)
+    for resource in ("cpu", "memory"):
+        for name, (value, reason) in _balanced({**values, **settings}, names, resource).items():
+            settings[name], changed[name] = value, reason
     return {
         "problem": _deployed_twice() if boolean(enabled, strict=False) else "",
         "settings": settings,
         "used": used,
-        "changed": raised,
+        "changed": changed,
         "left_alone": left_alone,
     }
 
@@ -181,20 +180,25 @@ def _deployed_twice() -> str:
     )
 
 
-def _too_little(memory: t.Any) -> bool:
-    found, least = _bytes(memory), _bytes(LEAST_MEMORY)
-    return found is not None and least is not None and found < least
+def _less(one: t.Any, other: t.Any) -> bool:
+    """Whether one quantity is smaller than another. What is no quantity is not, and the API server says what it is."""
+    left, right = metrics_server.quantity(one), metrics_server.quantity(other)
+    return left is not None and right is not None and left < right
 
 
-def _bytes(quantity: t.Any) -> Decimal | None:
-    """A quantity of memory, or None for what is none; the API server says what is wrong with that."""
-    match = _QUANTITY.fullmatch(str(quantity).strip())
-    if not match:
-        return None
-    number, unit = Decimal(match.group(1)), match.group(2)
-    if unit == "m":
-        return number / 1000
-    return number * (1024 if unit.endswith("i") else 1000) ** _POWERS["k" if unit == "Ki" else unit[:1]]
+def _balanced(values: t.Mapping[str, t.Any], given: t.Collection[str], resource: str) -> dict[str, tuple[t.Any, str]]:
+    """The request or limit whose default contradicts the other one, which the inventory sets, and why it changes."""
+    request, limit = f"metrics_server_requests_{resource}", f"metrics_server_limits_{resource}"
+    if not _less(values.get(limit), values.get(request)):
+        return {}
+    # Where the inventory sets both, or none, nobody but the user knows which one is meant.
+    if limit in given and request not in given:
+        return {request: (values[limit], f"a request must not exceed its limit; it gets {limit}, {values[limit]}")}
+    if request in given and limit not in given:
+        return {
+            limit: (values[request], f"a limit must not be below its request; it gets {request}, {values[request]}")
+        }
+    return {}
 
 
 def notes(translated: t.Mapping[str, t.Any], values: t.Mapping[str, t.Any], flavour: str) -> list[str]:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import typing as t
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -51,6 +52,8 @@ def separate_nodes(name: str) -> dict[str, t.Any]:
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(|m|k|[MGTPE]|[KMGTPE]i)")
+_POWERS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 _REGISTRY = re.compile(r"[^/]*[.:][^/]*|localhost")
 
 
@@ -96,6 +99,17 @@ def seconds(duration: str) -> float | None:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
+def quantity(said: t.Any) -> Decimal | None:
+    """An amount of memory or CPU, or None for what is none; the API server says what is wrong with that."""
+    match = _QUANTITY.fullmatch(str(said).strip())
+    if not match:
+        return None
+    number, unit = Decimal(match.group(1)), match.group(2)
+    if unit == "m":
+        return number / 1000
+    return number * (1024 if unit.endswith("i") else 1000) ** _POWERS["k" if unit == "Ki" else unit[:1]]
+
+
 def problems(values: t.Mapping[str, t.Any]) -> list[str]:
     """Sentences for variables that cannot be meant, known without a request."""
     settings = Settings(values)
@@ -124,6 +138,23 @@ def problems(values: t.Mapping[str, t.Any]) -> list[str]:
             f"metrics_server_replicas is {settings.number('replicas')}; set it to 1 or more, or metrics_server_state "
             "to absent to remove the server."
         )
+    return found + resource_problems(settings)
+
+
+def resource_problems(settings: Settings) -> list[str]:
+    """Sentences for requests that exceed their limits, which API servers refuse in the middle of a run."""
+    # With the nanny, the Deployment has neither.
+    if settings.flag("nanny"):
+        return []
+    found = []
+    for resource in ("cpu", "memory"):
+        request, limit = settings.text(f"requests_{resource}"), settings.text(f"limits_{resource}")
+        asked, most = quantity(request), quantity(limit)
+        if asked is not None and most is not None and asked > most:
+            found.append(
+                f"metrics_server_requests_{resource} is {request}, and metrics_server_limits_{resource} is {limit}; "
+                f"set the limit to {request} or more, or the request to {limit} or less."
+            )
     return found
 
 

@@ -150,6 +150,8 @@ def test_what_becomes_of_its_variables_for_its_own_server(seen):
     ]
     settings = seen["node1"]["more"]["settings"]
     assert settings["metrics_server_limits_memory"] == "80Mi"
+    # The role's default of 200Mi would exceed it, which API servers refuse.
+    assert settings["metrics_server_requests_memory"] == "80Mi"
     assert settings["metrics_server_nanny_memory"] == "80Mi"
     assert settings["metrics_server_metric_resolution"] == "15s"
     assert set(settings).isdisjoint(kubespray.LEFT_ALONE)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubespray, rollout
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubespray, metrics_server, rollout
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import Settings
 
 TREE = Path(__file__).parents[4]
@@ -171,9 +171,43 @@ def test_old_sizes_of_kubesprays_resizer_reach_no_nanny():
 )
 def test_a_limit_that_would_not_start_the_server_is_raised(limit, raised):
     found = translate(limits_memory=limit)
-    assert found["settings"] == ({"metrics_server_limits_memory": "80Mi"} if raised else {})
+    assert (found["settings"].get("metrics_server_limits_memory") == "80Mi") is raised
     assert ("metrics_server_limits_memory" in found["used"]) is not raised
-    assert bool(kubespray.notes(found, DEFAULTS, "kubeadm")) is raised
+    assert any("would not start" in note for note in kubespray.notes(found, DEFAULTS, "kubeadm")) is raised
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        # kubespray 2.15 and 2.16 have this limit, and a request of their own as default.
+        ({"limits_memory": "55Mi"}, {"limits_memory": "80Mi", "requests_memory": "80Mi"}),
+        ({"limits_memory": "150Mi"}, {"requests_memory": "150Mi"}),
+        ({"limits_memory": 100_000_000}, {"requests_memory": 100_000_000}),
+        ({"limits_cpu": "50m"}, {"requests_cpu": "50m"}),
+        ({"limits_cpu": 0.05, "limits_memory": "1Gi"}, {"requests_cpu": 0.05}),
+        ({"requests_memory": "500Mi"}, {"limits_memory": "500Mi"}),
+        ({"requests_cpu": 2}, {}),
+        ({"limits_memory": "200Mi", "limits_cpu": "100m"}, {}),
+        ({"limits_memory": "", "limits_cpu": ""}, {}),
+        # Which one is meant? The role asks.
+        ({"limits_memory": "100Mi", "requests_memory": "150Mi"}, {}),
+        ({"limits_memory": "55Mi", "requests_memory": "55Mi"}, {"limits_memory": "80Mi"}),
+    ],
+)
+def test_a_request_never_exceeds_its_limit_by_a_default(given, settings):
+    found = translate(**given)
+    assert found["settings"] == {"metrics_server_" + name: value for name, value in settings.items()}
+    assert set(found["changed"]) == set(found["settings"])
+    values = {**DEFAULTS, **{"metrics_server_" + name: value for name, value in given.items()}, **found["settings"]}
+    contradicting = "requests_memory" in given and "limits_memory" in given and not settings
+    assert bool(metrics_server.problems(values)) is contradicting
+
+
+def test_a_request_that_follows_its_limit_is_said():
+    assert kubespray.notes(translate(limits_cpu="50m"), {"metrics_server_limits_cpu": "50m"}, "kubeadm") == [
+        "metrics_server_requests_cpu was changed: a request must not exceed its limit; it gets "
+        "metrics_server_limits_cpu, 50m."
+    ]
 
 
 def test_the_least_memory_is_what_the_nanny_begins_with():

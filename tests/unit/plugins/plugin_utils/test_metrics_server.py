@@ -59,6 +59,14 @@ def test_the_defaults_are_sound():
         ({"metric_resolution": "5s"}, "metrics_server_metric_resolution is 5s"),
         ({"metric_resolution": "15"}, "metrics_server_metric_resolution is 15"),
         ({"replicas": "0"}, "metrics_server_replicas is 0"),
+        (
+            {"requests_memory": "200Mi", "limits_memory": "80Mi"},
+            "metrics_server_requests_memory is 200Mi, and metrics_server_limits_memory is 80Mi; set the limit to 200Mi",
+        ),
+        (
+            {"requests_cpu": 1, "limits_cpu": "900m"},
+            "metrics_server_requests_cpu is 1, and metrics_server_limits_cpu is",
+        ),
     ],
 )
 def test_what_cannot_be_meant(changes, words):
@@ -75,6 +83,11 @@ def test_what_cannot_be_meant(changes, words):
         {"host_network": True, "container_port": "4443"},
         {"metric_resolution": "1m30s"},
         {"metric_resolution": "10000ms"},
+        {"requests_memory": "1Gi", "limits_memory": "1024Mi"},
+        {"requests_memory": "1Gi", "limits_memory": "lots"},
+        {"requests_memory": "1Gi", "limits_memory": ""},
+        # The nanny owns them.
+        {"requests_memory": "1Gi", "nanny": True},
     ],
 )
 def test_what_can_be_meant(changes):
