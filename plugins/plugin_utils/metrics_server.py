@@ -23,6 +23,8 @@ NAME = providers.NAME
 #: What a container is called, whatever the Deployment is.
 CONTAINER = "metrics-server"
 KUBELET_PORT = 10250
+#: The types of addresses that a Node may have, as the server names them.
+ADDRESS_TYPES = ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP")
 SHORTEST_RESOLUTION = 10.0
 #: The first release that resizes running pods without being told to.
 FIRST_WITH_RESIZE = (1, 33)
@@ -137,6 +139,12 @@ def problems(values: t.Mapping[str, t.Any]) -> list[str]:
         found.append(
             f"metrics_server_replicas is {settings.number('replicas')}; set it to 1 or more, or metrics_server_state "
             "to absent to remove the server."
+        )
+    unknown = [kind for kind in settings.items("kubelet_preferred_address_types") if kind not in ADDRESS_TYPES]
+    if unknown:
+        found.append(
+            f"metrics_server_kubelet_preferred_address_types has {unknown[0]}, which is no type of address; set it to "
+            f"one or more of {', '.join(ADDRESS_TYPES)}, or leave it empty."
         )
     return found + resource_problems(settings)
 
@@ -337,7 +345,6 @@ def server_arguments(settings: Settings, versions: t.Sequence[str], name: str) -
     arguments = [
         "--cert-dir=/tmp",
         f"--secure-port={settings.number('container_port')}",
-        f"--kubelet-preferred-address-types={settings.text('kubelet_preferred_address_types')}",
         "--kubelet-use-node-status-port",
         f"--metric-resolution={settings.text('metric_resolution')}",
         # A server that ends still answers while API servers and kube-proxies learn that it has left the Service.
@@ -348,6 +355,10 @@ def server_arguments(settings: Settings, versions: t.Sequence[str], name: str) -
         f"--service-namespace={settings.text('namespace')}",
         "--apiservice=" + ",".join(f"{version}.{cluster_state.METRICS_GROUP}" for version in versions),
     ]
+    preferred = settings.items("kubelet_preferred_address_types")
+    # The server refuses an empty list, and has an order of its own.
+    if preferred:
+        arguments.insert(2, f"--kubelet-preferred-address-types={','.join(preferred)}")
     if settings.flag("kubelet_insecure_skip_tls_verify"):
         arguments.append("--kubelet-insecure-tls")
     if settings.flag("kubelet_summary_api"):
