@@ -16,6 +16,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text impor
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy, metrics_server
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import Settings, truth, whole
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.role_specifications import default
 
 Facts = t.Mapping[str, t.Any]
 
@@ -89,6 +90,13 @@ def own(names: t.Iterable[str]) -> list[str]:
     return [name for name in names if name not in LEFT_ALONE]
 
 
+def means_default(name: str, value: t.Any) -> bool:
+    """Whether kubespray takes a value for none at all, as for ``metrics_server_nodeselector:`` without a value."""
+    if name not in SHARED:
+        return False
+    return value is None or (value == "" and isinstance(default("metrics_server", name), (dict, list)))
+
+
 def translate(values: t.Mapping[str, t.Any], given: t.Iterable[str], enabled: t.Any = False) -> dict[str, t.Any]:
     """What the bundled server takes over from kubespray's variables, and what not.
 
@@ -96,9 +104,12 @@ def translate(values: t.Mapping[str, t.Any], given: t.Iterable[str], enabled: t.
     ``enabled`` is what it says of kubespray's own server.
     """
     names = set(given)
-    used = sorted(names.intersection(SHARED))
     left_alone = {name: LEFT_ALONE[name] for name in sorted(names.intersection(LEFT_ALONE))}
-    settings: dict[str, t.Any] = {}
+    unset = [name for name in SHARED if name in names and means_default(name, values.get(name))]
+    settings = {name: copy.deepcopy(default("metrics_server", name)) for name in unset}
+    values = {**values, **settings}
+    names.difference_update(unset)
+    used = sorted(names.intersection(SHARED))
     changed = {}
     limit = "metrics_server_limits_memory"
     if limit in used and _less(values.get(limit), LEAST_MEMORY):
@@ -164,11 +175,16 @@ def api_addresses(said: Facts) -> list[str]:
         balancer.get("address") if isinstance(balancer, dict) else None,
         said.get("apiserver_loadbalancer_domain_name"),
         said.get("kube_vip_address"),
-        *(more if isinstance(more, list) else []),
+        *_flattened(more),
     ]
     names = [str(entry).strip() for entry in found if entry and isinstance(entry, str)]
     # Every node has these.
     return [name for name in dict.fromkeys(names) if name not in ("localhost", "127.0.0.1", "::1")]
+
+
+def _flattened(said: t.Any) -> list[t.Any]:
+    """A list of lists, or a single value, as the list that kubespray makes of it."""
+    return [one for entry in said for one in _flattened(entry)] if isinstance(said, list) else [said]
 
 
 def _deployed_twice() -> str:

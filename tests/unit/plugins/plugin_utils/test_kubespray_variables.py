@@ -59,7 +59,10 @@ def test_the_way_through_a_bastion(bastion, host, check, expected):
         ({"apiserver_loadbalancer_domain_name": "elb.example.com", "kube_vip_address": "1.2.3.4"}, None),
         ({"apiserver_loadbalancer_domain_name": "localhost"}, []),
         ({"supplementary_addresses_in_ssl_keys": ["a", "", None, "a", "::1"]}, ["a"]),
-        ({"supplementary_addresses_in_ssl_keys": "a"}, []),
+        # kubespray flattens what it is given.
+        ({"supplementary_addresses_in_ssl_keys": "a"}, ["a"]),
+        ({"supplementary_addresses_in_ssl_keys": [["a", ["b"]], "c", []]}, ["a", "b", "c"]),
+        ({"supplementary_addresses_in_ssl_keys": None}, []),
     ],
 )
 def test_addresses_of_the_api_servers(said, addresses):
@@ -201,6 +204,19 @@ def test_a_request_never_exceeds_its_limit_by_a_default(given, settings):
     values = {**DEFAULTS, **{"metrics_server_" + name: value for name, value in given.items()}, **found["settings"]}
     contradicting = "requests_memory" in given and "limits_memory" in given and not settings
     assert bool(metrics_server.problems(values)) is contradicting
+
+
+@pytest.mark.parametrize("name", kubespray.SHARED)
+def test_a_variable_without_a_value_is_the_default(name):
+    found = translate(**{name.removeprefix("metrics_server_"): None})
+    assert found["settings"] == {name: DEFAULTS[name]}
+    assert (found["used"], found["changed"]) == ([], {})
+    assert kubespray.notes(found, {name: None}, "kubespray") == []
+
+
+def test_an_empty_text_is_a_value_where_it_means_one():
+    assert translate(limits_cpu="", kubelet_preferred_address_types="")["settings"] == {}
+    assert translate(nodeselector="")["settings"] == {"metrics_server_nodeselector": {}}
 
 
 def test_a_request_that_follows_its_limit_is_said():
