@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import role_docs
 import yaml
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubespray
-from ansible_programs import play
+from ansible_programs import play, run
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -159,6 +160,23 @@ def test_what_becomes_of_its_variables_for_its_own_server(seen):
 
 def test_addresses_of_a_host(seen):
     assert seen["node1"]["more"]["addresses"] == ["198.51.100.11", "192.0.2.11"]
+
+
+@pytest.mark.parametrize("document", ["docs/kubespray.md", "playbooks/kubespray.yml"])
+def test_the_inventory_of_the_documents_is_read_under_kubesprays_configuration(document, tmp_path):
+    """kubespray's ansible.cfg leaves out files that end with .ini, as that of its sample, unless they are named."""
+    sample = tmp_path / "inventory/mycluster/inventory.ini"
+    sample.parent.mkdir(parents=True)
+    sample.write_text("[kube_control_plane]\nnode1 ip=192.0.2.11\n\n[kube_node]\nnode2\n")
+    configuration = tmp_path / "ansible.cfg"
+    configuration.write_text("[defaults]\ninventory_ignore_extensions = ~, .orig, .bak, .ini, .cfg, .retry, .gpg\n")
+    program = ["env", f"ANSIBLE_CONFIG={configuration}", Path(sys.executable).with_name("ansible-inventory")]
+    commands = re.findall(r"ansible-playbook -i (\S+) ", (ROOT / document).read_text())
+    assert commands
+    for named in commands:
+        done = run(*program, "-i", tmp_path / named, "--list")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout).get("kube_node", {}).get("hosts") == ["node2"], named
 
 
 def test_kubesprays_own_server_ends_the_playbook_before_any_host_is_asked(variables, tmp_path):
