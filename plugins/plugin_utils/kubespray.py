@@ -58,6 +58,11 @@ SHARED = (
     "metrics_server_requests_cpu",
     "metrics_server_requests_memory",
 )
+#: What kubespray takes for IPv6 where the inventory only switches it on.
+IPV6_NETWORKS = {
+    "kube_service_addresses_ipv6": "fd85:ee78:d8a6:8607::1000/116",
+    "kube_pods_subnet_ipv6": "fd85:ee78:d8a6:8607::1:0000/112",
+}
 _UPSTREAM_IMAGE = "upstream's image; the bundled server's is built, or named by metrics_server_image_name"
 _RESIZER = "kubespray's addon-resizer up to 2.18; the nanny's sizes are metrics_server_nanny_*"
 #: What only means kubespray's own metrics server, of all releases since 2.8, and why it is left alone.
@@ -139,7 +144,32 @@ def settings(said: Facts) -> dict[str, t.Any]:
     if deploys and source in ("build", "archive") and metrics_server.ALWAYS_PULL in _names(plugins):
         problem = problem or metrics_server.always_pulled("kube_apiserver_enable_admission_plugins has")
     about_image = _image_notes(said) if deploys and source in ("build", "push") else []
-    return {"problem": problem, "notes": about_image, "api_addresses": api_addresses(said)}
+    return {
+        "problem": problem,
+        "notes": about_image,
+        "api_addresses": api_addresses(said),
+        "service_cidrs": networks(said, "kube_service_addresses"),
+        "pod_cidrs": networks(said, "kube_pods_subnet"),
+    }
+
+
+def networks(said: Facts, name: str) -> str:
+    """The networks of Services or pods, separated by commas, by the stacks that kubespray switches on.
+
+    Its default for IPv4 is none of this collection's: who sets nothing may have made the cluster with something else.
+    Nobody but users of kubespray has its stacks.
+    """
+    dual = said.get("enable_dual_stack_networks")
+    stacks = {
+        name: _on(said.get("ipv4_stack"), True),
+        name + "_ipv6": _on(said.get("ipv6_stack"), _on(dual, False)),
+    }
+    found = [str(said.get(one) or IPV6_NETWORKS.get(one, "")).strip() for one, on in stacks.items() if on]
+    return ",".join(filter(None, found))
+
+
+def _on(value: t.Any, otherwise: bool) -> bool:
+    return otherwise if value in (None, "") else boolean(value, strict=False)
 
 
 def _names(said: t.Any) -> list[str]:

@@ -43,6 +43,8 @@ def variables():
         apiserver_loadbalancer_domain_name="{{ kubespray_knows_this }}",
         supplementary_addresses_in_ssl_keys=["api.example.com"],
     )
+    # The sample has both networks of IPv6, for those who switch it on by a variable of their own.
+    found["k8s_cluster"]["k8s-cluster"].update(ipv6_stack=True, ipv4_stack="{{ kubespray_knows_this }}")
     # An inventory that has been carried along since 2.15.
     found["k8s_cluster"]["addons"].update(metrics_server_memory="15Mi", metrics_server_limits_memory="55Mi")
     return found
@@ -101,8 +103,16 @@ def test_kubesprays_values_win(seen):
     assert int(values["kubelet_access_read_only_port"]) == 10255
     assert values["metrics_server_kubelet_insecure_skip_tls_verify"] is False
     assert int(values["metrics_server_container_port"]) == 10250
-    assert seen["node4"]["more"]["service_cidrs"] == "10.233.0.0/18"
-    assert seen["node4"]["more"]["pod_cidrs"] == "10.233.64.0/18"
+
+
+def test_networks_are_those_of_both_stacks(seen):
+    more = seen["node4"]["more"]
+    networks = {
+        "service_cidrs": "10.233.0.0/18,fd85:ee78:d8a6:8607::1000/116",
+        "pod_cidrs": "10.233.64.0/18,fd85:ee78:d8a6:8607::1:0000/112",
+    }
+    assert {name: more[name] for name in networks} == networks
+    assert {name: more["doctor"][name] for name in networks} == networks
 
 
 def test_hosts_behind_a_bastion_are_reached_through_it(seen):

@@ -70,6 +70,32 @@ def test_addresses_of_the_api_servers(said, addresses):
     assert kubespray.settings(said)["api_addresses"] == expected
 
 
+V4 = {"kube_service_addresses": "10.233.0.0/18", "kube_pods_subnet": "10.233.64.0/18"}
+V6 = {"kube_service_addresses_ipv6": "fd00:1::/116", "kube_pods_subnet_ipv6": "fd00:2::/112"}
+
+
+@pytest.mark.parametrize(
+    ("said", "services", "pods"),
+    [
+        ({}, "", ""),
+        (V4, "10.233.0.0/18", "10.233.64.0/18"),
+        # The sample has all four, and only switches decide.
+        ({**V4, **V6}, "10.233.0.0/18", "10.233.64.0/18"),
+        ({**V4, **V6, "ipv6_stack": True}, "10.233.0.0/18,fd00:1::/116", "10.233.64.0/18,fd00:2::/112"),
+        ({**V4, **V6, "ipv6_stack": "true", "ipv4_stack": ""}, "10.233.0.0/18,fd00:1::/116", None),
+        ({**V4, **V6, "enable_dual_stack_networks": True}, "10.233.0.0/18,fd00:1::/116", None),
+        ({**V4, **V6, "enable_dual_stack_networks": True, "ipv6_stack": False}, "10.233.0.0/18", None),
+        ({**V4, **V6, "ipv4_stack": "False", "ipv6_stack": True}, "fd00:1::/116", "fd00:2::/112"),
+        # Its defaults.
+        ({"ipv6_stack": True, "ipv4_stack": False}, "fd85:ee78:d8a6:8607::1000/116", "fd85:ee78:d8a6:8607::1:0000/112"),
+    ],
+)
+def test_networks_by_the_stacks_that_are_on(said, services, pods):
+    found = kubespray.settings(said)
+    assert found["service_cidrs"] == services
+    assert pods is None or found["pod_cidrs"] == pods
+
+
 # --- its metrics server ---------------------------------------------------------------------------------------------
 
 
