@@ -143,6 +143,7 @@ def settings(said: Facts) -> dict[str, t.Any]:
     plugins = said.get("kube_apiserver_enable_admission_plugins")
     if deploys and source in ("build", "archive") and metrics_server.ALWAYS_PULL in _names(plugins):
         problem = problem or metrics_server.always_pulled("kube_apiserver_enable_admission_plugins has")
+    problem = problem or _signed_elsewhere(said)
     about_image = _image_notes(said) if deploys and source in ("build", "push") else []
     return {
         "problem": problem,
@@ -151,6 +152,23 @@ def settings(said: Facts) -> dict[str, t.Any]:
         "service_cidrs": networks(said, "kube_service_addresses"),
         "pod_cidrs": networks(said, "kube_pods_subnet"),
     }
+
+
+def _signed_elsewhere(said: Facts) -> str:
+    """A sentence where kubelets shall have certificates of the cluster, and the cluster lacks the key of its CA."""
+    external = _on(said.get("kube_external_ca_mode"), False)
+    wanted = _on(said.get("kubelet_access_enabled"), True) and _on(
+        said.get("kubelet_access_serving_certificates"), True
+    )
+    extra = said.get("kubelet_config_extra_args")
+    own = said.get("kubelet_access_tls_cert_file") or (isinstance(extra, dict) and extra.get("tlsCertFile"))
+    if not external or not wanted or own:
+        return ""
+    return (
+        "kube_external_ca_mode is true, so that the cluster does not have the key of its CA and cannot sign serving "
+        "certificates of kubelets; put certificates of your CA on the hosts and name them as "
+        "kubelet_access_tls_cert_file and kubelet_access_tls_private_key_file, or set kubelet_access_serving_certificates to false."
+    )
 
 
 def networks(said: Facts, name: str) -> str:

@@ -189,6 +189,23 @@ def test_the_inventory_of_the_documents_is_read_under_kubesprays_configuration(d
         assert json.loads(done.stdout).get("kube_node", {}).get("hosts") == ["node2"], named
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"kube_external_ca_mode": True}, "the cluster does not have the key of its CA"),
+        ({"kube_external_ca_mode": True, "kubelet_access_serving_certificates": False}, ""),
+    ],
+)
+def test_settings_that_leave_nothing_to_do_end_the_check(said, words, tmp_path):
+    (tmp_path / "hosts").write_text("[kube_control_plane]\nnode1\n")
+    check = tmp_path / "check.yml"
+    task = {"import_role": {"name": "kubemetrics.aggregation.cluster", "tasks_from": "kubespray.yml"}}
+    check.write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "connection": "local", "tasks": [task]}]))
+    done = played(check, tmp_path / "hosts", said)
+    assert (done.returncode != 0) is bool(words), done.stdout
+    assert words in " ".join(done.stdout.split())
+
+
 def test_kubesprays_own_server_ends_the_playbook_before_any_host_is_asked(variables, tmp_path):
     addons = {**variables["k8s_cluster"]["addons"], "metrics_server_enabled": True}
     changed = {**variables, "k8s_cluster": {**variables["k8s_cluster"], "addons": addons}}

@@ -153,6 +153,22 @@ def test_a_hardened_cluster_needs_a_registry():
     assert kubespray.settings({"kube_apiserver_enable_admission_plugins": ["NodeRestriction"]})["problem"] == ""
 
 
+def test_a_cluster_without_the_key_of_its_ca_signs_nothing():
+    problem = kubespray.settings({"kube_external_ca_mode": True})["problem"]
+    assert problem.startswith("kube_external_ca_mode is true, so that the cluster does not have the key of its CA")
+    assert "or set kubelet_access_serving_certificates to false." in problem
+    assert kubespray.settings({"kube_external_ca_mode": "true", "metrics_server_deploy": False})["problem"] == problem
+    for more in (
+        {"kubelet_access_serving_certificates": "false"},
+        {"kubelet_access_enabled": False},
+        {"kubelet_access_tls_cert_file": "/etc/kubernetes/kubelet.crt"},
+        {"kubelet_config_extra_args": {"tlsCertFile": "/k.crt", "tlsPrivateKeyFile": "/k.key"}},
+    ):
+        assert kubespray.settings({"kube_external_ca_mode": True, **more})["problem"] == "", more
+    for said in ("", None, False, "no"):
+        assert kubespray.settings({"kube_external_ca_mode": said})["problem"] == ""
+
+
 def test_mirrors_and_proxies_are_said_before_anything_changes():
     (note,) = kubespray.settings({"docker_image_repo": "mirror.example.com/hub/"})["notes"]
     assert "set metrics_server_image_base to mirror.example.com/hub/library/python:3.13-slim-bookworm" in note
