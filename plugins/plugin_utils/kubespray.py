@@ -167,7 +167,8 @@ def _signed_elsewhere(said: Facts) -> str:
     return (
         "kube_external_ca_mode is true, so that the cluster does not have the key of its CA and cannot sign serving "
         "certificates of kubelets; put certificates of your CA on the hosts and name them as "
-        "kubelet_access_tls_cert_file and kubelet_access_tls_private_key_file, or set kubelet_access_serving_certificates to false."
+        "kubelet_access_tls_cert_file and kubelet_access_tls_private_key_file, or set "
+        "kubelet_access_serving_certificates to false."
     )
 
 
