@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,6 +58,26 @@ def test_an_empty_text_is_no_list_and_no_mapping(validate, name):
 
 def test_other_variables_need_a_value(validate):
     assert "metrics_server_extra_args" in validate(["metrics_server"], metrics_server_extra_args=None)["msg"]
+
+
+ENTRY_POINTS_WITHOUT_OPTIONS = ("prepare.yml", "remove.yml")
+IMPORTING = [
+    path
+    for path in sorted([*(ROOT / "playbooks").glob("*.yml"), *(ROOT / "roles").glob("*/tasks/*.yml")])
+    if "name: kubemetrics.aggregation.metrics_server\n" in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("path", IMPORTING, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_play_refuses_kubesprays_variables_without_a_value(path):
+    """Ansible's own validation, which comes with an imported role, takes no variable without a value."""
+    text = path.read_text(encoding="utf-8")
+    imports = re.findall(r"name: kubemetrics\.aggregation\.metrics_server\n((?: +[a-z_]+: .*\n)*)", text)
+    validated = [
+        more for more in imports if not any(f"tasks_from: {name}" in more for name in ENTRY_POINTS_WITHOUT_OPTIONS)
+    ]
+    assert all("rolespec_validate: false" in more for more in validated)
+    assert not validated or "kubemetrics.aggregation.role_arguments:" in text
 
 
 def test_the_site_playbook_validates_the_roles_that_it_imports():
