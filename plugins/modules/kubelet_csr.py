@@ -90,7 +90,8 @@ options:
   wait:
     description:
       - Whether to check repeatedly until each node of O(nodes) has a certificate issued. After O(wait_timeout) the
-        module fails with the last observed state.
+        module fails with the last observed state, and for a request that was denied or could not be signed with what
+        its condition says of that.
       - The cluster removes a request an hour after it was issued. Wait only where a new certificate is expected.
       - In check mode there is nothing to wait for, and the module checks once.
 attributes:
