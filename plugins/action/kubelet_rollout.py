@@ -69,9 +69,14 @@ def planned(arguments: dict[str, t.Any], hostvars: t.Mapping[str, t.Any]) -> dic
     )
     common = hosts[0].settings if hosts else kubelet_settings.Settings()
     api_servers = [host for host in hosts if api_server_flags(host.facts) is not None]
+    # What would last for all, where none of them lets the cluster sign, would take their certificates from them.
+    signed = common.serving_certificates and any(entry["managed"] for entry in plan["hosts"].values())
     lasting = rollout.lasting(common)
-    if common.serving_certificates:
+    if signed:
         lasting["serverTLSBootstrap"] = True
+    lines: dict[str, t.Any] = {}
+    if cluster["flavour"] == "kubespray":
+        lines = lines_for(common._replace(serving_certificates=signed), said, lasting)
     return {
         **plan,
         # As text: older versions of Ansible would go through all of it, whenever a host reads its own part.
@@ -84,7 +89,8 @@ def planned(arguments: dict[str, t.Any], hostvars: t.Mapping[str, t.Any]) -> dic
             if not (api_server_flags(host.facts) or {}).get("kubelet-client-certificate")
         ],
         "lasting": lasting,
-        "inventory_lines": lines_for(common, said, lasting) if cluster["flavour"] == "kubespray" else {},
+        "inventory_lines": lines,
+        "inventory_notes": rollout.inventory_notes(lines, plan["hosts"]),
     }
 
 

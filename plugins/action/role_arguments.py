@@ -7,26 +7,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import typing as t
-from pathlib import Path
 
-import yaml
 from ansible.errors import AnsibleUndefinedVariable
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
-
-ROLES = Path(__file__).resolve().parents[2] / "roles"
-
-
-@functools.cache
-def specification(role: str) -> dict[str, t.Any] | None:
-    """The options of a role's main entry point; None where there is no such role."""
-    path = ROLES / role / "meta" / "argument_specs.yml"
-    if "/" in role or not path.is_file():
-        return None
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return dict(document["argument_specs"]["main"].get("options") or {})
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubespray
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.role_specifications import specification
 
 
 class ActionModule(ActionBase):
@@ -60,10 +47,11 @@ class ActionModule(ActionBase):
         return result
 
     def given(self, options: t.Iterable[str], variables: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-        """What is set. What refers to facts that come later cannot be judged yet."""
+        """What is set. What refers to facts that come later cannot be judged yet, and what kubespray takes for its
+        default is ours."""
         found = {}
         for name in options:
             if name in variables:
                 with contextlib.suppress(AnsibleUndefinedVariable):
                     found[name] = self._templar.template(variables[name])
-        return found
+        return {name: value for name, value in found.items() if not kubespray.means_default(name, value)}

@@ -90,7 +90,8 @@ options:
   wait:
     description:
       - Whether to check repeatedly until each node of O(nodes) has a certificate issued. After O(wait_timeout) the
-        module fails with the last observed state.
+        module fails with the last observed state, and for a request that was denied or could not be signed with what
+        its condition says of that.
       - The cluster removes a request an hour after it was issued. Wait only where a new certificate is expected.
       - In check mode there is nothing to wait for, and the module checks once.
 attributes:
@@ -293,6 +294,8 @@ class Approver:
         self.denied: t.Dict[str, t.Dict[str, t.Any]] = {}
         self.left: t.List[t.Dict[str, t.Any]] = []
         self.progress: t.Dict[str, t.Dict[str, t.Any]] = {}
+        #: Name of a request -> why it was denied or failed.
+        self.refusals: t.Dict[str, str] = {}
         self.server_time: t.Optional[str] = None
         self.certificate_names: t.Optional[t.List[str]] = None
 
@@ -349,6 +352,7 @@ class Approver:
         self.progress = {
             name: kubelet_csrs.progress(csrs, name, self.issued_after) for name in sorted(self.nodes or {})
         }
+        self.refusals = {csr["metadata"]["name"]: kubelet_csrs.why_refused(csr) for csr in csrs}
         waiting = {name: state["state"] for name, state in self.progress.items() if state["state"] != "issued"}
         return Observation(not waiting, self.progress, self._words(waiting))
 
@@ -363,6 +367,7 @@ class Approver:
             reason = reasons.get(self.progress[name]["csr"])
             if reason:
                 words += " because " + reason
+            words += refused_in_words(self.refusals.get(self.progress[name]["csr"], ""))
             parts.append("%s %s" % (name, words))
         if len(waiting) > 5:
             parts.append("and %d more" % (len(waiting) - 5))
@@ -471,6 +476,17 @@ def main() -> t.NoReturn:
     except (kube.KubeError, ValueError) as exc:
         module.fail_json(msg=str(exc), **(approver.result() if approver else {}))
     module.exit_json(elapsed=round(time.monotonic() - started, 1), **approver.result())
+
+
+def refused_in_words(why: str) -> str:
+    """What follows `is denied`: who said why, and what to do where it was the approver that kubespray installs."""
+    if kubelet_csrs.KUBESPRAYS_APPROVER not in why:
+        return " (%s)" % why if why else ""
+    return (
+        " (%s); on clusters of kubespray set kubelet_csr_approver_values to {bypassDnsResolution: true} and run "
+        "cluster.yml, or set kubelet_csr_approver_enabled to false and uninstall its Helm release %s"
+        % (why, kubelet_csrs.KUBESPRAYS_APPROVER)
+    )
 
 
 def patient_look(approver: Approver) -> Observation:

@@ -103,8 +103,9 @@ hosts:
       others'. The keys of each are described by their names - C(pending), C(wave) (V(-1) for none), C(reasons),
       C(trouble) (why nothing may be changed), C(notes), C(left_out), C(changes) (C(config) for
       M(kubemetrics.aggregation.kubelet_config), C(flags) for M(kubemetrics.aggregation.component_flags), C(settings)),
-      C(managed) (whether the cluster signs its serving certificate), C(tightens), C(client_ca), C(serving_ca),
-      C(expected) (for the filter P(kubemetrics.aggregation.kubelet_health#filter)), C(unit), C(daemon_reload).
+      C(managed) (whether the cluster signs its serving certificate), C(own_certificate) (whether it has its
+      own), C(tightens), C(client_ca), C(serving_ca), C(expected) (for the filter
+      P(kubemetrics.aggregation.kubelet_health#filter)), C(unit), C(daemon_reload).
   returned: success
   type: dict
   sample:
@@ -188,4 +189,12 @@ inventory_lines:
   type: dict
   sample:
     kubelet_rotate_server_certificates: true
+inventory_notes:
+  description:
+    - What has to be known before these lines are put into the inventory, in sentences, such as which kubelets have
+      certificates of their own that API servers would then verify by the cluster's CA.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 """

@@ -215,6 +215,42 @@ def distribution_view(flavour: str, said: t.Mapping[str, t.Any] | None) -> dict[
     }
 
 
+def control_plane_problem(
+    found: t.Sequence[Host],
+    control_planes: t.Sequence[str],
+    play_hosts: t.Sequence[str],
+    group: str = "kube_control_plane",
+) -> str:
+    """Why no API server can be asked, as one sentence, or an empty text.
+
+    ``found`` is what was found on each control plane that was examined; those that the play lacks are none of them.
+    """
+    if any(runs_api_server(host) for host in found):
+        return ""
+    if not found and not set(control_planes).intersection(play_hosts):
+        return (
+            f"No control plane is in this play (--limit); run this playbook without --limit, or with --limit "
+            f"'NODE:{group}'; a --limit for kubespray's own playbooks is not for this one, so run kubespray.yml as a "
+            "second command."
+        )
+    if not found:
+        return (
+            f"No control plane could be examined ({', '.join(control_planes)}); bring one back, or give the path of a "
+            "kubeconfig as cluster_kubeconfig."
+        )
+    names = ", ".join(str(host["name"]) for host in found)
+    changes = [change for host in found for change in host.get("interrupted_certificates") or ()]
+    if changes:
+        return (
+            f"No kube-apiserver runs on {names}: the replacement of its certificates was interrupted, run "
+            f"playbooks/site.yml or roll the change {changes[0]} back (playbooks/rollback.yml)."
+        )
+    return (
+        f"No kube-apiserver runs on {names}: start the cluster first (on a control plane, journalctl -u kubelet and "
+        "the logs below /var/log/pods say why it does not run)."
+    )
+
+
 def cidrs_of(flags: t.Mapping[str, t.Any], name: str, otherwise: str) -> list[str]:
     """Address ranges from a flag, or from what the inventory says."""
     value = flags.get(name) or otherwise or ""

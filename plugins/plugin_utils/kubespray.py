@@ -10,13 +10,13 @@ import copy
 import re
 import shlex
 import typing as t
-from decimal import Decimal
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags, kubelet_values
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.kubelet_flags import CONFIG_FLAGS
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy, metrics_server
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import Settings, truth, whole
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.role_specifications import default
 
 Facts = t.Mapping[str, t.Any]
 
@@ -58,6 +58,11 @@ SHARED = (
     "metrics_server_requests_cpu",
     "metrics_server_requests_memory",
 )
+#: What kubespray takes for IPv6 where the inventory only switches it on.
+IPV6_NETWORKS = {
+    "kube_service_addresses_ipv6": "fd85:ee78:d8a6:8607::1000/116",
+    "kube_pods_subnet_ipv6": "fd85:ee78:d8a6:8607::1:0000/112",
+}
 _UPSTREAM_IMAGE = "upstream's image; the bundled server's is built, or named by metrics_server_image_name"
 _RESIZER = "kubespray's addon-resizer up to 2.18; the nanny's sizes are metrics_server_nanny_*"
 #: What only means kubespray's own metrics server, of all releases since 2.8, and why it is left alone.
@@ -84,13 +89,17 @@ _UNSAID = ("metrics_server_enabled", "metrics_server_manifests", "metrics_server
 #: What the bundled server takes without any node; upstream's is smaller there, and kubespray 2.15 limited it to 55Mi.
 LEAST_MEMORY = "80Mi"
 
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(|m|k|[MGTPE]|[KMGTPE]i)")
-_POWERS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
-
 
 def own(names: t.Iterable[str]) -> list[str]:
     """The names of variables that are not kubespray's alone, whose values may refer to what only kubespray has."""
     return [name for name in names if name not in LEFT_ALONE]
+
+
+def means_default(name: str, value: t.Any) -> bool:
+    """Whether kubespray takes a value for none at all, as for ``metrics_server_nodeselector:`` without a value."""
+    if name not in SHARED:
+        return False
+    return value is None or (value == "" and isinstance(default("metrics_server", name), (dict, list)))
 
 
 def translate(values: t.Mapping[str, t.Any], given: t.Iterable[str], enabled: t.Any = False) -> dict[str, t.Any]:
@@ -100,20 +109,26 @@ def translate(values: t.Mapping[str, t.Any], given: t.Iterable[str], enabled: t.
     ``enabled`` is what it says of kubespray's own server.
     """
     names = set(given)
-    used = sorted(names.intersection(SHARED))
     left_alone = {name: LEFT_ALONE[name] for name in sorted(names.intersection(LEFT_ALONE))}
-    settings: dict[str, t.Any] = {}
-    raised = {}
+    unset = [name for name in SHARED if name in names and means_default(name, values.get(name))]
+    settings = {name: copy.deepcopy(default("metrics_server", name)) for name in unset}
+    values = {**values, **settings}
+    names.difference_update(unset)
+    used = sorted(names.intersection(SHARED))
+    changed = {}
     limit = "metrics_server_limits_memory"
-    if limit in used and _too_little(values.get(limit)):
+    if limit in used and _less(values.get(limit), LEAST_MEMORY):
         settings[limit] = LEAST_MEMORY
-        raised[limit] = f"{values[limit]} would not start the bundled server; it gets {LEAST_MEMORY}"
+        changed[limit] = f"{values[limit]} would not start the bundled server; it gets {LEAST_MEMORY}"
         used.remove(limit)
+    for resource in ("cpu", "memory"):
+        for name, (value, reason) in _balanced({**values, **settings}, names, resource).items():
+            settings[name], changed[name] = value, reason
     return {
         "problem": _deployed_twice() if boolean(enabled, strict=False) else "",
         "settings": settings,
         "used": used,
-        "changed": raised,
+        "changed": changed,
         "left_alone": left_alone,
     }
 
@@ -128,8 +143,52 @@ def settings(said: Facts) -> dict[str, t.Any]:
     plugins = said.get("kube_apiserver_enable_admission_plugins")
     if deploys and source in ("build", "archive") and metrics_server.ALWAYS_PULL in _names(plugins):
         problem = problem or metrics_server.always_pulled("kube_apiserver_enable_admission_plugins has")
+    problem = problem or _signed_elsewhere(said)
     about_image = _image_notes(said) if deploys and source in ("build", "push") else []
-    return {"problem": problem, "notes": about_image, "api_addresses": api_addresses(said)}
+    return {
+        "problem": problem,
+        "notes": about_image,
+        "api_addresses": api_addresses(said),
+        "service_cidrs": networks(said, "kube_service_addresses"),
+        "pod_cidrs": networks(said, "kube_pods_subnet"),
+    }
+
+
+def _signed_elsewhere(said: Facts) -> str:
+    """A sentence where kubelets shall have certificates of the cluster, and the cluster lacks the key of its CA."""
+    external = _on(said.get("kube_external_ca_mode"), False)
+    wanted = _on(said.get("kubelet_access_enabled"), True) and _on(
+        said.get("kubelet_access_serving_certificates"), True
+    )
+    extra = said.get("kubelet_config_extra_args")
+    own = said.get("kubelet_access_tls_cert_file") or (isinstance(extra, dict) and extra.get("tlsCertFile"))
+    if not external or not wanted or own:
+        return ""
+    return (
+        "kube_external_ca_mode is true, so that the cluster does not have the key of its CA and cannot sign serving "
+        "certificates of kubelets; put certificates of your CA on the hosts and name them as "
+        "kubelet_access_tls_cert_file and kubelet_access_tls_private_key_file, or set "
+        "kubelet_access_serving_certificates to false."
+    )
+
+
+def networks(said: Facts, name: str) -> str:
+    """The networks of Services or pods, separated by commas, by the stacks that kubespray switches on.
+
+    Its default for IPv4 is none of this collection's: who sets nothing may have made the cluster with something else.
+    Nobody but users of kubespray has its stacks.
+    """
+    dual = said.get("enable_dual_stack_networks")
+    stacks = {
+        name: _on(said.get("ipv4_stack"), True),
+        name + "_ipv6": _on(said.get("ipv6_stack"), _on(dual, False)),
+    }
+    found = [str(said.get(one) or IPV6_NETWORKS.get(one, "")).strip() for one, on in stacks.items() if on]
+    return ",".join(filter(None, found))
+
+
+def _on(value: t.Any, otherwise: bool) -> bool:
+    return otherwise if value in (None, "") else boolean(value, strict=False)
 
 
 def _names(said: t.Any) -> list[str]:
@@ -165,11 +224,16 @@ def api_addresses(said: Facts) -> list[str]:
         balancer.get("address") if isinstance(balancer, dict) else None,
         said.get("apiserver_loadbalancer_domain_name"),
         said.get("kube_vip_address"),
-        *(more if isinstance(more, list) else []),
+        *_flattened(more),
     ]
     names = [str(entry).strip() for entry in found if entry and isinstance(entry, str)]
     # Every node has these.
     return [name for name in dict.fromkeys(names) if name not in ("localhost", "127.0.0.1", "::1")]
+
+
+def _flattened(said: t.Any) -> list[t.Any]:
+    """A list of lists, or a single value, as the list that kubespray makes of it."""
+    return [one for entry in said for one in _flattened(entry)] if isinstance(said, list) else [said]
 
 
 def _deployed_twice() -> str:
@@ -181,20 +245,25 @@ def _deployed_twice() -> str:
     )
 
 
-def _too_little(memory: t.Any) -> bool:
-    found, least = _bytes(memory), _bytes(LEAST_MEMORY)
-    return found is not None and least is not None and found < least
+def _less(one: t.Any, other: t.Any) -> bool:
+    """Whether one quantity is smaller than another. What is no quantity is not, and the API server says what it is."""
+    left, right = metrics_server.quantity(one), metrics_server.quantity(other)
+    return left is not None and right is not None and left < right
 
 
-def _bytes(quantity: t.Any) -> Decimal | None:
-    """A quantity of memory, or None for what is none; the API server says what is wrong with that."""
-    match = _QUANTITY.fullmatch(str(quantity).strip())
-    if not match:
-        return None
-    number, unit = Decimal(match.group(1)), match.group(2)
-    if unit == "m":
-        return number / 1000
-    return number * (1024 if unit.endswith("i") else 1000) ** _POWERS["k" if unit == "Ki" else unit[:1]]
+def _balanced(values: t.Mapping[str, t.Any], given: t.Collection[str], resource: str) -> dict[str, tuple[t.Any, str]]:
+    """The request or limit whose default contradicts the other one, which the inventory sets, and why it changes."""
+    request, limit = f"metrics_server_requests_{resource}", f"metrics_server_limits_{resource}"
+    if not _less(values.get(limit), values.get(request)):
+        return {}
+    # Where the inventory sets both, or none, nobody but the user knows which one is meant.
+    if limit in given and request not in given:
+        return {request: (values[limit], f"a request must not exceed its limit; it gets {limit}, {values[limit]}")}
+    if request in given and limit not in given:
+        return {
+            limit: (values[request], f"a limit must not be below its request; it gets {request}, {values[request]}")
+        }
+    return {}
 
 
 def notes(translated: t.Mapping[str, t.Any], values: t.Mapping[str, t.Any], flavour: str) -> list[str]:

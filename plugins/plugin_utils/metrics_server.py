@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import typing as t
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -22,6 +23,8 @@ NAME = providers.NAME
 #: What a container is called, whatever the Deployment is.
 CONTAINER = "metrics-server"
 KUBELET_PORT = 10250
+#: The types of addresses that a Node may have, as the server names them.
+ADDRESS_TYPES = ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP")
 SHORTEST_RESOLUTION = 10.0
 #: The first release that resizes running pods without being told to.
 FIRST_WITH_RESIZE = (1, 33)
@@ -51,6 +54,8 @@ def separate_nodes(name: str) -> dict[str, t.Any]:
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(|m|k|[MGTPE]|[KMGTPE]i)")
+_POWERS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 _REGISTRY = re.compile(r"[^/]*[.:][^/]*|localhost")
 
 
@@ -96,6 +101,17 @@ def seconds(duration: str) -> float | None:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
+def quantity(said: t.Any) -> Decimal | None:
+    """An amount of memory or CPU, or None for what is none; the API server says what is wrong with that."""
+    match = _QUANTITY.fullmatch(str(said).strip())
+    if not match:
+        return None
+    number, unit = Decimal(match.group(1)), match.group(2)
+    if unit == "m":
+        return number / 1000
+    return number * (1024 if unit.endswith("i") else 1000) ** _POWERS["k" if unit == "Ki" else unit[:1]]
+
+
 def problems(values: t.Mapping[str, t.Any]) -> list[str]:
     """Sentences for variables that cannot be meant, known without a request."""
     settings = Settings(values)
@@ -124,6 +140,29 @@ def problems(values: t.Mapping[str, t.Any]) -> list[str]:
             f"metrics_server_replicas is {settings.number('replicas')}; set it to 1 or more, or metrics_server_state "
             "to absent to remove the server."
         )
+    unknown = [kind for kind in settings.items("kubelet_preferred_address_types") if kind not in ADDRESS_TYPES]
+    if unknown:
+        found.append(
+            f"metrics_server_kubelet_preferred_address_types has {unknown[0]}, which is no type of address; set it to "
+            f"one or more of {', '.join(ADDRESS_TYPES)}, or leave it empty."
+        )
+    return found + resource_problems(settings)
+
+
+def resource_problems(settings: Settings) -> list[str]:
+    """Sentences for requests that exceed their limits, which API servers refuse in the middle of a run."""
+    # With the nanny, the Deployment has neither.
+    if settings.flag("nanny"):
+        return []
+    found = []
+    for resource in ("cpu", "memory"):
+        request, limit = settings.text(f"requests_{resource}"), settings.text(f"limits_{resource}")
+        asked, most = quantity(request), quantity(limit)
+        if asked is not None and most is not None and asked > most:
+            found.append(
+                f"metrics_server_requests_{resource} is {request}, and metrics_server_limits_{resource} is {limit}; "
+                f"set the limit to {request} or more, or the request to {limit} or less."
+            )
     return found
 
 
@@ -306,7 +345,6 @@ def server_arguments(settings: Settings, versions: t.Sequence[str], name: str) -
     arguments = [
         "--cert-dir=/tmp",
         f"--secure-port={settings.number('container_port')}",
-        f"--kubelet-preferred-address-types={settings.text('kubelet_preferred_address_types')}",
         "--kubelet-use-node-status-port",
         f"--metric-resolution={settings.text('metric_resolution')}",
         # A server that ends still answers while API servers and kube-proxies learn that it has left the Service.
@@ -317,6 +355,10 @@ def server_arguments(settings: Settings, versions: t.Sequence[str], name: str) -
         f"--service-namespace={settings.text('namespace')}",
         "--apiservice=" + ",".join(f"{version}.{cluster_state.METRICS_GROUP}" for version in versions),
     ]
+    preferred = settings.items("kubelet_preferred_address_types")
+    # The server refuses an empty list, and has an order of its own.
+    if preferred:
+        arguments.insert(2, f"--kubelet-preferred-address-types={','.join(preferred)}")
     if settings.flag("kubelet_insecure_skip_tls_verify"):
         arguments.append("--kubelet-insecure-tls")
     if settings.flag("kubelet_summary_api"):

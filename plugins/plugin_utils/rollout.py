@@ -420,6 +420,7 @@ class Kubelet:
             "changes": self.changes,
             "tightens": bool(reasons) and self.tightens,
             "managed": self.managed,
+            "own_certificate": self.own_certificate and self.ours,
             "client_ca": self.client_ca,
             "serving_ca": self.serving_ca,
             "expected": self.expected(),
@@ -455,6 +456,7 @@ NOTHING: dict[str, t.Any] = {
     "changes": {"config": {}, "flags": {}, "settings": []},
     "tightens": False,
     "managed": False,
+    "own_certificate": False,
 }
 
 
@@ -507,6 +509,21 @@ def plan(
             host.node: list(host.addresses) for host in hosts if found[host.name]["managed"] and not host.reported
         },
     }
+
+
+def inventory_notes(lines: Facts, hosts: t.Mapping[str, Facts]) -> list[str]:
+    """What has to be known before the lines are put into kubespray's inventory, as sentences."""
+    own = [name for name, entry in hosts.items() if entry["own_certificate"]]
+    if "kubelet_rotate_server_certificates" not in lines or not own:
+        return []
+    one = len(own) == 1
+    have = f"The kubelet{'' if one else 's'} of {shortened(own)} {'has' if one else 'have'} tlsCertFile"
+    return [
+        f"{have}, and with kubelet_rotate_server_certificates kubespray's next "
+        "upgrade gives API servers --kubelet-certificate-authority with the cluster's CA, so that kubectl logs and "
+        "kubectl exec fail where another CA signed that file; have the cluster's CA sign it, or take tlsCertFile and "
+        "tlsPrivateKeyFile out of kubelet_config_extra_args, before you put that line into the inventory."
+    ]
 
 
 def open_ports(hosts: t.Sequence[Host]) -> list[str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import role_docs
 import yaml
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubespray
-from ansible_programs import play
+from ansible_programs import play, run
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -42,6 +43,8 @@ def variables():
         apiserver_loadbalancer_domain_name="{{ kubespray_knows_this }}",
         supplementary_addresses_in_ssl_keys=["api.example.com"],
     )
+    # The sample has both networks of IPv6, for those who switch it on by a variable of their own.
+    found["k8s_cluster"]["k8s-cluster"].update(ipv6_stack=True, ipv4_stack="{{ kubespray_knows_this }}")
     # An inventory that has been carried along since 2.15.
     found["k8s_cluster"]["addons"].update(metrics_server_memory="15Mi", metrics_server_limits_memory="55Mi")
     return found
@@ -100,8 +103,16 @@ def test_kubesprays_values_win(seen):
     assert int(values["kubelet_access_read_only_port"]) == 10255
     assert values["metrics_server_kubelet_insecure_skip_tls_verify"] is False
     assert int(values["metrics_server_container_port"]) == 10250
-    assert seen["node4"]["more"]["service_cidrs"] == "10.233.0.0/18"
-    assert seen["node4"]["more"]["pod_cidrs"] == "10.233.64.0/18"
+
+
+def test_networks_are_those_of_both_stacks(seen):
+    more = seen["node4"]["more"]
+    networks = {
+        "service_cidrs": "10.233.0.0/18,fd85:ee78:d8a6:8607::1000/116",
+        "pod_cidrs": "10.233.64.0/18,fd85:ee78:d8a6:8607::1:0000/112",
+    }
+    assert {name: more[name] for name in networks} == networks
+    assert {name: more["doctor"][name] for name in networks} == networks
 
 
 def test_hosts_behind_a_bastion_are_reached_through_it(seen):
@@ -150,6 +161,8 @@ def test_what_becomes_of_its_variables_for_its_own_server(seen):
     ]
     settings = seen["node1"]["more"]["settings"]
     assert settings["metrics_server_limits_memory"] == "80Mi"
+    # The role's default of 200Mi would exceed it, which API servers refuse.
+    assert settings["metrics_server_requests_memory"] == "80Mi"
     assert settings["metrics_server_nanny_memory"] == "80Mi"
     assert settings["metrics_server_metric_resolution"] == "15s"
     assert set(settings).isdisjoint(kubespray.LEFT_ALONE)
@@ -157,6 +170,40 @@ def test_what_becomes_of_its_variables_for_its_own_server(seen):
 
 def test_addresses_of_a_host(seen):
     assert seen["node1"]["more"]["addresses"] == ["198.51.100.11", "192.0.2.11"]
+
+
+@pytest.mark.parametrize("document", ["docs/kubespray.md", "playbooks/kubespray.yml"])
+def test_the_inventory_of_the_documents_is_read_under_kubesprays_configuration(document, tmp_path):
+    """kubespray's ansible.cfg leaves out files that end with .ini, as that of its sample, unless they are named."""
+    sample = tmp_path / "inventory/mycluster/inventory.ini"
+    sample.parent.mkdir(parents=True)
+    sample.write_text("[kube_control_plane]\nnode1 ip=192.0.2.11\n\n[kube_node]\nnode2\n")
+    configuration = tmp_path / "ansible.cfg"
+    configuration.write_text("[defaults]\ninventory_ignore_extensions = ~, .orig, .bak, .ini, .cfg, .retry, .gpg\n")
+    program = ["env", f"ANSIBLE_CONFIG={configuration}", Path(sys.executable).with_name("ansible-inventory")]
+    commands = re.findall(r"ansible-playbook -i (\S+) ", (ROOT / document).read_text())
+    assert commands
+    for named in commands:
+        done = run(*program, "-i", tmp_path / named, "--list")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout).get("kube_node", {}).get("hosts") == ["node2"], named
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"kube_external_ca_mode": True}, "the cluster does not have the key of its CA"),
+        ({"kube_external_ca_mode": True, "kubelet_access_serving_certificates": False}, ""),
+    ],
+)
+def test_settings_that_leave_nothing_to_do_end_the_check(said, words, tmp_path):
+    (tmp_path / "hosts").write_text("[kube_control_plane]\nnode1\n")
+    check = tmp_path / "check.yml"
+    task = {"import_role": {"name": "kubemetrics.aggregation.cluster", "tasks_from": "kubespray.yml"}}
+    check.write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "connection": "local", "tasks": [task]}]))
+    done = played(check, tmp_path / "hosts", said)
+    assert (done.returncode != 0) is bool(words), done.stdout
+    assert words in " ".join(done.stdout.split())
 
 
 def test_kubesprays_own_server_ends_the_playbook_before_any_host_is_asked(variables, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import prometheus_rules, server_access
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubespray, prometheus_rules, server_access
 from ansible_programs import play
 
 HERE = Path(__file__).parent
@@ -54,6 +54,8 @@ HOSTS["everything"] = {
     "metrics_server_csr_approver": True,
     "metrics_server_nanny": True,
 }
+# kubespray takes a variable without a value for its default.
+HOSTS["null"] = dict.fromkeys(kubespray.SHARED)
 ALWAYS = {
     ("ServiceAccount", "metrics-server"),
     ("ClusterRole", "system:aggregated-metrics-reader"),
@@ -110,6 +112,10 @@ def arguments(objects):
 def test_nothing_optional_is_there_by_default(rendered):
     assert kinds(rendered["default"]) == ALWAYS
     assert "annotations" not in rendered["default"]["Service", "metrics-server"]["metadata"]
+
+
+def test_variables_of_kubespray_without_a_value_are_the_defaults(rendered):
+    assert rendered["null"] == rendered["default"]
 
 
 def test_the_server_may_read_summaries_only_where_it_asks_for_them(rendered):

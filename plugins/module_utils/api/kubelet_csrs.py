@@ -20,6 +20,11 @@ try:
 except ImportError:
     CRYPTOGRAPHY_IMPORT_ERROR = traceback.format_exc()
 
+#: The message of a condition is of any length, and whoever may approve requests writes it.
+MOST_SAID = 240
+#: How the approver that kubespray installs calls itself in these messages. It looks names of nodes up in DNS.
+KUBESPRAYS_APPROVER = "kubelet-csr-approver"
+
 SIGNER = "kubernetes.io/kubelet-serving"
 NODE_USER_PREFIX = "system:node:"
 NODES_GROUP = "system:nodes"
@@ -201,6 +206,15 @@ def state_of(csr: t.Mapping[str, t.Any]) -> str:
     if (csr.get("status") or {}).get("certificate"):
         return "issued"
     return "approved" if "Approved" in conditions else "pending"
+
+
+def why_refused(csr: t.Mapping[str, t.Any]) -> str:
+    """What whoever denied a request, or could not sign it, says of that; empty for all others."""
+    for condition in (csr.get("status") or {}).get("conditions") or ():
+        if isinstance(condition, dict) and condition.get("type") in ("Denied", "Failed"):
+            words = " ".join(str(condition.get("message") or condition.get("reason") or "").split()).rstrip(".")
+            return words if len(words) <= MOST_SAID else words[: MOST_SAID - 3] + "..."
+    return ""
 
 
 def requesting_node(csr: t.Mapping[str, t.Any]) -> t.Optional[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -68,6 +69,7 @@ def test_the_facts_of_all_hosts_become_one_plan():
         "kubelet_rotate_server_certificates": True,
         "kubelet_csr_approver_enabled": False,
     }
+    assert plan["inventory_notes"] == []
     assert "late" not in plan["hosts"]
 
 
@@ -77,6 +79,53 @@ def test_groups_of_hosts_may_have_other_lines():
         said = {"kubelet_rotate_server_certificates": True, "kubelet_custom_flags": flags}
         hosts[name] = variables(name, asked={"ip": HOSTVARS[name]["asked"]["ip"] or "192.0.2.11", "kubespray": said})
     assert planned(hosts)["inventory_lines"] == {"kubelet_custom_flags": []}
+
+
+OWN = {
+    "kubelet_access_tls": {"tls_cert_file": "/pki/k.crt", "tls_private_key_file": "/pki/k.key"},
+    "kubelet's file": {},
+}
+OWN_TEXT = TEXT.replace("serverTLSBootstrap: true", "tlsCertFile: /pki/k.crt\ntlsPrivateKeyFile: /pki/k.key")
+
+
+def with_own_certificates(names, how):
+    hosts = copy.deepcopy(HOSTVARS)
+    for name in names:
+        hosts[name]["asked"].update(OWN[how])
+        if not OWN[how]:
+            hosts[name]["cluster_host"]["kubelet_config"]["text"] = OWN_TEXT
+    return hosts
+
+
+@pytest.mark.parametrize("how", OWN)
+@pytest.mark.parametrize("flavour", ["kubespray", "kubeadm"])
+def test_certificates_of_their_own_last(how, flavour):
+    plan = planned(with_own_certificates(["cp1", "w1"], how), cluster={**CLUSTER, "flavour": flavour})
+    # kubeadm's ConfigMap and kubespray's inventory alike: the cluster would sign over them at the next upgrade.
+    assert "serverTLSBootstrap" not in plan["lasting"]
+    assert plan["inventory_lines"] == {}
+    assert plan["inventory_notes"] == []
+
+
+@pytest.mark.parametrize("how", OWN)
+def test_kubelets_with_certificates_of_their_own_are_named_beside_the_line(how):
+    plan = planned(with_own_certificates(["cp1"], how))
+    assert plan["lasting"]["serverTLSBootstrap"] is True
+    assert plan["inventory_lines"]["kubelet_rotate_server_certificates"] is True
+    (note,) = plan["inventory_notes"]
+    assert note.startswith("The kubelet of cp1 has tlsCertFile, and with kubelet_rotate_server_certificates kubespray")
+    assert "--kubelet-certificate-authority" in note
+    assert (
+        planned(with_own_certificates(["cp1"], how), cluster={**CLUSTER, "flavour": "kubeadm"})["inventory_notes"] == []
+    )
+
+
+def test_an_inventory_that_lets_the_cluster_sign_already_gets_no_note():
+    hosts = with_own_certificates(["cp1"], "kubelet's file")
+    for name in ("cp1", "w1"):
+        hosts[name]["asked"]["kubespray"] = {"kubelet_rotate_server_certificates": True}
+    plan = planned(hosts)
+    assert (plan["inventory_lines"], plan["inventory_notes"]) == ({}, [])
 
 
 def test_a_host_whose_name_is_an_address():

@@ -133,6 +133,34 @@ def test_denying(cluster, kubeconfig, run_module):
     assert not run_module(kubelet_csr, kubeconfig=kubeconfig, deny_invalid=True)["changed"]
 
 
+DNS = "CSR not complying with kubelet-csr-approver validation process. Reason: The SAN DNS Name could not be resolved."
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        (
+            {"type": "Denied", "reason": "kubelet-serving cert denied", "message": DNS},
+            "w1 is denied (" + DNS.rstrip(".") + "); on clusters of kubespray set kubelet_csr_approver_values to "
+            "{bypassDnsResolution: true} and run cluster.yml, or set kubelet_csr_approver_enabled to false and "
+            "uninstall its Helm release kubelet-csr-approver.",
+        ),
+        ({"type": "Denied", "message": "by hand\n  of jane"}, "w1 is denied (by hand of jane)."),
+        ({"type": "Denied", "reason": "KubectlDeny"}, "w1 is denied (KubectlDeny)."),
+        ({"type": "Failed", "message": "no signer"}, "w1 is failed (no signer)."),
+        ({"type": "Denied"}, "w1 is denied."),
+        ({"type": "Denied", "message": "x" * 1000}, "w1 is denied (" + "x" * 237 + "...)."),
+    ],
+)
+def test_a_refusal_says_who_and_why(cluster, kubeconfig, run_module, condition, words):
+    cluster.add("refused")["status"] = {"conditions": [{"status": "True", **condition}]}
+    result = run_module(
+        kubelet_csr, kubeconfig=kubeconfig, nodes={"w1": []}, wait=True, wait_sleep=0.01, wait_timeout=1
+    )
+    assert result["failed"]
+    assert result["msg"].endswith(words)
+
+
 def test_addresses_of_the_inventory_alone(cluster, api_server, kubeconfig, run_module):
     cluster.add("w1", node="w1")
     cluster.add("w2", node="w2", names=["w2", "192.0.2.22"])

@@ -485,3 +485,37 @@ def test_what_is_no_kubeconfig(content):
 def test_a_kubeconfig_that_runs_a_program_of_its_host(name):
     with pytest.raises(kubeconfig.KubeconfigError, match=rf"from a program of that host \({name}\)"):
         portable(config({"certificate-authority-data": "QQ=="}, {name: {"command": "login"}}))
+
+
+# --- no API server ---
+
+PLANES = ["cp1", "cp2"]
+
+
+def test_an_api_server_that_runs_is_no_problem():
+    found = [host("cp1", **{"kube-apiserver": component(False)}), host("cp2", **{"kube-apiserver": component()})]
+    assert cluster.control_plane_problem(found, PLANES, [*PLANES, "w1"]) == ""
+
+
+def test_a_limit_that_leaves_no_control_plane_is_named():
+    problem = cluster.control_plane_problem([], PLANES, ["w1"])
+    assert problem.startswith(
+        "No control plane is in this play (--limit); run this playbook without --limit, or with --limit "
+        "'NODE:kube_control_plane'; "
+    )
+    assert "run kubespray.yml as a second command" in problem
+    assert "'NODE:masters'" in cluster.control_plane_problem([], PLANES, ["w1"], group="masters")
+
+
+def test_control_planes_that_cannot_be_examined_are_named():
+    problem = cluster.control_plane_problem([], PLANES, [*PLANES, "w1"])
+    assert problem.startswith("No control plane could be examined (cp1, cp2); bring one back")
+
+
+def test_a_cluster_that_is_down_is_named():
+    down = [host(name, **{"kube-apiserver": component(False)}) for name in PLANES]
+    problem = cluster.control_plane_problem(down, PLANES, PLANES)
+    assert problem.startswith("No kube-apiserver runs on cp1, cp2: start the cluster first")
+    down[1]["interrupted_certificates"] = ["20260301T100000Z-a1b2"]
+    problem = cluster.control_plane_problem(down, PLANES, PLANES)
+    assert "roll the change 20260301T100000Z-a1b2 back (playbooks/rollback.yml)" in problem

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubespray, rollout
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import kubespray, metrics_server, rollout
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.kubelet_settings import Settings
 
 TREE = Path(__file__).parents[4]
@@ -59,12 +59,41 @@ def test_the_way_through_a_bastion(bastion, host, check, expected):
         ({"apiserver_loadbalancer_domain_name": "elb.example.com", "kube_vip_address": "1.2.3.4"}, None),
         ({"apiserver_loadbalancer_domain_name": "localhost"}, []),
         ({"supplementary_addresses_in_ssl_keys": ["a", "", None, "a", "::1"]}, ["a"]),
-        ({"supplementary_addresses_in_ssl_keys": "a"}, []),
+        # kubespray flattens what it is given.
+        ({"supplementary_addresses_in_ssl_keys": "a"}, ["a"]),
+        ({"supplementary_addresses_in_ssl_keys": [["a", ["b"]], "c", []]}, ["a", "b", "c"]),
+        ({"supplementary_addresses_in_ssl_keys": None}, []),
     ],
 )
 def test_addresses_of_the_api_servers(said, addresses):
     expected = ["elb.example.com", "1.2.3.4"] if addresses is None else addresses
     assert kubespray.settings(said)["api_addresses"] == expected
+
+
+V4 = {"kube_service_addresses": "10.233.0.0/18", "kube_pods_subnet": "10.233.64.0/18"}
+V6 = {"kube_service_addresses_ipv6": "fd00:1::/116", "kube_pods_subnet_ipv6": "fd00:2::/112"}
+
+
+@pytest.mark.parametrize(
+    ("said", "services", "pods"),
+    [
+        ({}, "", ""),
+        (V4, "10.233.0.0/18", "10.233.64.0/18"),
+        # The sample has all four, and only switches decide.
+        ({**V4, **V6}, "10.233.0.0/18", "10.233.64.0/18"),
+        ({**V4, **V6, "ipv6_stack": True}, "10.233.0.0/18,fd00:1::/116", "10.233.64.0/18,fd00:2::/112"),
+        ({**V4, **V6, "ipv6_stack": "true", "ipv4_stack": ""}, "10.233.0.0/18,fd00:1::/116", None),
+        ({**V4, **V6, "enable_dual_stack_networks": True}, "10.233.0.0/18,fd00:1::/116", None),
+        ({**V4, **V6, "enable_dual_stack_networks": True, "ipv6_stack": False}, "10.233.0.0/18", None),
+        ({**V4, **V6, "ipv4_stack": "False", "ipv6_stack": True}, "fd00:1::/116", "fd00:2::/112"),
+        # Its defaults.
+        ({"ipv6_stack": True, "ipv4_stack": False}, "fd85:ee78:d8a6:8607::1000/116", "fd85:ee78:d8a6:8607::1:0000/112"),
+    ],
+)
+def test_networks_by_the_stacks_that_are_on(said, services, pods):
+    found = kubespray.settings(said)
+    assert found["service_cidrs"] == services
+    assert pods is None or found["pod_cidrs"] == pods
 
 
 # --- its metrics server ---------------------------------------------------------------------------------------------
@@ -124,6 +153,22 @@ def test_a_hardened_cluster_needs_a_registry():
     assert kubespray.settings({"kube_apiserver_enable_admission_plugins": ["NodeRestriction"]})["problem"] == ""
 
 
+def test_a_cluster_without_the_key_of_its_ca_signs_nothing():
+    problem = kubespray.settings({"kube_external_ca_mode": True})["problem"]
+    assert problem.startswith("kube_external_ca_mode is true, so that the cluster does not have the key of its CA")
+    assert "or set kubelet_access_serving_certificates to false." in problem
+    assert kubespray.settings({"kube_external_ca_mode": "true", "metrics_server_deploy": False})["problem"] == problem
+    for more in (
+        {"kubelet_access_serving_certificates": "false"},
+        {"kubelet_access_enabled": False},
+        {"kubelet_access_tls_cert_file": "/etc/kubernetes/kubelet.crt"},
+        {"kubelet_config_extra_args": {"tlsCertFile": "/k.crt", "tlsPrivateKeyFile": "/k.key"}},
+    ):
+        assert kubespray.settings({"kube_external_ca_mode": True, **more})["problem"] == "", more
+    for said in ("", None, False, "no"):
+        assert kubespray.settings({"kube_external_ca_mode": said})["problem"] == ""
+
+
 def test_mirrors_and_proxies_are_said_before_anything_changes():
     (note,) = kubespray.settings({"docker_image_repo": "mirror.example.com/hub/"})["notes"]
     assert "set metrics_server_image_base to mirror.example.com/hub/library/python:3.13-slim-bookworm" in note
@@ -171,9 +216,56 @@ def test_old_sizes_of_kubesprays_resizer_reach_no_nanny():
 )
 def test_a_limit_that_would_not_start_the_server_is_raised(limit, raised):
     found = translate(limits_memory=limit)
-    assert found["settings"] == ({"metrics_server_limits_memory": "80Mi"} if raised else {})
+    assert (found["settings"].get("metrics_server_limits_memory") == "80Mi") is raised
     assert ("metrics_server_limits_memory" in found["used"]) is not raised
-    assert bool(kubespray.notes(found, DEFAULTS, "kubeadm")) is raised
+    assert any("would not start" in note for note in kubespray.notes(found, DEFAULTS, "kubeadm")) is raised
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        # kubespray 2.15 and 2.16 have this limit, and a request of their own as default.
+        ({"limits_memory": "55Mi"}, {"limits_memory": "80Mi", "requests_memory": "80Mi"}),
+        ({"limits_memory": "150Mi"}, {"requests_memory": "150Mi"}),
+        ({"limits_memory": 100_000_000}, {"requests_memory": 100_000_000}),
+        ({"limits_cpu": "50m"}, {"requests_cpu": "50m"}),
+        ({"limits_cpu": 0.05, "limits_memory": "1Gi"}, {"requests_cpu": 0.05}),
+        ({"requests_memory": "500Mi"}, {"limits_memory": "500Mi"}),
+        ({"requests_cpu": 2}, {}),
+        ({"limits_memory": "200Mi", "limits_cpu": "100m"}, {}),
+        ({"limits_memory": "", "limits_cpu": ""}, {}),
+        # Which one is meant? The role asks.
+        ({"limits_memory": "100Mi", "requests_memory": "150Mi"}, {}),
+        ({"limits_memory": "55Mi", "requests_memory": "55Mi"}, {"limits_memory": "80Mi"}),
+    ],
+)
+def test_a_request_never_exceeds_its_limit_by_a_default(given, settings):
+    found = translate(**given)
+    assert found["settings"] == {"metrics_server_" + name: value for name, value in settings.items()}
+    assert set(found["changed"]) == set(found["settings"])
+    values = {**DEFAULTS, **{"metrics_server_" + name: value for name, value in given.items()}, **found["settings"]}
+    contradicting = "requests_memory" in given and "limits_memory" in given and not settings
+    assert bool(metrics_server.problems(values)) is contradicting
+
+
+@pytest.mark.parametrize("name", kubespray.SHARED)
+def test_a_variable_without_a_value_is_the_default(name):
+    found = translate(**{name.removeprefix("metrics_server_"): None})
+    assert found["settings"] == {name: DEFAULTS[name]}
+    assert (found["used"], found["changed"]) == ([], {})
+    assert kubespray.notes(found, {name: None}, "kubespray") == []
+
+
+def test_an_empty_text_is_a_value_where_it_means_one():
+    assert translate(limits_cpu="", kubelet_preferred_address_types="")["settings"] == {}
+    assert translate(nodeselector="")["settings"] == {"metrics_server_nodeselector": {}}
+
+
+def test_a_request_that_follows_its_limit_is_said():
+    assert kubespray.notes(translate(limits_cpu="50m"), {"metrics_server_limits_cpu": "50m"}, "kubeadm") == [
+        "metrics_server_requests_cpu was changed: a request must not exceed its limit; it gets "
+        "metrics_server_limits_cpu, 50m."
+    ]
 
 
 def test_the_least_memory_is_what_the_nanny_begins_with():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -59,6 +60,15 @@ def test_the_defaults_are_sound():
         ({"metric_resolution": "5s"}, "metrics_server_metric_resolution is 5s"),
         ({"metric_resolution": "15"}, "metrics_server_metric_resolution is 15"),
         ({"replicas": "0"}, "metrics_server_replicas is 0"),
+        ({"kubelet_preferred_address_types": "InternalIP,Internal"}, "address_types has Internal, which is no type"),
+        (
+            {"requests_memory": "200Mi", "limits_memory": "80Mi"},
+            "metrics_server_requests_memory is 200Mi, and metrics_server_limits_memory is 80Mi; set the limit to 200Mi",
+        ),
+        (
+            {"requests_cpu": 1, "limits_cpu": "900m"},
+            "metrics_server_requests_cpu is 1, and metrics_server_limits_cpu is",
+        ),
     ],
 )
 def test_what_cannot_be_meant(changes, words):
@@ -75,6 +85,11 @@ def test_what_cannot_be_meant(changes, words):
         {"host_network": True, "container_port": "4443"},
         {"metric_resolution": "1m30s"},
         {"metric_resolution": "10000ms"},
+        {"requests_memory": "1Gi", "limits_memory": "1024Mi"},
+        {"requests_memory": "1Gi", "limits_memory": "lots"},
+        {"requests_memory": "1Gi", "limits_memory": ""},
+        # The nanny owns them.
+        {"requests_memory": "1Gi", "nanny": True},
     ],
 )
 def test_what_can_be_meant(changes):
@@ -118,6 +133,30 @@ def test_pods_of_a_pulled_image_can_be_anywhere():
     assert pod["node_selector"] == {"kubernetes.io/os": "linux"}
     assert pod["pull_policy"] == "Always"
     assert describe(image_source="pull")["pull_policy"] == "IfNotPresent"
+
+
+@pytest.mark.parametrize(
+    ("said", "flags"),
+    [
+        ("", []),
+        (" , ", []),
+        ([], []),
+        ("InternalIP, Hostname,", ["InternalIP,Hostname"]),
+        (["InternalIP"], ["InternalIP"]),
+        (DEFAULTS["metrics_server_kubelet_preferred_address_types"], ["InternalIP,ExternalIP,Hostname"]),
+    ],
+)
+def test_an_empty_list_of_address_types_is_no_flag(said, flags):
+    name = "--kubelet-preferred-address-types="
+    arguments = describe(kubelet_preferred_address_types=said)["args"]
+    # The pod does not start with a flag that names no type.
+    assert [argument for argument in arguments if argument.startswith(name)] == [name + flag for flag in flags]
+
+
+def test_the_types_of_addresses_are_those_of_the_server():
+    source = (TREE / "metrics_server/src/metrics_server/scrape/address.py").read_text()
+    (line,) = [line for line in source.splitlines() if line.startswith("ADDRESS_TYPES = ")]
+    assert ast.literal_eval(line.partition(" = ")[2]) == metrics_server.ADDRESS_TYPES
 
 
 def test_arguments():
