@@ -13,6 +13,7 @@ import typing as t
 from pathlib import Path
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.reference import is_digest
 
 CHUNK = 1 << 20
 
@@ -26,6 +27,9 @@ class Blobs:
         self.kept = kept
 
     def path(self, digest: str) -> Path:
+        # Whoever forgets to check a digest must not reach a file outside of the folder by it.
+        if not is_digest(digest):
+            raise ImageError("%r is no digest of a part of an image; get the image anew." % digest)
         own = self.folder / digest.partition(":")[2]
         return self.kept.path(digest) if self.kept is not None and not own.is_file() else own
 

@@ -15,6 +15,7 @@ import json
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.reference import is_digest
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -69,7 +70,8 @@ def is_index(document: Document) -> bool:
 
 def check_descriptor(entry: t.Any, what: str) -> Document:
     digest = entry.get("digest") if isinstance(entry, dict) else None
-    if not (isinstance(digest, str) and digest.startswith("sha256:") and len(digest) == 71):
+    # A digest becomes the name of a file and a part of a URL.
+    if not (isinstance(digest, str) and is_digest(digest)):
         raise ImageError("%s names its parts in a way that is not known here (only sha256 is)." % what)
     if not isinstance(entry.get("size"), int) or entry["size"] < 0:
         raise ImageError("%s does not say how large its parts are." % what)

@@ -115,3 +115,15 @@ def test_what_is_written_is_read_back(tmp_path, blobs):
         assert {entry["Config"], *entry["Layers"]} <= set(archive.getnames())
     assert index["manifests"][0]["annotations"][oci.CONTAINERD_NAME] == "localhost/a/server:1"
     assert entry["RepoTags"] == ["localhost/a/server:1"]
+
+
+@pytest.mark.parametrize("digest", ["/etc/hostname", "../../secret", "0" * 63 + "g", "A" * 64, "0" * 64 + "\n"])
+def test_a_digest_is_no_path(blobs, digest):
+    named = "sha256:" + "/" * (64 - len(digest)) + digest
+    with pytest.raises(ImageError, match="in a way that is not known here"):
+        oci.check_descriptor({"digest": named, "size": 1}, "The base image")
+    manifest = {"schemaVersion": 2, "layers": [{"mediaType": oci.LAYER, "digest": named, "size": 1}]}
+    with pytest.raises(ImageError, match="in a way that is not known here"):
+        oci.base_layers(manifest, "The base image")
+    with pytest.raises(ImageError, match="no digest"):
+        blobs.path(named)
