@@ -14,6 +14,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.erro
 DOCKER_HUB = "docker.io"
 #: Where Docker Hub serves the registry API, and the key under which its credentials are kept.
 DOCKER_HUB_HOST = "registry-1.docker.io"
+DOCKER_HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
 DOCKER_HUB_LOGIN = "https://index.docker.io/v1/"
 #: Names of images that are in no registry.
 NO_REGISTRY = "localhost"
@@ -39,7 +40,7 @@ class Reference(t.NamedTuple):
     @property
     def host(self) -> str:
         """Where the registry's API is."""
-        return DOCKER_HUB_HOST if self.registry == DOCKER_HUB else self.registry
+        return DOCKER_HUB_HOST if self.registry in DOCKER_HUB_NAMES else self.registry
 
     @property
     def version(self) -> str:
@@ -55,6 +56,13 @@ class Reference(t.NamedTuple):
 
 def is_digest(text: str) -> bool:
     return bool(_DIGEST.fullmatch(text))
+
+
+def normalized(host: str) -> str:
+    """A registry's host as it is compared: hosts have no case, 443 is the usual port, and Docker Hub has three names."""
+    host = host.strip().lower()
+    host = host[: -len(":443")] if host.endswith(":443") else host
+    return DOCKER_HUB_HOST if host in DOCKER_HUB_NAMES else host
 
 
 def split_registry(name: str) -> t.Tuple[str, str]:

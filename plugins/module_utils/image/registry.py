@@ -4,7 +4,7 @@
 
 """The registry API of the OCI distribution specification: what it takes to read a base image and to send one.
 
-Every answer is checked against its digest. Connections are TLS, verified; there is no switch for anything else.
+Every answer is checked against its digest.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import base64
 import hashlib
 import http.client
 import json
-import re
 import ssl
 import time
 import typing as t
@@ -21,10 +20,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci, transport
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.credentials import Login, Registries
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError, Unreachable
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.reference import Reference
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.reference import Reference, normalized
 
 TIMEOUT = 60
 ATTEMPTS = 3
@@ -36,47 +35,25 @@ AGENT = "kubemetrics.aggregation"
 #: What another attempt may change: too many requests, a registry that restarts, a proxy in front of one that does.
 PASSING = frozenset({429, 500, 502, 503, 504})
 
-_PARAMETER = re.compile(r'([A-Za-z_]+)=(?:"([^"]*)"|([^",\s]+))')
+PULL, PUSH = "pull", "pull,push"
 
 
-class SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows to another place (where blobs really are), but never out of TLS."""
+class Scope(t.NamedTuple):
+    """What a token is asked for."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
-        if urllib.parse.urlsplit(newurl).scheme != "https":
-            raise urllib.error.URLError("it redirects to %s, which is not encrypted" % newurl.partition("?")[0])
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+    repository: str
+    actions: str
 
-
-def tls(ca_file: str) -> ssl.SSLContext:
-    """What the system trusts (SSL_CERT_FILE, SSL_CERT_DIR), and the given CA."""
-    context = ssl.create_default_context()
-    if not context.get_ca_certs() and not ssl.get_default_verify_paths().capath:
-        # Python of python.org on macOS brings no CA of its own; certifi comes with the kubernetes client.
-        try:
-            import certifi
-        except ImportError:
-            pass
-        else:
-            context.load_verify_locations(cafile=certifi.where())
-    if ca_file:
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except (ssl.SSLError, OSError) as exc:
-            raise ImageError("%s holds no certificate in PEM form." % ca_file) from exc
-    return context
-
-
-def challenge(header: str) -> t.Tuple[str, t.Dict[str, str]]:
-    """The scheme and the parameters of WWW-Authenticate."""
-    scheme, _space, rest = header.strip().partition(" ")
-    return scheme.lower(), {name.lower(): quoted or plain for name, quoted, plain in _PARAMETER.findall(rest)}
+    def __str__(self) -> str:
+        return "repository:%s:%s" % self
 
 
 class Response(t.NamedTuple):
     status: int
     headers: t.Any
     body: bytes
+    #: Where it is from; not always the registry itself.
+    host: str
 
 
 class Registry:
@@ -84,17 +61,17 @@ class Registry:
 
     def __init__(self, host: str, registries: Registries, *, timeout: float = TIMEOUT, pause: float = PAUSE):
         self.host = host
+        self.own = normalized(host)
         self.registries = registries
         self.timeout = timeout
         self.pause = pause
-        self._authorization: t.Dict[str, str] = {}
+        self._authorization: t.Dict[Scope, str] = {}
         self._opener: t.Optional[urllib.request.OpenerDirector] = None
 
     @property
     def opener(self) -> urllib.request.OpenerDirector:
         if self._opener is None:
-            handler = urllib.request.HTTPSHandler(context=tls(self.registries.ca_file(self.host)))
-            self._opener = urllib.request.build_opener(handler, SafeRedirects())
+            self._opener = transport.opener(self.registries.ca_file(self.host))
         return self._opener
 
     # --- requests -----------------------------------------------------------------------------------------------------
@@ -104,31 +81,32 @@ class Registry:
         method: str,
         url: str,
         *,
-        scope: str = "",
+        scope: Scope,
         accept: str = "",
         data: t.Any = None,
         headers: t.Optional[t.Mapping[str, str]] = None,
     ) -> t.Any:
         """The answer to a request, whatever its status; it answers a challenge once. Raises Unreachable, ImageError."""
-        own = urllib.parse.urlsplit(url).netloc == self.host
         for answered in (False, True):
+            if hasattr(data, "seek"):
+                data.seek(0)
             request = urllib.request.Request(url, data=data, method=method, headers=dict(headers or {}))
             request.add_header("User-Agent", AGENT)
             if accept:
                 request.add_header("Accept", accept)
-            if own and scope in self._authorization:
-                # Not followed along: the place that blobs are redirected to has an authorization of its own in the URL.
+            if scope in self._authorization and transport.host_of(url) == self.own:
+                # Not followed along to the place that blobs are redirected to.
                 request.add_unredirected_header("Authorization", self._authorization[scope])
             try:
                 return self.opener.open(request, timeout=self.timeout)
             except urllib.error.HTTPError as exc:
+                # Whoever the registry redirects to gets no login of the registry's, and names no place for it either.
+                own = transport.host_of(exc.geturl()) == self.own
                 if exc.code != 401 or answered or not own or not self.authorize(exc.headers, scope):
                     return exc
                 exc.close()
             except (OSError, http.client.HTTPException) as exc:
                 raise self.unreachable(exc) from exc
-            if hasattr(data, "seek"):
-                data.seek(0)
         raise AssertionError("every second answer is returned")
 
     def unreachable(self, exc: BaseException) -> ImageError:
@@ -150,7 +128,7 @@ class Registry:
             try:
                 with self.open(method, url, **options) as answer:
                     body = b"" if method == "HEAD" else answer.read(LARGEST_DOCUMENT + 1)
-                    found = Response(answer.status, answer.headers, body)
+                    found = Response(answer.status, answer.headers, body, transport.host_of(answer.geturl()))
             except Unreachable:
                 if last:
                     raise
@@ -163,28 +141,27 @@ class Registry:
             time.sleep(self.pause * (attempt + 1))
         raise AssertionError("the last attempt returns or raises")
 
-    def authorize(self, headers: t.Mapping[str, str], scope: str) -> bool:
-        """Answer a challenge; false where there is nothing to answer it with."""
-        scheme, parameters = challenge(headers.get("WWW-Authenticate") or "")
+    def authorize(self, headers: t.Any, scope: Scope) -> bool:
+        """Answer the first challenge that can be answered; false where there is none."""
         login = self.registries.login(self.host)
-        if scheme == "basic":
-            if login is None:
-                return False
-            self._authorization[scope] = basic(login)
-            return True
-        if scheme == "bearer" and parameters.get("realm"):
-            self._authorization[scope] = "Bearer " + self.token(parameters, scope, login)
-            return True
+        for scheme, parameters in transport.challenges(headers.get_all("WWW-Authenticate") or ()):
+            if scheme == "basic" and login is not None:
+                self._authorization[scope] = basic(login)
+                return True
+            if scheme == "bearer" and parameters.get("realm"):
+                self._authorization[scope] = "Bearer " + self.token(parameters, scope, login)
+                return True
         return False
 
-    def token(self, parameters: t.Mapping[str, str], scope: str, login: t.Optional[Login]) -> str:
+    def token(self, parameters: t.Mapping[str, str], scope: Scope, login: t.Optional[Login]) -> str:
         realm = parameters["realm"]
-        if urllib.parse.urlsplit(realm).scheme != "https":
+        where = transport.host_of(realm)
+        if not where:
             raise ImageError(
                 "The registry %s has its tokens from %s, which is not encrypted; no password is sent there."
                 % (self.host, realm)
             )
-        query = {"service": parameters.get("service", ""), "scope": scope or parameters.get("scope", "")}
+        query = {"service": parameters.get("service", ""), "scope": str(scope)}
         query = {name: value for name, value in query.items() if value}
         request = urllib.request.Request(realm, headers={"User-Agent": AGENT, "Accept": "application/json"})
         if login is not None and not login.username:
@@ -195,7 +172,6 @@ class Registry:
             request.full_url = realm + ("&" if "?" in realm else "?") + urllib.parse.urlencode(query)
             if login is not None:
                 request.add_unredirected_header("Authorization", basic(login))
-        where = urllib.parse.urlsplit(realm).netloc
         try:
             with self.opener.open(request, timeout=self.timeout) as answer:
                 document = json.loads(answer.read(LARGEST_DOCUMENT))
@@ -227,26 +203,29 @@ class Registry:
         """Turn any other answer into a sentence."""
         if found.status in wanted:
             return
+        kind = Unreachable if found.status in PASSING else ImageError
+        failed = "failed at %s %s (%d%s)." % (doing, reference, found.status, reason_of(found.body))
+        if found.host != self.own:
+            raise kind("The registry %s redirects to %s, which %s" % (self.host, found.host, failed))
         if found.status == 401:
             raise ImageError(self.refused(self.registries.login(self.host)))
         if found.status == 403:
             raise ImageError("The registry %s does not allow %s %s." % (self.host, doing, reference.name))
         if found.status == 404:
             raise ImageError("The registry %s has no %s." % (self.host, reference))
-        kind = Unreachable if found.status in PASSING else ImageError
-        raise kind(
-            "The registry %s failed at %s %s (%d%s)."
-            % (self.host, doing, reference, found.status, reason_of(found.body))
-        )
+        raise kind("The registry %s %s" % (self.host, failed))
 
     def url(self, reference: Reference, kind: str, name: str) -> str:
         return "https://%s/v2/%s/%s/%s" % (self.host, reference.repository, kind, name)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def digest_of(self, reference: Reference) -> t.Optional[str]:
+    # A token for reading only is refused by some registries where the repository is not there yet, so that whoever
+    # means to write afterwards says it.
+
+    def digest_of(self, reference: Reference, actions: str = PULL) -> t.Optional[str]:
         """The digest that a tag has now, without fetching it; none where there is no such tag."""
-        scope = "repository:%s:pull" % reference.repository
+        scope = Scope(reference.repository, actions)
         url = self.url(reference, "manifests", reference.version)
         found = self.request("HEAD", url, scope=scope, accept=", ".join(oci.MANIFESTS))
         if found.status == 404:
@@ -256,11 +235,11 @@ class Registry:
         if digest:
             return str(digest)
         # The header is optional; the manifest itself says it as well.
-        return self.manifest(reference)[1]
+        return self.manifest(reference, actions)[1]
 
-    def manifest(self, reference: Reference) -> t.Tuple[bytes, str]:
+    def manifest(self, reference: Reference, actions: str = PULL) -> t.Tuple[bytes, str]:
         """A manifest or an index as it is, and its digest."""
-        scope = "repository:%s:pull" % reference.repository
+        scope = Scope(reference.repository, actions)
         url = self.url(reference, "manifests", reference.version)
         found = self.request("GET", url, scope=scope, accept=", ".join(oci.MANIFESTS))
         self.check(found, reference, "reading", (200,))
@@ -273,11 +252,12 @@ class Registry:
 
     def read_blob(self, reference: Reference, descriptor: t.Mapping[str, t.Any], write: t.Callable[[bytes], t.Any]):
         """Hand a blob over piece by piece; the caller checks the digest of what it has got."""
-        scope = "repository:%s:pull" % reference.repository
+        scope = Scope(reference.repository, PULL)
         with self.open("GET", self.url(reference, "blobs", descriptor["digest"]), scope=scope) as answer:
             if answer.status != 200:
                 body = answer.read(LARGEST_DOCUMENT)
-                self.check(Response(answer.status, answer.headers, body), reference, "reading", (200,))
+                found = Response(answer.status, answer.headers, body, transport.host_of(answer.geturl()))
+                self.check(found, reference, "reading", (200,))
             left = int(descriptor["size"])
             try:
                 while left > 0:
@@ -296,15 +276,15 @@ class Registry:
         location = self.begin_upload(reference)
         if location:
             # Some registries have no way to give up; they forget it after a while.
-            self.request("DELETE", location, scope="repository:%s:pull,push" % reference.repository)
+            self.request("DELETE", location, scope=Scope(reference.repository, PUSH))
 
     def begin_upload(self, reference: Reference) -> str:
-        scope = "repository:%s:pull,push" % reference.repository
+        scope = Scope(reference.repository, PUSH)
         start = self.url(reference, "blobs", "uploads/")
         found = self.request("POST", start, scope=scope, data=b"", headers={"Content-Length": "0"})
         self.check(found, reference, "writing", (202,))
         location = urllib.parse.urljoin(start, found.headers.get("Location") or "")
-        if urllib.parse.urlsplit(location).scheme != "https":
+        if not transport.host_of(location):
             raise ImageError(
                 "The registry %s wants uploads at %s, which is not encrypted; it has to be told its own address "
                 "(behind a proxy: X-Forwarded-Proto)." % (self.host, location.partition("?")[0])
@@ -312,7 +292,7 @@ class Registry:
         return location
 
     def has_blob(self, reference: Reference, digest: str) -> bool:
-        scope = "repository:%s:pull,push" % reference.repository
+        scope = Scope(reference.repository, PUSH)
         found = self.request("HEAD", self.url(reference, "blobs", digest), scope=scope)
         if found.status == 404:
             return False
@@ -324,14 +304,15 @@ class Registry:
         location = self.begin_upload(reference)
         url = location + ("&" if "?" in location else "?") + urllib.parse.urlencode({"digest": digest})
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        scope = "repository:%s:pull,push" % reference.repository
+        scope = Scope(reference.repository, PUSH)
         with self.open("PUT", url, scope=scope, data=stream, headers=headers) as answer:
-            found = Response(answer.status, answer.headers, answer.read(LARGEST_DOCUMENT))
+            body = answer.read(LARGEST_DOCUMENT)
+            found = Response(answer.status, answer.headers, body, transport.host_of(answer.geturl()))
         self.check(found, reference, "writing", (201, 204))
 
     def write_manifest(self, reference: Reference, document: bytes, media_type: str) -> str:
         """Send a manifest or an index under a tag or its digest, and return the digest."""
-        scope = "repository:%s:pull,push" % reference.repository
+        scope = Scope(reference.repository, PUSH)
         digest = "sha256:" + hashlib.sha256(document).hexdigest()
         url = self.url(reference, "manifests", reference.tag or digest)
         headers = {"Content-Type": media_type, "Content-Length": str(len(document))}

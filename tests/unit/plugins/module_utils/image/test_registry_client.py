@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import urllib.parse
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci, registry
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci, push, registry, transport
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import reference as references
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.credentials import Login, Registries
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError, Unreachable
@@ -30,7 +31,8 @@ def answering(status, headers=None, body=b""):
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             handler.send_header(name, value)
         handler.end_headers()
-        handler.wfile.write(body)
+        if handler.command != "HEAD":
+            handler.wfile.write(body)
 
     return route
 
@@ -62,15 +64,13 @@ def blob_of(client, image, described=WHOLE):
     return b"".join(pieces)
 
 
+LOGIN = "Basic " + base64.b64encode(b"me:s3cret").decode()
+ask = answering(401, {"WWW-Authenticate": 'Basic realm="x"'})
+
+
 def basic_only(body):
     """A route for those who have logged in."""
-
-    def route(request):
-        if request.headers.get("Authorization") == "Basic " + base64.b64encode(b"me:s3cret").decode():
-            return 200, body
-        return answering(401, {"WWW-Authenticate": 'Basic realm="x"'})(request)
-
-    return route
+    return lambda request: (200, body) if request.headers.get("Authorization") == LOGIN else ask(request)
 
 
 def test_a_login_stays_with_its_registry(server, client, image, start_server):
@@ -157,11 +157,124 @@ def test_answers_in_no_known_form(server, client, image, body):
         client.manifest(image)
 
 
-def test_challenges():
-    scheme, parameters = registry.challenge('Bearer realm="https://r/token",service="r",scope="repository:a:pull,push"')
-    assert (scheme, parameters["realm"], parameters["service"]) == ("bearer", "https://r/token", "r")
-    assert parameters["scope"] == "repository:a:pull,push"
-    assert registry.challenge("Basic") == ("basic", {})
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (
+            ['Bearer realm="https://r/token",service="r",scope="repository:a:pull,push"'],
+            [("bearer", {"realm": "https://r/token", "service": "r", "scope": "repository:a:pull,push"})],
+        ),
+        (["Basic"], [("basic", {})]),
+        (["Negotiate", 'Basic realm="x"'], [("negotiate", {}), ("basic", {"realm": "x"})]),
+        (['Negotiate, Basic realm="a \\"b\\", c"'], [("negotiate", {}), ("basic", {"realm": 'a "b", c'})]),
+        (["Basic realm=x, Bearer realm = y"], [("basic", {"realm": "x"}), ("bearer", {"realm": "y"})]),
+        (["", "=,=", 'realm="x"'], []),
+    ],
+)
+def test_challenges(headers, expected):
+    assert transport.challenges(headers) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://Registry.Example.com:443/v2/", "registry.example.com"),
+        ("https://me:secret@r.example.com:5000/v2/", "r.example.com:5000"),
+        ("https://docker.io/x", "registry-1.docker.io"),
+        ("http://r.example.com/", ""),
+        ("https://[broken/", ""),
+        ("", ""),
+    ],
+)
+def test_hosts_are_compared_in_one_spelling(url, host):
+    assert transport.host_of(url) == host
+
+
+def logged_in(request):
+    return request.headers.get("Authorization") == LOGIN
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_head_request_stays_one(server, client, image, start_server, status):
+    """A storage signs an address for one method, and refuses it for every other one."""
+    storage = start_server()
+    storage.routes["HEAD", "/there"] = (200, "")
+    storage.routes["GET", "/there"] = (403, "SignatureDoesNotMatch")
+    server.routes["HEAD", f"/v2/a/blobs/{WHOLE['digest']}"] = answering(status, {"Location": f"{storage.url}/there"})
+    assert client.has_blob(image, WHOLE["digest"])
+    assert [request.method for request in storage.requests] == ["HEAD"]
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_who_a_registry_redirects_to_gets_no_login(server, client, image, start_server, scheme, method):
+    elsewhere = start_server()
+    asks = {"WWW-Authenticate": f'{scheme} realm="{elsewhere.url}/token",service="x"'}
+    elsewhere.routes[method, "/there"] = answering(401, asks)
+    elsewhere.get("/token", {"token": "x"})
+    server.routes[method, "/v2/a/manifests/1"] = answering(307, {"Location": f"{elsewhere.url}/there"})
+    with pytest.raises(ImageError, match=r"redirects to 127.0.0.1:\d+, which failed at reading .* \(401\)"):
+        client.manifest(image) if method == "GET" else client.digest_of(image)
+    assert elsewhere.seen() == ["/there"]
+    assert "Authorization" not in elsewhere.requests[0].headers
+
+
+def test_a_redirect_on_the_registry_itself_keeps_the_login(server, client, image):
+    server.get(
+        "/v2/a/manifests/1",
+        lambda request: answering(307, {"Location": "/moved"})(request) if logged_in(request) else ask(request),
+    )
+    server.get("/moved", basic_only(MANIFEST))
+    assert client.manifest(image)[0] == MANIFEST
+
+
+def test_an_upload_under_another_spelling_of_the_host(start_server, client, image):
+    server = start_server(dns=("localhost",))
+    entry = {**client.registries.entries[client.own], "host": f"localhost:{server.port}"}
+    client = registry.Registry(entry["host"], Registries([entry]), timeout=5, pause=0)
+    image = references.parse(f"{client.host}/a:1")
+    place = f"https://LOCALHOST:{server.port}/upload"
+    server.routes["POST", "/v2/a/blobs/uploads/"] = lambda request: (
+        answering(202, {"Location": place})(request) if logged_in(request) else ask(request)
+    )
+    server.routes["PUT", "/upload"] = lambda request: (201, "") if logged_in(request) else (401, "")
+    client.write_blob(image, WHOLE["digest"], len(BLOB), io.BytesIO(BLOB))
+    assert server.requests[-1].raw == BLOB
+
+
+def test_the_first_challenge_that_can_be_answered(server, client, image):
+    def manifest(request):
+        if logged_in(request):
+            return 200, MANIFEST
+        handler = request.handler
+        handler.send_response(401)
+        for challenge in ("Negotiate", 'Basic realm="x"'):
+            handler.send_header("WWW-Authenticate", challenge)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return None
+
+    server.get("/v2/a/manifests/1", manifest)
+    assert client.manifest(image)[0] == MANIFEST
+
+
+def test_a_repository_that_is_not_there_yet(server, client, image):
+    """Docker Hub answers 401 to who may read only, whether there is a repository or not."""
+
+    def token(request):
+        return 200, {"token": "writes" if "push" in request.query else "reads"}
+
+    def manifest(request):
+        if request.headers.get("Authorization") == "Bearer writes":
+            return 404, ""
+        return answering(401, {"WWW-Authenticate": f'Bearer realm="{server.url}/token",service="x"'})(request)
+
+    server.get("/token", token)
+    server.get("/v2/a/manifests/1", manifest)
+    server.routes["HEAD", "/v2/a/manifests/1"] = manifest
+    assert push.index_there(client, image) is None
+    with pytest.raises(ImageError, match="refuses the login of me"):
+        client.digest_of(image._replace(tag="1"), registry.PULL)
 
 
 def test_an_index_names_what_it_has():
