@@ -143,7 +143,7 @@ class Registry:
 
     def authorize(self, headers: t.Any, scope: Scope) -> bool:
         """Answer the first challenge that can be answered; false where there is none."""
-        login = self.registries.login(self.host)
+        login = self.registries.login(self.host, scope.repository)
         for scheme, parameters in transport.challenges(headers.get_all("WWW-Authenticate") or ()):
             if scheme == "basic" and login is not None:
                 self._authorization[scope] = basic(login)
@@ -208,7 +208,7 @@ class Registry:
         if found.host != self.own:
             raise kind("The registry %s redirects to %s, which %s" % (self.host, found.host, failed))
         if found.status == 401:
-            raise ImageError(self.refused(self.registries.login(self.host)))
+            raise ImageError(self.refused(self.registries.login(self.host, reference.repository)))
         if found.status == 403:
             raise ImageError("The registry %s does not allow %s %s." % (self.host, doing, reference.name))
         if found.status == 404:

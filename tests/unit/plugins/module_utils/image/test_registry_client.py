@@ -122,7 +122,7 @@ def test_what_is_not_what_was_asked_for(server, client, image):
 
 
 def test_a_refresh_token_is_exchanged(server, client, image, monkeypatch):
-    monkeypatch.setattr(client.registries, "login", lambda _host: Login("", "refresh-me"))
+    monkeypatch.setattr(client.registries, "login", lambda *_place: Login("", "refresh-me"))
     challenge = f'Bearer realm="{server.url}/token",service="tests"'
 
     def manifest(request):
