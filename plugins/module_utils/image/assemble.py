@@ -122,7 +122,11 @@ class Base:
         layers = oci.base_layers(manifest, what)
         described = oci.check_descriptor(manifest.get("config"), what)
         for entry in (described, *layers):
-            blobs.add_expected(lambda write, entry=entry: registry.read_blob(reference, entry, write), entry, what)
+
+            def fetch(entry: oci.Document = entry) -> None:
+                blobs.add_expected(lambda write: registry.read_blob(reference, entry, write), entry, what)
+
+            registry.patiently(fetch)
         config = blobs.read(described["digest"])
         oci.check_config(oci.load(config, what), architecture, len(layers), what)
         return archives.Image(config, layers)

@@ -10,7 +10,7 @@ Every answer is checked against its digest.
 from __future__ import annotations
 
 import base64
-import hashlib
+import contextlib
 import http.client
 import json
 import ssl
@@ -23,7 +23,11 @@ import urllib.request
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci, transport
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.credentials import Login, Registries
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError, Unreachable
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.reference import Reference, normalized
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.reference import (
+    Reference,
+    is_digest,
+    normalized,
+)
 
 TIMEOUT = 60
 ATTEMPTS = 3
@@ -34,6 +38,14 @@ LARGEST_DOCUMENT = 4 << 20
 AGENT = "kubemetrics.aggregation"
 #: What another attempt may change: too many requests, a registry that restarts, a proxy in front of one that does.
 PASSING = frozenset({429, 500, 502, 503, 504})
+#: Longest time in seconds that a registry is waited for because it says so (Retry-After).
+LONGEST_PAUSE = 60.0
+#: What those say that know GET only.
+NO_HEAD = (405, 501)
+#: What becomes of a request that gets no answer; odd names and ports of hosts are no OSError.
+UNANSWERED = (OSError, http.client.HTTPException, ValueError, OverflowError)
+
+T = t.TypeVar("T")
 
 PULL, PUSH = "pull", "pull,push"
 
@@ -105,7 +117,7 @@ class Registry:
                 if exc.code != 401 or answered or not own or not self.authorize(exc.headers, scope):
                     return exc
                 exc.close()
-            except (OSError, http.client.HTTPException) as exc:
+            except UNANSWERED as exc:
                 raise self.unreachable(exc) from exc
         raise AssertionError("every second answer is returned")
 
@@ -121,25 +133,55 @@ class Registry:
             said = "it does not speak TLS"
         return Unreachable("The registry %s cannot be reached (%s)." % (self.host, said))
 
-    def request(self, method: str, url: str, **options: t.Any) -> Response:
-        """A small answer, after some patience with a registry that fails for a moment."""
-        for attempt in range(ATTEMPTS):
-            last = attempt == ATTEMPTS - 1
+    def patiently(self, step: t.Callable[[], T]) -> T:
+        """Do something again where the registry fails for a moment; the last failure is raised."""
+        for attempt in range(1, ATTEMPTS):
             try:
-                with self.open(method, url, **options) as answer:
-                    body = b"" if method == "HEAD" else answer.read(LARGEST_DOCUMENT + 1)
-                    found = Response(answer.status, answer.headers, body, transport.host_of(answer.geturl()))
-            except Unreachable:
-                if last:
-                    raise
-            except (OSError, http.client.HTTPException) as exc:
-                if last:
-                    raise self.unreachable(exc) from exc
-            else:
-                if found.status not in PASSING or last:
-                    return found
-            time.sleep(self.pause * (attempt + 1))
-        raise AssertionError("the last attempt returns or raises")
+                return step()
+            except Unreachable as exc:
+                time.sleep(max(self.pause * attempt, min(exc.retry_after, LONGEST_PAUSE)))
+        return step()
+
+    def request(self, *where: t.Any, **options: t.Any) -> Response:
+        """A small answer, after some patience."""
+        return self.patiently(lambda: self.once(*where, **options))
+
+    def once(
+        self,
+        method: str,
+        url: str,
+        reference: Reference,
+        wanted: t.Collection[int],
+        *,
+        actions: str = PULL,
+        **options: t.Any,
+    ) -> Response:
+        """A small answer with one of the wanted statuses. Raises Unreachable, ImageError."""
+        with self.open(method, url, scope=Scope(reference.repository, actions), **options) as answer:
+            body = b"" if method == "HEAD" else self.body_of(answer)
+            found = Response(answer.status, answer.headers, body, transport.host_of(answer.geturl()))
+        if found.status not in wanted:
+            raise self.failure(found, reference, "reading" if method in ("GET", "HEAD") else "writing")
+        return found
+
+    def body_of(self, answer: t.Any) -> bytes:
+        """The body of a small answer as a whole. That of an error is worth nothing but its words."""
+        failed = answer.status >= 300
+        try:
+            body = answer.read(LARGEST_DOCUMENT + 1)
+        except (OSError, http.client.HTTPException) as exc:
+            if failed:
+                return b""
+            raise self.unreachable(exc) from exc
+        length = answer.headers.get("Content-Length") or ""
+        if not failed and len(body) > LARGEST_DOCUMENT:
+            raise ImageError(
+                "The registry %s answers with more than %d MiB, which is no document of an image; check its address."
+                % (self.host, LARGEST_DOCUMENT >> 20)
+            )
+        if not failed and length.isdigit() and len(body) < int(length):
+            raise Unreachable("The registry %s broke off in the middle of an answer." % self.host)
+        return body
 
     def authorize(self, headers: t.Any, scope: Scope) -> bool:
         """Answer the first challenge that can be answered; false where there is none."""
@@ -179,8 +221,9 @@ class Registry:
             exc.close()
             if exc.code in (401, 403):
                 raise ImageError(self.refused(login)) from None
-            raise Unreachable("%s gives no token for the registry %s (%d)." % (where, self.host, exc.code)) from None
-        except (OSError, http.client.HTTPException, ValueError) as exc:
+            message = "%s gives no token for the registry %s (%d)." % (where, self.host, exc.code)
+            raise Unreachable(message, transport.retry_after(exc.headers, time.time())) from None
+        except UNANSWERED as exc:
             raise self.unreachable(exc) from exc
         found = document.get("token") or document.get("access_token") if isinstance(document, dict) else None
         if not isinstance(found, str):
@@ -199,21 +242,30 @@ class Registry:
             % (self.host, who)
         )
 
-    def check(self, found: Response, reference: Reference, doing: str, wanted: t.Collection[int]) -> None:
-        """Turn any other answer into a sentence."""
-        if found.status in wanted:
-            return
-        kind = Unreachable if found.status in PASSING else ImageError
-        failed = "failed at %s %s (%d%s)." % (doing, reference, found.status, reason_of(found.body))
+    def failure(self, found: Response, reference: Reference, doing: str) -> ImageError:
+        """Any other answer as a sentence."""
+        reason = reason_of(found.body)
+        failed = "failed at %s %s (%d%s)." % (doing, reference, found.status, ": " + reason if reason else "")
         if found.host != self.own:
-            raise kind("The registry %s redirects to %s, which %s" % (self.host, found.host, failed))
+            failed = "The registry %s redirects to %s, which %s" % (self.host, found.host, failed)
+        else:
+            failed = "The registry %s %s" % (self.host, failed)
+        if found.status in PASSING:
+            return Unreachable(failed, transport.retry_after(found.headers, time.time()))
+        if found.host != self.own:
+            return ImageError(failed)
         if found.status == 401:
-            raise ImageError(self.refused(self.registries.login(self.host, reference.repository)))
+            return ImageError(self.refused(self.registries.login(self.host, reference.repository)))
+        clause = " (%s)" % reason if reason else ""
         if found.status == 403:
-            raise ImageError("The registry %s does not allow %s %s." % (self.host, doing, reference.name))
+            return ImageError("The registry %s does not allow %s %s%s." % (self.host, doing, reference.name, clause))
+        if found.status == 404 and doing == "writing":
+            return ImageError(
+                "The registry %s has no repository %s%s; create it there." % (self.host, reference.repository, clause)
+            )
         if found.status == 404:
-            raise ImageError("The registry %s has no %s." % (self.host, reference))
-        raise kind("The registry %s %s" % (self.host, failed))
+            return ImageError("The registry %s has no %s%s." % (self.host, reference, clause))
+        return ImageError(failed)
 
     def url(self, reference: Reference, kind: str, name: str) -> str:
         return "https://%s/v2/%s/%s/%s" % (self.host, reference.repository, kind, name)
@@ -225,64 +277,63 @@ class Registry:
 
     def digest_of(self, reference: Reference, actions: str = PULL) -> t.Optional[str]:
         """The digest that a tag has now, without fetching it; none where there is no such tag."""
-        scope = Scope(reference.repository, actions)
-        url = self.url(reference, "manifests", reference.version)
-        found = self.request("HEAD", url, scope=scope, accept=", ".join(oci.MANIFESTS))
+        found = self._ask_for_manifest("HEAD", reference, (200, 404, *NO_HEAD), actions)
         if found.status == 404:
             return None
-        self.check(found, reference, "reading", (200,))
-        digest = found.headers.get("Docker-Content-Digest")
-        if digest:
-            return str(digest)
-        # The header is optional; the manifest itself says it as well.
-        return self.manifest(reference, actions)[1]
+        digest = str(found.headers.get("Docker-Content-Digest") or "")
+        if found.status == 200 and is_digest(digest):
+            return digest
+        # The header is optional, and so is SHA-256 in it; the manifest itself says it as well.
+        found = self._ask_for_manifest("GET", reference, (200, 404), actions)
+        return None if found.status == 404 else oci.digest_of(found.body)
 
     def manifest(self, reference: Reference, actions: str = PULL) -> t.Tuple[bytes, str]:
         """A manifest or an index as it is, and its digest."""
-        scope = Scope(reference.repository, actions)
-        url = self.url(reference, "manifests", reference.version)
-        found = self.request("GET", url, scope=scope, accept=", ".join(oci.MANIFESTS))
-        self.check(found, reference, "reading", (200,))
-        digest = "sha256:" + hashlib.sha256(found.body).hexdigest()
+        found = self._ask_for_manifest("GET", reference, (200,), actions)
+        digest = oci.digest_of(found.body)
         if reference.digest and digest != reference.digest:
             raise ImageError(
                 "The registry %s answers something else than was asked for as %s." % (self.host, reference)
             )
         return found.body, digest
 
+    def _ask_for_manifest(self, method: str, reference: Reference, wanted: t.Collection[int], actions: str) -> Response:
+        url = self.url(reference, "manifests", reference.version)
+        return self.request(method, url, reference, wanted, actions=actions, accept=", ".join(oci.MANIFESTS))
+
     def read_blob(self, reference: Reference, descriptor: t.Mapping[str, t.Any], write: t.Callable[[bytes], t.Any]):
-        """Hand a blob over piece by piece; the caller checks the digest of what it has got."""
-        scope = Scope(reference.repository, PULL)
-        with self.open("GET", self.url(reference, "blobs", descriptor["digest"]), scope=scope) as answer:
+        """Hand a blob over piece by piece, once; the caller checks the digest of what it has got, and is patient."""
+        url = self.url(reference, "blobs", descriptor["digest"])
+        with self.open("GET", url, scope=Scope(reference.repository, PULL)) as answer:
             if answer.status != 200:
-                body = answer.read(LARGEST_DOCUMENT)
+                body = self.body_of(answer)
                 found = Response(answer.status, answer.headers, body, transport.host_of(answer.geturl()))
-                self.check(found, reference, "reading", (200,))
+                raise self.failure(found, reference, "reading")
             left = int(descriptor["size"])
-            try:
-                while left > 0:
+            while left > 0:
+                try:
                     piece = answer.read(min(CHUNK, left))
-                    if not piece:
-                        raise Unreachable("The registry %s broke off in the middle of %s." % (self.host, reference))
-                    left -= len(piece)
-                    write(piece)
-            except (OSError, http.client.HTTPException) as exc:
-                raise self.unreachable(exc) from exc
+                except (OSError, http.client.HTTPException) as exc:
+                    raise self.unreachable(exc) from exc
+                if not piece:
+                    raise Unreachable("The registry %s broke off in the middle of %s." % (self.host, reference))
+                left -= len(piece)
+                # What fails here is a disk, and no registry.
+                write(piece)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def may_push(self, reference: Reference) -> None:
         """Know that images can be sent there, by beginning an upload and giving it up. Raises ImageError."""
-        location = self.begin_upload(reference)
-        if location:
-            # Some registries have no way to give up; they forget it after a while.
-            self.request("DELETE", location, scope=Scope(reference.repository, PUSH))
+        location = self.patiently(lambda: self.begin_upload(reference))
+        # Some registries have no way to give up; they forget it after a while.
+        with contextlib.suppress(ImageError):
+            self.once("DELETE", location, reference, (202, 204), actions=PUSH)
 
     def begin_upload(self, reference: Reference) -> str:
-        scope = Scope(reference.repository, PUSH)
+        """Where a blob can be sent to, once."""
         start = self.url(reference, "blobs", "uploads/")
-        found = self.request("POST", start, scope=scope, data=b"", headers={"Content-Length": "0"})
-        self.check(found, reference, "writing", (202,))
+        found = self.once("POST", start, reference, (202,), actions=PUSH, data=b"", headers={"Content-Length": "0"})
         location = urllib.parse.urljoin(start, found.headers.get("Location") or "")
         if not transport.host_of(location):
             raise ImageError(
@@ -292,32 +343,27 @@ class Registry:
         return location
 
     def has_blob(self, reference: Reference, digest: str) -> bool:
-        scope = Scope(reference.repository, PUSH)
-        found = self.request("HEAD", self.url(reference, "blobs", digest), scope=scope)
-        if found.status == 404:
-            return False
-        self.check(found, reference, "reading", (200,))
-        return True
+        """Whether a blob is there already."""
+        url = self.url(reference, "blobs", digest)
+        return self.request("HEAD", url, reference, (200, 404, *NO_HEAD), actions=PUSH).status == 200
 
     def write_blob(self, reference: Reference, digest: str, size: int, stream: t.BinaryIO) -> None:
-        """Send a blob in one piece."""
-        location = self.begin_upload(reference)
-        url = location + ("&" if "?" in location else "?") + urllib.parse.urlencode({"digest": digest})
+        """Send a blob in one piece. An upload that broke off is given up, and another one begun."""
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        scope = Scope(reference.repository, PUSH)
-        with self.open("PUT", url, scope=scope, data=stream, headers=headers) as answer:
-            body = answer.read(LARGEST_DOCUMENT)
-            found = Response(answer.status, answer.headers, body, transport.host_of(answer.geturl()))
-        self.check(found, reference, "writing", (201, 204))
+
+        def send() -> None:
+            location = self.begin_upload(reference)
+            url = location + ("&" if "?" in location else "?") + urllib.parse.urlencode({"digest": digest})
+            self.once("PUT", url, reference, (201, 204), actions=PUSH, data=stream, headers=headers)
+
+        self.patiently(send)
 
     def write_manifest(self, reference: Reference, document: bytes, media_type: str) -> str:
         """Send a manifest or an index under a tag or its digest, and return the digest."""
-        scope = Scope(reference.repository, PUSH)
-        digest = "sha256:" + hashlib.sha256(document).hexdigest()
+        digest = oci.digest_of(document)
         url = self.url(reference, "manifests", reference.tag or digest)
         headers = {"Content-Type": media_type, "Content-Length": str(len(document))}
-        found = self.request("PUT", url, scope=scope, data=document, headers=headers)
-        self.check(found, reference, "writing", (201,))
+        self.request("PUT", url, reference, (200, 201, 202), actions=PUSH, data=document, headers=headers)
         return digest
 
 
@@ -326,10 +372,10 @@ def basic(login: Login) -> str:
 
 
 def reason_of(body: bytes) -> str:
-    """What a registry says went wrong, after a colon; nothing where it does not say it as the specification wants."""
+    """What a registry says went wrong; nothing where it does not say it as the specification wants."""
     try:
         errors = json.loads(body)["errors"]
         said = "; ".join(str(entry.get("message") or entry.get("code")) for entry in errors)
     except (ValueError, KeyError, TypeError, AttributeError):
         return ""
-    return ": " + said[:300] if said else ""
+    return " ".join(said.split())[:300].rstrip(".")

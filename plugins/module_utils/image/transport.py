@@ -9,6 +9,7 @@ Connections are TLS, verified; there is no switch for anything else.
 
 from __future__ import annotations
 
+import email.utils
 import re
 import ssl
 import typing as t
@@ -92,3 +93,14 @@ def challenges(headers: t.Iterable[str]) -> t.List[t.Tuple[str, t.Dict[str, str]
                 value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
                 found[-1][1][name.lower()] = value
     return found
+
+
+def retry_after(headers: t.Any, now: float) -> float:
+    """Seconds that an answer asks to wait for, as a number or a date; 0 where it says nothing of the kind."""
+    said = str(headers.get("Retry-After") or "").strip()
+    if said.isdigit():
+        return float(said)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - now)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return 0.0

@@ -11,11 +11,22 @@ import json
 import urllib.parse
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci, push, registry, transport
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import (
+    assemble,
+    oci,
+    push,
+    registry,
+    transport,
+)
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import reference as references
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.blobs import Blobs
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.credentials import Login, Registries
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError, Unreachable
-from base_images import sha256
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import (
+    ImageError,
+    Unreachable,
+    reason_of,
+)
+from base_images import configuration, layer, sha256
 
 BLOB = b"a layer" * 1000
 MANIFEST = json.dumps({"schemaVersion": 2, "config": {}, "layers": []}).encode()
@@ -281,3 +292,167 @@ def test_an_index_names_what_it_has():
     index = oci.index_of([{"platform": {"os": "linux", "architecture": "arm", "variant": "v7"}}, {"platform": "odd"}])
     with pytest.raises(ImageError, match=r"for the architecture amd64 \(only for arm/v7\)"):
         oci.choose(index, "amd64", "The image")
+
+
+@pytest.fixture
+def waited(monkeypatch):
+    """What was waited for, without waiting."""
+    seconds = []
+    monkeypatch.setattr(registry.time, "sleep", seconds.append)
+    return seconds
+
+
+def in_turn(*routes):
+    """A route that answers another way each time; the last one stays."""
+    left = list(routes)
+
+    def route(request):
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        return answer(request) if callable(answer) else answer
+
+    return route
+
+
+def cut(status):
+    """An answer in chunked coding that breaks off."""
+
+    def route(request):
+        request.handler.send_response(status)
+        request.handler.send_header("Transfer-Encoding", "chunked")
+        request.handler.end_headers()
+        request.handler.wfile.write(b"ff\r\nabc")
+        request.handler.close_connection = True
+
+    return route
+
+
+def hang_up(_request):
+    return None
+
+
+@pytest.mark.parametrize("failure", [(503, ""), (429, ""), hang_up, cut(500), cut(200)])
+def test_a_blob_is_asked_for_again(server, client, image, tmp_path, failure):
+    server.get(f"/v2/a/blobs/{WHOLE['digest']}", in_turn(failure, (200, BLOB)))
+    kept = Blobs(tmp_path / "kept")
+    client.patiently(
+        lambda: kept.add_expected(lambda write: client.read_blob(image, WHOLE, write), WHOLE, "The base image")
+    )
+    assert kept.read(WHOLE["digest"]) == BLOB
+
+
+def test_a_base_is_fetched_with_patience(server, client, image, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "PAUSE", 0)
+    content = layer("etc/x", b"base")
+    config = configuration("amd64", [sha256(content)])
+    parts = [{"digest": sha256(data), "size": len(data)} for data in (config, content)]
+    document = {"schemaVersion": 2, "config": parts[0], "layers": [{**parts[1], "mediaType": oci.LAYER}]}
+    server.get("/v2/a/manifests/1", json.dumps(document).encode())
+    for data in (config, content):
+        server.get(f"/v2/a/blobs/{sha256(data)}", in_turn((503, ""), (200, data)))
+    base = assemble.Base(str(image), client.registries)
+    monkeypatch.setattr(base, "registry", lambda: client)
+    assert base.fetch("amd64", Blobs(tmp_path / "kept")).config == config
+
+
+@pytest.mark.parametrize("failure", [(503, ""), (429, ""), hang_up, cut(500)])
+def test_an_upload_is_begun_again(server, client, image, failure):
+    server.routes["POST", "/v2/a/blobs/uploads/"] = in_turn(
+        answering(202, {"Location": "/first"}), answering(202, {"Location": "/second"})
+    )
+    server.routes["PUT", "/first"] = failure
+    server.routes["PUT", "/second"] = (201, "")
+    client.write_blob(image, WHOLE["digest"], len(BLOB), io.BytesIO(BLOB))
+    assert server.seen("PUT") == ["/first", "/second"]
+    assert [request.raw for request in server.requests if request.method == "PUT"] == [BLOB, BLOB]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [("7", 7), ("3600", 60), ("Thu, 01 Jan 1970 00:00:30 GMT", 0), ("soon", 0), ("-5", 0), ("", 0)],
+)
+def test_a_registry_says_how_long_to_wait(server, client, image, waited, said, expected):
+    server.get("/v2/a/manifests/1", in_turn(answering(429, {"Retry-After": said}), (200, MANIFEST)))
+    assert client.manifest(image)[0] == MANIFEST
+    assert waited == [expected]
+
+
+def test_a_date_to_wait_for():
+    assert transport.retry_after({"Retry-After": "Thu, 01 Jan 1970 00:00:30 GMT"}, 10.0) == 20.0
+
+
+def test_patience_ends(server, client, image, waited):
+    server.get(f"/v2/a/blobs/{WHOLE['digest']}", cut(503))
+    with pytest.raises(Unreachable, match=r"failed at reading .* \(503\)"):
+        client.patiently(lambda: blob_of(client, image))
+    assert len(server.requests) == registry.ATTEMPTS == len(waited) + 1
+
+
+@pytest.mark.parametrize("status", [200, 201, 202])
+def test_a_manifest_is_taken(server, client, image, status):
+    server.routes["PUT", "/v2/a/manifests/1"] = (status, "")
+    assert client.write_manifest(image, MANIFEST, oci.MANIFEST) == sha256(MANIFEST)
+
+
+def test_what_does_not_know_head(server, client, image):
+    server.routes["HEAD", "/v2/a/manifests/1"] = (405, "")
+    assert client.digest_of(image) is None
+    server.get("/v2/a/manifests/1", MANIFEST)
+    assert client.digest_of(image) == sha256(MANIFEST)
+
+
+def test_a_digest_of_another_kind_is_not_taken(server, client, image):
+    server.routes["HEAD", "/v2/a/manifests/1"] = answering(200, {"Docker-Content-Digest": "sha512:" + "a" * 128})
+    server.get("/v2/a/manifests/1", MANIFEST)
+    assert client.digest_of(image) == sha256(MANIFEST)
+
+
+def test_half_a_manifest_has_no_digest(server, client, image):
+    def half(request):
+        request.handler.close_connection = True
+        answering(200, {"Content-Length": str(len(MANIFEST))}, MANIFEST[:10])(request)
+
+    server.routes["HEAD", "/v2/a/manifests/1"] = (200, "")
+    server.get("/v2/a/manifests/1", half)
+    with pytest.raises(Unreachable, match="broke off in the middle"):
+        client.digest_of(image)
+
+
+def test_what_is_too_large_for_a_manifest(server, client, image, monkeypatch):
+    monkeypatch.setattr(registry, "LARGEST_DOCUMENT", 10)
+    server.get("/v2/a/manifests/1", MANIFEST)
+    with pytest.raises(ImageError, match="is no document of an image"):
+        client.manifest(image)
+
+
+def test_reasons_are_told(server, client, image):
+    def said(status, message):
+        return status, {"errors": [{"code": "X", "message": message}]}
+
+    start = "POST", "/v2/a/blobs/uploads/"
+    server.routes[start] = said(403, "quota\nexceeded.")
+    with pytest.raises(ImageError, match=r"does not allow writing 127.0.0.1:\d+/a \(quota exceeded\)\.$"):
+        client.may_push(image)
+    server.routes[start] = said(404, "The repository does not exist")
+    with pytest.raises(ImageError, match=r"has no repository a \(The repository does not exist\); create it there\.$"):
+        client.may_push(image)
+    server.routes["GET", "/v2/a/manifests/1"] = said(404, "manifest unknown")
+    with pytest.raises(ImageError, match=r"has no 127.0.0.1:\d+/a:1 \(manifest unknown\)\.$"):
+        client.manifest(image)
+
+
+@pytest.mark.parametrize("host", ["registry..example.com", "a" * 70 + ".example.com", "127.0.0.1:99999"])
+def test_hosts_that_cannot_be(host, waited):
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        registry.Registry(host, Registries(), timeout=1).digest_of(references.Reference(host, "a", "1", ""))
+
+
+def test_a_full_disk_is_not_the_registrys(server, client, image):
+    server.get(f"/v2/a/blobs/{WHOLE['digest']}", BLOB)
+
+    def write(_piece):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        client.read_blob(image, WHOLE, write)
+    assert reason_of(caught.value) == "No space left on device"
+    assert reason_of(FileNotFoundError(2, "No such file", "/x")) == "No such file: /x"
