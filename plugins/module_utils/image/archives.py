@@ -245,7 +245,7 @@ def write(path: Path, name: str, image: Image, blobs: Blobs, annotations: t.Mapp
         blob_name(entry["digest"]): manifest,
         blob_name(oci.digest_of(image.config)): image.config,
     }
-    large = {blob_name(layer["digest"]): blobs.path(layer["digest"]) for layer in image.layers}
+    large = {blob_name(layer["digest"]): layer["digest"] for layer in image.layers}
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         for folder in ("blobs", "blobs/sha256"):
             info = tarfile.TarInfo(folder)
@@ -258,7 +258,12 @@ def write(path: Path, name: str, image: Image, blobs: Blobs, annotations: t.Mapp
                 info.size = len(small[place])
                 archive.addfile(info, io.BytesIO(small[place]))
             else:
-                info.size = large[place].stat().st_size
-                with large[place].open("rb") as file:
-                    archive.addfile(info, file)
+                _add_layer(archive, info, large[place], blobs)
     return entry
+
+
+def _add_layer(archive: tarfile.TarFile, info: tarfile.TarInfo, digest: str, blobs: Blobs) -> None:
+    """Add a layer, whose digest is checked on its way."""
+    with blobs.open(digest) as file:
+        info.size = blobs.path(digest).stat().st_size
+        archive.addfile(info, file)

@@ -32,7 +32,7 @@ def test_a_docker_archive(tmp_path, blobs, mode):
             "size": len(layer("etc/amd64", b"base")),
         }
     ]
-    assert blobs.has(image.layers[0]["digest"])
+    assert blobs.has(image.layers[0]["digest"], image.layers[0]["size"])
     with pytest.raises(ImageError, match=r"no image for the architecture arm64 \(only for amd64\)"):
         archives.load(path, "arm64", blobs)
 
