@@ -9,7 +9,9 @@ Connections are TLS, verified; there is no switch for anything else.
 
 from __future__ import annotations
 
+import base64
 import email.utils
+import os
 import re
 import ssl
 import typing as t
@@ -17,6 +19,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host.probes import proxy_for
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import reference as references
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
 
@@ -57,6 +60,47 @@ class SafeRedirects(urllib.request.HTTPRedirectHandler):
     http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302
 
 
+def proxy_parts(proxy: str) -> t.Tuple[str, str]:
+    """The address of a proxy with its port, and the value of Proxy-Authorization or nothing. Raises ImageError."""
+    try:
+        parts = urllib.parse.urlsplit(proxy)
+        host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        host, port = None, 0
+    if not host or parts.scheme not in ("http", "https"):
+        # The value is not shown: it may have a password.
+        raise ImageError("HTTPS_PROXY is no address of an HTTP proxy; one looks like http://proxy.example.com:3128.")
+    address = "[%s]:%d" % (host, port) if ":" in host else "%s:%d" % (host, port)
+    if parts.username is None:
+        return address, ""
+    login = "%s:%s" % (urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or ""))
+    return address, "Basic " + base64.b64encode(login.encode()).decode()
+
+
+class EnvironmentProxy(urllib.request.BaseHandler):
+    """The proxy that the environment names for a host, as container runtimes and the API server read it.
+
+    Python's own rules for NO_PROXY know neither networks nor addresses of IPv6.
+    """
+
+    #: Before the handler that connects.
+    handler_order = 100
+
+    def __init__(self, environment: t.Optional[t.Mapping[str, str]] = None):
+        self.environment = os.environ if environment is None else environment
+
+    def https_open(self, req):
+        parts = urllib.parse.urlsplit(req.full_url)
+        proxy = proxy_for(parts.hostname or "", parts.port or 443, self.environment)
+        if proxy:
+            address, authorization = proxy_parts(proxy)
+            if authorization:
+                # It goes to the proxy only, and not along with redirects.
+                req.add_unredirected_header("Proxy-Authorization", authorization)
+            req.set_proxy(address, "https")
+        # Next is the handler that connects.
+
+
 def tls(ca_file: str) -> ssl.SSLContext:
     """What the system trusts (SSL_CERT_FILE, SSL_CERT_DIR), and the given CA."""
     context = ssl.create_default_context()
@@ -78,7 +122,13 @@ def tls(ca_file: str) -> ssl.SSLContext:
 
 def opener(ca_file: str) -> urllib.request.OpenerDirector:
     """What sends requests."""
-    return urllib.request.build_opener(urllib.request.HTTPSHandler(context=tls(ca_file)), SafeRedirects())
+    return urllib.request.build_opener(
+        urllib.request.HTTPSHandler(context=tls(ca_file)),
+        SafeRedirects(),
+        # Instead of Python's own handler.
+        urllib.request.ProxyHandler({}),
+        EnvironmentProxy(),
+    )
 
 
 def challenges(headers: t.Iterable[str]) -> t.List[t.Tuple[str, t.Dict[str, str]]]:

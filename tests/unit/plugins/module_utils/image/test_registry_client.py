@@ -8,7 +8,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socketserver
+import threading
 import urllib.parse
+import urllib.request
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import (
@@ -456,3 +460,91 @@ def test_a_full_disk_is_not_the_registrys(server, client, image):
         client.read_blob(image, WHOLE, write)
     assert reason_of(caught.value) == "No space left on device"
     assert reason_of(FileNotFoundError(2, "No such file", "/x")) == "No such file: /x"
+
+
+@pytest.fixture
+def proxy():
+    """A proxy that notes the heads of requests and refuses them."""
+    heads = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self):
+            heads.append([line.decode().strip() for line in iter(self.rfile.readline, b"\r\n")])
+            self.wfile.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield SimpleNamespace(address=f"127.0.0.1:{server.server_address[1]}", heads=heads)
+        server.shutdown()
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Sets the variables of proxies, and no others."""
+
+    def use(**variables):
+        for name in ("HTTPS_PROXY", "NO_PROXY"):
+            monkeypatch.delenv(name.lower(), raising=False)
+            monkeypatch.setenv(name, variables.get(name, ""))
+
+    return use
+
+
+def test_a_proxy_and_its_login(proxy, environment, waited):
+    environment(HTTPS_PROXY=f"http://me:s3c%2Fret@{proxy.address}")
+    with pytest.raises(Unreachable) as refused:
+        registry.Registry("r.example.com", Registries()).manifest(references.parse("r.example.com/a:1"))
+    assert "407" in str(refused.value) and "s3c" not in str(refused.value)
+    login = base64.b64encode(b"me:s3c/ret").decode()
+    assert proxy.heads[0][0].startswith("CONNECT r.example.com:443 ")
+    assert f"proxy-authorization: basic {login.lower()}" in [line.lower() for line in proxy.heads[0]]
+
+
+@pytest.mark.parametrize(
+    ("excepted", "host"),
+    [
+        ("10.0.0.0/8", "10.1.2.3:5000"),
+        ("*.example.com", "r.example.com"),
+        ("fd00::1", "[fd00::1]:5000"),
+        ("fd00::/8", "[fd00::1]"),
+        ("r.example.com:5000", "r.example.com:5000"),
+        ("a, example.com", "r.example.com"),
+    ],
+)
+def test_what_no_proxy_excepts(excepted, host):
+    def sent_to(environment):
+        request = urllib.request.Request(f"https://{host}/v2/")
+        assert transport.EnvironmentProxy(environment).https_open(request) is None
+        return request.host
+
+    environment = {"HTTPS_PROXY": "http://proxy.example.org:3128"}
+    assert sent_to(environment) == "proxy.example.org:3128"
+    assert sent_to({**environment, "NO_PROXY": excepted}) == host
+
+
+def test_a_proxy_without_a_scheme(proxy, environment, waited):
+    environment(HTTPS_PROXY=proxy.address, NO_PROXY="10.0.0.0/8")
+    with pytest.raises(Unreachable, match="407"):
+        registry.Registry("r.example.com", Registries()).manifest(references.parse("r.example.com/a:1"))
+    assert len(proxy.heads) == registry.ATTEMPTS
+    # Python's own handler has rules of its own, and does not act beside it.
+    assert not [handler for handler in transport.opener("").handlers if type(handler) is urllib.request.ProxyHandler]
+
+
+@pytest.mark.parametrize("given", ["http://me:s3cret@", "http://proxy:s3cret", "socks5://proxy:1080", "http://[s3cret"])
+def test_what_is_no_proxy(given):
+    with pytest.raises(ImageError, match="HTTPS_PROXY is no address of an HTTP proxy") as caught:
+        transport.proxy_parts(given)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("http://proxy", "proxy:80"),
+        ("https://proxy", "proxy:443"),
+        ("http://[fd00::1]:3128/", "[fd00::1]:3128"),
+    ],
+)
+def test_addresses_of_proxies(given, expected):
+    assert transport.proxy_parts(given) == (expected, "")
