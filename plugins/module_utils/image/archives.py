@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import posixpath
 import tarfile
 import typing as t
 from pathlib import Path
@@ -24,6 +25,8 @@ LAYOUT = "oci-layout"
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".oci")
 #: How deep indexes may be in indexes.
 DEEPEST = 4
+#: How many links may lead to a file.
+LONGEST_CHAIN = 40
 MAGIC = ((b"\x1f\x8b", "+gzip"), (b"\x28\xb5\x2f\xfd", "+zstd"))
 
 
@@ -51,9 +54,7 @@ class Files:
         if not path.is_dir():
             try:
                 self.tar = tarfile.open(path)  # noqa: SIM115 - closed when the object is left
-                self.members = {
-                    entry.name[2:] if entry.name.startswith("./") else entry.name: entry for entry in self.tar
-                }
+                self.members = {posixpath.normpath(entry.name): entry for entry in self.tar}
             except (tarfile.TarError, EOFError, OSError) as exc:
                 raise ImageError("%s is no archive of an image (%s)." % (path, str(exc).rstrip("."))) from exc
 
@@ -70,8 +71,19 @@ class Files:
             # What is named in a document stays in the folder.
             inside = self.path.resolve() in path.resolve().parents
             return path.open("rb") if inside and path.is_file() else None
-        member = self.members.get(name)
+        member = self.member(name)
         return self.tar.extractfile(member) if member is not None else None
+
+    def member(self, name: str) -> t.Optional[tarfile.TarInfo]:
+        """What a name of the tar stands for in the end; docker save has links for layers that are the same."""
+        for _link in range(LONGEST_CHAIN):
+            found = self.members.get(posixpath.normpath(name))
+            if found is None or not (found.issym() or found.islnk()):
+                return found
+            # A symbolic link is relative to its folder, a hard link to the top.
+            folder = posixpath.dirname(found.name) if found.issym() else ""
+            name = posixpath.join(folder, found.linkname)
+        raise ImageError("%s is damaged: the link %s leads in a circle." % (self.path, name))
 
     def read(self, name: str) -> t.Optional[bytes]:
         file = self.open(name)

@@ -28,8 +28,8 @@ def architectures_there(index: t.Optional[oci.Document], revision: str) -> t.Set
     """The architectures that a tag has an image of this revision for."""
     return {
         oci.platform_name(entry.get("platform"))
-        for entry in (index or {}).get("manifests") or ()
-        if (entry.get("annotations") or {}).get(oci.REVISION) == revision
+        for entry in oci.entries_of(index)
+        if oci.revision_of(entry) == revision
     }
 
 
