@@ -81,7 +81,7 @@ class Registries:
         if entry.get("username"):
             return Login(str(entry["username"]), str(entry["password"]))
         for path in auth_files(self.environment):
-            found = login_from_file(path, host, repository)
+            found = LoginFile(path).login(host, repository)
             if found:
                 return found
         return None
@@ -123,35 +123,49 @@ def keys_for(place: str, known: t.Iterable[str]) -> t.List[str]:
     return sorted(found, key=lambda key: (key not in usual, "://" in key, key != place))
 
 
-def login_from_file(path: Path, host: str, repository: str) -> t.Optional[Login]:
-    """What a file of podman or docker has for a repository."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8") or "{}")
-    except (OSError, ValueError) as exc:
-        raise ImageError("The logins of registries in %s cannot be read (%s)." % (path, type(exc).__name__)) from exc
-    helpers = _mapping(document, "credHelpers")
-    logins = _mapping(document, "auths")
-    store = document.get("credsStore") if isinstance(document, dict) else None
-    store = store if isinstance(store, str) else ""
-    listed = False
-    for place in places_of(host, repository):
-        for key in keys_for(place, helpers):
-            found = login_from_helper(str(helpers[key]), key) if helpers[key] else None
+class LoginFile:
+    """A file in which podman or docker keeps logins, or names the programs that keep them."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            document = json.loads(path.read_text(encoding="utf-8") or "{}")
+        except (OSError, ValueError) as exc:
+            reason = type(exc).__name__
+            raise ImageError("The logins of registries in %s cannot be read (%s)." % (path, reason)) from exc
+        self.helpers = _mapping(document, "credHelpers")
+        self.entries = _mapping(document, "auths")
+        store = document.get("credsStore") if isinstance(document, dict) else None
+        self.store = store if isinstance(store, str) else ""
+
+    def login(self, host: str, repository: str) -> t.Optional[Login]:
+        """The login for a repository, from the narrowest place that has one."""
+        places = places_of(host, repository)
+        for place in places:
+            found = self._helped(place) or self._listed(place)
             if found:
                 return found
-        for key in keys_for(place, logins):
-            found = decode(logins[key], path, key)
-            if found is None and store:
-                listed = True
-                found = login_from_helper(store, key)
+        listed = any(keys_for(place, self.entries) for place in places)
+        return None if listed else self._stored(reference.normalized(host))
+
+    def _helped(self, place: str) -> t.Optional[Login]:
+        keys = [key for key in keys_for(place, self.helpers) if self.helpers[key]]
+        return next(filter(None, (login_from_helper(str(self.helpers[key]), key) for key in keys)), None)
+
+    def _listed(self, place: str) -> t.Optional[Login]:
+        for key in keys_for(place, self.entries):
+            found = decode(self.entries[key], self.path, key)
+            if found is None and self.store:
+                found = login_from_helper(self.store, key)
             if found:
                 return found
-    if not store or listed:
         return None
-    # Docker asks its store for every registry; programs that renew logins by themselves (ECR's) list none in the file.
-    own = reference.normalized(host)
-    key = reference.DOCKER_HUB_LOGIN if own == reference.DOCKER_HUB_HOST else own
-    return login_from_helper(store, key) if helper_program(store) else None
+
+    def _stored(self, host: str) -> t.Optional[Login]:
+        """Docker asks its store for every registry; programs that renew logins by themselves (ECR's) list none."""
+        if not self.store or not helper_program(self.store):
+            return None
+        return login_from_helper(self.store, reference.DOCKER_HUB_LOGIN if host == reference.DOCKER_HUB_HOST else host)
 
 
 def _mapping(document: t.Any, key: str) -> t.Dict[str, t.Any]:

@@ -108,7 +108,7 @@ def choose(index: Document, architecture: str, what: str) -> Document:
         if platform_name(entry.get("platform")) == architecture:
             return check_descriptor(entry, what)
     unnamed = [entry for entry in entries if entry.get("platform") is None]
-    if len(entries) == len(unnamed) == 1:
+    if len(unnamed) == 1:
         # The platform is optional; the configuration has the architecture as well, and is checked.
         return check_descriptor(unnamed[0], what)
     known = sorted({platform_name(entry.get("platform")) for entry in entries} - {"", "unknown"})

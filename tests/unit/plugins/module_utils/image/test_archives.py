@@ -188,9 +188,9 @@ def test_what_an_index_has_for_an_architecture():
     assert oci.choose(index(second, first), "amd64", "The image")["digest"] == "sha256:" + "1" * 64
     assert oci.choose(index({}), "amd64", "The image")["digest"] == "sha256:" + "0" * 64
     assert oci.choose(index({}, plain), "amd64", "The image")["digest"] == "sha256:" + "1" * 64
-    for several in (index({}, {}), index({}, second)):
-        with pytest.raises(ImageError, match="not there for the architecture amd64"):
-            oci.choose(several, "amd64", "The image")
+    assert oci.choose(index(second, {}), "amd64", "The image")["digest"] == "sha256:" + "1" * 64
+    with pytest.raises(ImageError, match="not there for the architecture amd64"):
+        oci.choose(index({}, {}), "amd64", "The image")
 
 
 @pytest.mark.parametrize("index", [None, {}, {"manifests": {}}, {"manifests": [1, {"annotations": 1}]}])
