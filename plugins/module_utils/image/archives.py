@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import posixpath
 import tarfile
 import typing as t
+import zlib
 from pathlib import Path
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci
@@ -22,6 +24,8 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.blob
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
 
 LAYOUT = "oci-layout"
+#: What reading a damaged archive raises.
+DAMAGED = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".oci")
 #: How deep indexes may be in indexes.
 DEEPEST = 4
@@ -55,7 +59,7 @@ class Files:
             try:
                 self.tar = tarfile.open(path)  # noqa: SIM115 - closed when the object is left
                 self.members = {posixpath.normpath(entry.name): entry for entry in self.tar}
-            except (tarfile.TarError, EOFError, OSError) as exc:
+            except DAMAGED as exc:
                 raise ImageError("%s is no archive of an image (%s)." % (path, str(exc).rstrip("."))) from exc
 
     def __enter__(self) -> "Files":
@@ -90,7 +94,9 @@ class Files:
         if file is None:
             return None
         with file:
-            return file.read()
+            pieces: t.List[bytes] = []
+            copy(file, pieces.append, str(self.path))
+            return b"".join(pieces)
 
     def blob(self, digest: str) -> t.Optional[bytes]:
         data = self.read(blob_name(digest))
@@ -206,25 +212,29 @@ def _take(files: Files, image: Found, blobs: Blobs) -> Image:
             if isinstance(layer, str):
                 layers.append(_take_layer(file, diff_id, blobs, what))
             else:
-                blobs.add_expected(lambda write, file=file: copy(file, write), layer, what)
+                blobs.add_expected(lambda write, file=file: copy(file, write, what), layer, what)
                 layers.append(layer)
     return Image(image.config, layers)
 
 
 def _take_layer(file: t.IO[bytes], diff_id: str, blobs: Blobs, what: str) -> oci.Document:
     """A layer of a docker-archive, which is known by the digest of its content only."""
-    start = file.read(4)
-    file.seek(0)
+    digest, size = blobs.add(lambda write: copy(file, write, what))
+    with blobs.path(digest).open("rb") as kept:
+        start = kept.read(4)
     compression = next((suffix for magic, suffix in MAGIC if start.startswith(magic)), "")
-    digest, size = blobs.add(lambda write: copy(file, write))
     if not compression and digest != diff_id:
         raise ImageError("%s is damaged: a layer that should be %s is %s." % (what, diff_id, digest))
     return {"mediaType": oci.LAYER + compression, "digest": digest, "size": size}
 
 
-def copy(file: t.IO[bytes], write: t.Callable[[bytes], t.Any]) -> None:
+def copy(file: t.IO[bytes], write: t.Callable[[bytes], t.Any], what: str) -> None:
+    """Hand a file over piece by piece. Raises ImageError where it cannot be read, and what `write` raises."""
     while True:
-        piece = file.read(CHUNK)
+        try:
+            piece = file.read(CHUNK)
+        except DAMAGED as exc:
+            raise ImageError("%s is damaged (%s); get the file anew." % (what, str(exc).rstrip("."))) from exc
         if not piece:
             return
         write(piece)

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import tarfile
 
 import pytest
@@ -197,3 +200,20 @@ def test_what_an_index_has_for_an_architecture():
 def test_odd_indexes_have_nothing_of_ours(index):
     assert push.architectures_there(index, "r1") == set()
     assert oci.merged_index([], index, "r1")["manifests"] == []
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress])
+def test_compressed_archives_that_are_damaged(tmp_path, blobs, pack):
+    content = layer("etc/x", b"".join(b"%d," % (number * number) for number in range(20000)))
+    files = {
+        "config.json": configuration("amd64", [sha256(content)]),
+        "manifest.json": json.dumps([{"Config": "config.json", "Layers": ["layer.tar"]}]).encode(),
+        "layer.tar": content,
+    }
+    data = pack(tar_of(files, tmp_path / "plain.tar").read_bytes())
+    path = tmp_path / "base.tar"
+    for place in range(200, len(data) - 200, len(data) // 7):
+        path.write_bytes(data[:place] + bytes(range(40)) + data[place + 40 :])
+        with pytest.raises(ImageError, match=r"is damaged|is no archive of an image"):
+            archives.load(path, "amd64", blobs)
+    assert list(blobs.folder.glob(".part-*")) == []
