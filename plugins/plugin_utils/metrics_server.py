@@ -469,7 +469,8 @@ def switched(objects: t.Sequence[t.Mapping[str, t.Any]], plan: t.Mapping[str, t.
     One that stayed could have cert-manager write its CA into the registration again. In the same write they get what is
     removed after the switch: nothing else would lead to it then.
     """
-    replaces = json.dumps({path: plan["uids"][path] for path in plan["remove"] if path in plan["uids"]})
+    uids = plan.get("uids") or {}
+    replaces = json.dumps({path: uids[path] for path in plan["remove"] if path in uids})
     bundle = base64.b64encode(ca_data.encode()).decode()
     found = {}
     for entry in objects:
