@@ -14,7 +14,7 @@ options:
     description:
       - Logins and CAs of registries. For a registry that is not among them, the login that C(podman), C(docker) or
         C(skopeo) keep is used, from E(REGISTRY_AUTH_FILE), C(containers/auth.json) or C(~/.docker/config.json), also by
-        credential helpers.
+        credential helpers. Of logins for parts of a registry, the one for the longest part counts.
       - Registries are reached by HTTPS only, and their certificates are verified. Proxies are those of the environment
         (E(HTTPS_PROXY), E(NO_PROXY)).
     type: list
@@ -22,7 +22,7 @@ options:
     default: []
     suboptions:
       host:
-        description: Host of the registry, with its port where it has one.
+        description: Host of the registry, with its port where it has one. Docker Hub is V(docker.io).
         type: str
         required: true
       username:

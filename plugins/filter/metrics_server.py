@@ -31,7 +31,7 @@ def metrics_server_objects(objects: t.Any) -> dict[str, t.Any]:
     return metrics_server.stamped(native([entry for entry in objects if entry]))
 
 
-def metrics_server_takeover(provider: t.Any, wanted: t.Any) -> dict[str, list[str]]:
+def metrics_server_takeover(provider: t.Any, wanted: t.Any) -> dict[str, t.Any]:
     return metrics_server.takeover(native(provider), native(wanted))
 
 

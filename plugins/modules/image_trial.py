@@ -85,6 +85,7 @@ nodes:
 """
 
 import hashlib
+import re
 import time
 import typing as t
 from urllib.parse import quote
@@ -109,14 +110,36 @@ FINAL = frozenset(
         "RunContainerError",
     }
 )
-#: What a message says, and what to do about it; the first that fits.
-ADVICE = (
+ENDED = "it ended with"
+#: What a message of a container that was started says, as regular expressions of whole words, and what to do about it;
+#: the first that fits.
+START_ADVICE = (
+    (
+        ("no match for platform", "exec format error", "no matching manifest"),
+        "the image is for another architecture than the node's",
+    ),
+    (
+        ("executable file .{0,80}not found", 'exec: "python3"'),
+        "metrics_server_image_base has to bring Python as python3 in its PATH",
+    ),
+    (
+        ("error loading shared library", "ld-linux", "ld-musl", r"GLIBC\w*"),
+        "the server's wheels need glibc 2.28 or newer, and metrics_server_image_base has an older one, or musl (as "
+        "Alpine has)",
+    ),
+    (
+        ("ModuleNotFoundError", "ImportError", "No module named"),
+        "metrics_server_image_python_version has to be the version of Python in metrics_server_image_base",
+    ),
+)
+#: The same for an image that could not be had.
+PULL_ADVICE = (
     (
         ("ErrImageNeverPull",),
         "run this again, so that the image is loaded into the node's runtime; if it is there, the kubelet wants to see "
         "a login for it (imagePullCredentialsVerificationPolicy): set metrics_server_image_source to push",
     ),
-    (("x509", "certificate"), "make the node's container runtime trust the registry's CA (containerd: hosts.toml)"),
+    (("x509", "certificates?"), "make the node's container runtime trust the registry's CA (containerd: hosts.toml)"),
     (
         ("unauthorized", "authorization", "authentication", "denied", "forbidden", "401", "403"),
         "name a Secret with a login for the registry in metrics_server_image_pull_secrets",
@@ -125,15 +148,7 @@ ADVICE = (
         ("no such host", "timeout", "refused", "unreachable", "dial tcp", "deadline"),
         "let the node reach the registry, or set metrics_server_image_source to build, which needs none",
     ),
-    (
-        ("no match for platform", "exec format error", "no matching manifest"),
-        "the image is for another architecture than the node's",
-    ),
     (("not found", "manifest unknown"), "correct metrics_server_image_name and metrics_server_image_version"),
-    (
-        ("ModuleNotFoundError", "ImportError", "No module named", "GLIBC"),
-        "metrics_server_image_python_version has to be the version of Python in metrics_server_image_base",
-    ),
 )
 
 
@@ -183,10 +198,28 @@ def pod_for(node: str, params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
     }
 
 
+def without_names(message: str, names: t.Iterable[str]) -> str:
+    """A message without the names of nodes and images in it, which may be called anything."""
+    for name in sorted(names, key=len, reverse=True):
+        message = re.sub(r"(?<![\w.-])%s(?![\w-])" % re.escape(name), " ", message)
+    return message
+
+
+def names_of(image: str) -> t.List[str]:
+    """An image's name as a whole, and the parts in which runtimes write it."""
+    name = image.partition("@")[0]
+    plain = name[: name.rindex(":")] if ":" in name.rpartition("/")[2] else name
+    host, slash, repository = plain.partition("/")
+    parts = [image, name, plain, host, repository] if slash else [image, name, plain]
+    # Runtimes complete what has no host.
+    return [part for part in parts if part] + ["docker.io/" + part for part in (name, "library/" + name)]
+
+
 def advice(message: str) -> str:
-    lowered = message.lower()
-    for signs, what in ADVICE:
-        if any(sign.lower() in lowered for sign in signs):
+    """What to do about a message without names."""
+    # What a program prints before it ends has nothing to do with its image's registry.
+    for signs, what in START_ADVICE if message.startswith(ENDED) else START_ADVICE + PULL_ADVICE:
+        if any(re.search(r"(?<!\w)(?:%s)(?!\w)" % sign, message, re.IGNORECASE) for sign in signs):
             return what
     return ""
 
@@ -227,7 +260,7 @@ class Trial:
         if phase == "Failed":
             reason = cluster_state.dig(pod, "status", "message") or cluster_state.dig(pod, "status", "reason") or ""
             ended = [cluster_state.dig(status, "state", "terminated") or {} for status in statuses]
-            codes = ["it ended with %s (%s)" % (entry.get("exitCode"), entry.get("reason")) for entry in ended if entry]
+            codes = [ENDED + " %s (%s)" % (entry.get("exitCode"), entry.get("reason")) for entry in ended if entry]
             said = "; ".join([*codes, *([str(reason)] if reason else [])]) or "it failed"
             log = self.log()
             return Observation(True, said + (": " + " | ".join(log[-3:]) if log else ""), "")
@@ -254,11 +287,11 @@ class Trial:
         return [line.strip() for line in response.body.decode("utf-8", "replace").splitlines() if line.strip()]
 
 
-def try_out(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.Tuple[t.Dict[str, str], t.List[str]]:
-    """What the image printed on each node, and a clause for each on which it failed."""
+def try_out(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.Tuple[t.Dict[str, str], t.Dict[str, str]]:
+    """What the image printed on each node, and what is wrong on each on which it failed."""
     trials = [Trial(api, node, params) for node in params["nodes"]]
     printed: t.Dict[str, str] = {}
-    failed: t.List[str] = []
+    failed: t.Dict[str, str] = {}
     try:
         for trial in trials:
             trial.begin()
@@ -273,7 +306,7 @@ def try_out(api: kube.Api, params: t.Mapping[str, t.Any]) -> t.Tuple[t.Dict[str,
                 params["timeout"],
                 waited.observation.summary,
             )
-            failed.append("%s (%s)" % (trial.node, str(clause)[:500].rstrip(".")))
+            failed[trial.node] = str(clause)[:500].rstrip(".")
     finally:
         for trial in trials:
             trial.end()
@@ -306,10 +339,12 @@ def main() -> t.NoReturn:
     except kube.KubeError as exc:
         module.fail_json(msg="%s %s" % (exc.message, cluster_state.advice(exc.status, exc.reason)))
     if failed:
-        what = advice(" ".join(failed))
+        names = [*names_of(params["image"]), *params["nodes"]]
+        what = next(filter(None, (advice(without_names(clause, names)) for clause in failed.values())), "")
+        clauses = "; ".join("%s (%s)" % pair for pair in failed.items())
         module.fail_json(
             msg="The image %s cannot be started on %s, and nothing was rolled out%s."
-            % (params["image"], "; ".join(failed), "; " + what if what else "")
+            % (params["image"], clauses, "; " + what if what else "")
         )
     module.exit_json(changed=False, nodes=printed)
 

@@ -114,6 +114,17 @@ removable:
   type: list
   elements: str
   sample: [/apis/apps/v1/namespaces/monitoring/deployments/metrics-server]
+unfinished:
+  description:
+    - Those of RV(removable) that a takeover has switched the API from, and was interrupted before it removed them. It
+      has kept them for a rollback already.
+  returned: success
+  type: list
+  elements: str
+uids:
+  description: The UIDs of the objects in RV(removable), by their paths.
+  returned: success
+  type: dict
 connection:
   description: How to reach this collection's metrics server, null where its Service or its certificate is missing.
   returned: success and O(connection) is true
@@ -360,13 +371,36 @@ def other_provider(
     if deployment and not cluster_state.is_managed(deployment) and providers.is_metrics_server(deployment):
         path = providers.path_of("Deployment", deployment)
         removable += [path] if path not in removable else []
+    unfinished = not_removed(api, apiservices)
+    known = [
+        *(("Service", item) for item in found),
+        *(("Deployment", item) for item in [*deployments, deployment]),
+        *(("PodDisruptionBudget", item) for item in budgets),
+    ]
+    removable += [path for path in unfinished if path not in removable]
+    uids = {**providers.identities((kind, item) for kind, item in known if item), **unfinished}
     return {
+        "unfinished": list(unfinished),
+        "uids": {path: uids[path] for path in removable if path in uids},
         "owners": owners,
         "registrations": {
             str(cluster_state.dig(item, "metadata", "name")): providers.path_of("APIService", item) for item in others
         },
         "removable": removable,
     }
+
+
+def not_removed(api: kube.Api, apiservices: t.Sequence[cluster_state.Object]) -> t.Dict[str, str]:
+    """What an interrupted takeover has switched from and not removed, by its path; the UIDs are those of then.
+
+    An object of the same name that somebody has made since is another one, and stays.
+    """
+    found = {}
+    for path, uid in providers.replaced_by(apiservices).items():
+        item = get_or_none(api, path)
+        if item and not cluster_state.is_managed(item) and cluster_state.dig(item, "metadata", "uid") == uid:
+            found[path] = uid
+    return found
 
 
 def connection(

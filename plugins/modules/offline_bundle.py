@@ -139,7 +139,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import archives, bundle
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError, reason_of
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.wheels import Requirements, Wheels, run
 
 GUIDE = """\
@@ -287,7 +287,7 @@ def main():
     except ImageError as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:
-        module.fail_json(msg=f"{params['path']} cannot be made: {exc.strerror} ({exc.filename}).")
+        module.fail_json(msg=f"{params['path']} cannot be made: {reason_of(exc)}.")
     module.exit_json(path=params["path"], **result)
 
 

@@ -97,7 +97,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import archives, push, reference
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.blobs import Blobs
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.credentials import ARGUMENTS, Registries
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError, reason_of
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.registry import Registry
 
 
@@ -141,7 +141,7 @@ def main():
     except ImageError as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:
-        module.fail_json(msg=f"{exc.filename or 'A temporary folder'} cannot be used: {exc.strerror}.")
+        module.fail_json(msg=f"The image cannot be sent: {reason_of(exc)}.")
     module.exit_json(**result)
 
 

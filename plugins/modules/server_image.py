@@ -129,7 +129,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image impo
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.assemble import BUILTIN
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.blobs import Blobs
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.credentials import ARGUMENTS, Registries
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError, reason_of
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.wheels import Wheels
 
 
@@ -252,7 +252,7 @@ def main():
     except ImageError as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:
-        module.fail_json(msg=f"The image cannot be made in {params['cache_dir']}: {exc.strerror} ({exc.filename}).")
+        module.fail_json(msg=f"The image cannot be made in {params['cache_dir']}: {reason_of(exc)}.")
     size = build.archive.stat().st_size if build.archive.is_file() else 0
     # What is fetched lies in caches; the archive is what counts.
     module.exit_json(

@@ -87,7 +87,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import archives, assemble
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.assemble import BUILTIN
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.credentials import ARGUMENTS, Registries
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError, Unreachable
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import (
+    ImageError,
+    Unreachable,
+    reason_of,
+)
 
 REMEMBERED = "bases.json"
 
@@ -169,7 +173,7 @@ def main():
     except ImageError as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:
-        module.fail_json(msg=f"{exc.filename} cannot be read: {exc.strerror}.")
+        module.fail_json(msg=f"The files of the image cannot be read: {reason_of(exc)}.")
     module.exit_json(changed=False, **found)
 
 

@@ -444,8 +444,11 @@ def stamped(objects: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
     return {"digest": digest, "objects": result}
 
 
-def takeover(provider: t.Mapping[str, t.Any], wanted: t.Sequence[str]) -> dict[str, list[str]]:
+def takeover(provider: t.Mapping[str, t.Any], wanted: t.Sequence[str]) -> dict[str, t.Any]:
     """What a takeover keeps, switches and removes, as paths. All of them are empty where nobody else is there.
+
+    What an interrupted one has left is only removed: it was kept before the switch, together with its registration.
+    With them are the UIDs of what is removed, so that it is known again after an interruption.
 
     All registrations of the new server are written together: one written before could be asked before its CA is there.
     An APIService that this collection does not serve goes with the server behind it. Empty, too, where nobody has asked
@@ -465,7 +468,9 @@ def takeover(provider: t.Mapping[str, t.Any], wanted: t.Sequence[str]) -> dict[s
         if name not in wanted and any(path_of_service(backends.get(name) or {}) == entry for entry in removable)
     ]
     removed = gone + removable
-    return {"keep": switched + removed, "switch": switched, "remove": removed}
+    unfinished = provider.get("unfinished") or ()
+    kept = [path for path in removed if path not in unfinished]
+    return {"keep": switched + kept, "switch": switched, "remove": removed, "uids": dict(provider.get("uids") or {})}
 
 
 def handed_back(objects: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -500,19 +505,25 @@ def unregistered(
     ]
 
 
-def switched(
-    objects: t.Sequence[t.Mapping[str, t.Any]], plan: t.Mapping[str, t.Sequence[str]], ca_data: str
-) -> dict[str, t.Any]:
+def switched(objects: t.Sequence[t.Mapping[str, t.Any]], plan: t.Mapping[str, t.Any], ca_data: str) -> dict[str, t.Any]:
     """The APIServices of a takeover by their paths, whole: labels and annotations of their old owner go with it.
 
-    One that stayed could have cert-manager write its CA into the registration again.
+    One that stayed could have cert-manager write its CA into the registration again. In the same write they get what is
+    removed after the switch: nothing else would lead to it then.
     """
+    uids = plan.get("uids") or {}
+    replaces = json.dumps({path: uids[path] for path in plan["remove"] if path in uids})
     bundle = base64.b64encode(ca_data.encode()).decode()
     found = {}
     for entry in objects:
         path = providers.path_of("APIService", entry) if entry["kind"] == "APIService" else ""
         if path in plan["switch"]:
-            found[path] = {**entry, "spec": {**entry["spec"], "caBundle": bundle}}
+            annotations = {**(entry["metadata"].get("annotations") or {}), cluster_state.REPLACES: replaces}
+            found[path] = {
+                **entry,
+                "metadata": {**entry["metadata"], "annotations": annotations},
+                "spec": {**entry["spec"], "caBundle": bundle},
+            }
     return found
 
 

@@ -13,6 +13,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "kubemetrics"
 #: Annotation of the Deployment: a checksum of the objects that it was applied with.
 DIGEST = "kubemetrics.aggregation/objects"
+#: What an APIService was switched from, and is to be removed after that: paths and UIDs, as a JSON object.
+REPLACES = "kubemetrics.aggregation/replaces"
 DEFAULT_KUBELET_PORT = 10250
 SERVING_SIGNER = "kubernetes.io/kubelet-serving"
 HOSTNAME_LABEL = "kubernetes.io/hostname"

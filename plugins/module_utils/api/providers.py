@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import datetime
+import json
+import re
 import typing as t
 from urllib.parse import quote
 
@@ -24,6 +26,11 @@ K0S_STACK = "k0s.k0sproject.io/stack"
 OPENSHIFT_MANAGER = "cluster-monitoring-operator"
 HELM_RELEASE = "meta.helm.sh/release-name"
 HELM_NAMESPACE = "meta.helm.sh/release-namespace"
+#: Paths of what a takeover removes besides APIServices.
+REMOVABLE = re.compile(
+    r"/apis/apps/v1/namespaces/[^/]+/deployments/[^/]+|/api/v1/namespaces/[^/]+/services/[^/]+"
+    r"|/apis/policy/v1/namespaces/[^/]+/poddisruptionbudgets/[^/]+"
+)
 #: How long after its creation an object counts as written again.
 SETTLING = datetime.timedelta(minutes=1)
 
@@ -266,6 +273,30 @@ def removable(
         found[path_of("Service", service)] = None
         found.update((path_of("PodDisruptionBudget", item), None) for item in budgets_of(servers, budgets))
     return list(found)
+
+
+def replaced_by(apiservices: t.Iterable[Object]) -> t.Dict[str, str]:
+    """The paths and UIDs that this collection's registrations were switched from. Others' annotations do not count."""
+    found: t.Dict[str, str] = {}
+    for item in apiservices:
+        if not cluster_state.is_managed(item):
+            continue
+        try:
+            recorded = json.loads(annotations_of(item).get(cluster_state.REPLACES) or "{}")
+        except ValueError:
+            continue
+        pairs = recorded.items() if isinstance(recorded, dict) else ()
+        found.update((path, uid) for path, uid in pairs if isinstance(uid, str) and uid and REMOVABLE.fullmatch(path))
+    return found
+
+
+def identities(items: t.Iterable[t.Tuple[str, t.Optional[Object]]]) -> t.Dict[str, str]:
+    """The UIDs of objects, given with their kinds, by their paths: one that is made anew has another one."""
+    return {
+        path_of(kind, item): str(cluster_state.dig(item, "metadata", "uid"))
+        for kind, item in items
+        if cluster_state.dig(item, "metadata", "uid")
+    }
 
 
 def name_for(existing: t.Mapping[str, t.Sequence[t.Optional[Object]]]) -> str:

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
+import posixpath
 import tarfile
 import typing as t
+import zlib
 from pathlib import Path
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci
@@ -21,9 +24,13 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.blob
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
 
 LAYOUT = "oci-layout"
+#: What reading a damaged archive raises.
+DAMAGED = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".oci")
 #: How deep indexes may be in indexes.
 DEEPEST = 4
+#: How many links may lead to a file.
+LONGEST_CHAIN = 40
 MAGIC = ((b"\x1f\x8b", "+gzip"), (b"\x28\xb5\x2f\xfd", "+zstd"))
 
 
@@ -51,10 +58,8 @@ class Files:
         if not path.is_dir():
             try:
                 self.tar = tarfile.open(path)  # noqa: SIM115 - closed when the object is left
-                self.members = {
-                    entry.name[2:] if entry.name.startswith("./") else entry.name: entry for entry in self.tar
-                }
-            except (tarfile.TarError, EOFError, OSError) as exc:
+                self.members = {posixpath.normpath(entry.name): entry for entry in self.tar}
+            except DAMAGED as exc:
                 raise ImageError("%s is no archive of an image (%s)." % (path, str(exc).rstrip("."))) from exc
 
     def __enter__(self) -> "Files":
@@ -70,15 +75,28 @@ class Files:
             # What is named in a document stays in the folder.
             inside = self.path.resolve() in path.resolve().parents
             return path.open("rb") if inside and path.is_file() else None
-        member = self.members.get(name)
+        member = self.member(name)
         return self.tar.extractfile(member) if member is not None else None
+
+    def member(self, name: str) -> t.Optional[tarfile.TarInfo]:
+        """What a name of the tar stands for in the end; docker save has links for layers that are the same."""
+        for _link in range(LONGEST_CHAIN):
+            found = self.members.get(posixpath.normpath(name))
+            if found is None or not (found.issym() or found.islnk()):
+                return found
+            # A symbolic link is relative to its folder, a hard link to the top.
+            folder = posixpath.dirname(found.name) if found.issym() else ""
+            name = posixpath.join(folder, found.linkname)
+        raise ImageError("%s is damaged: the link %s leads in a circle." % (self.path, name))
 
     def read(self, name: str) -> t.Optional[bytes]:
         file = self.open(name)
         if file is None:
             return None
         with file:
-            return file.read()
+            pieces: t.List[bytes] = []
+            copy(file, pieces.append, str(self.path))
+            return b"".join(pieces)
 
     def blob(self, digest: str) -> t.Optional[bytes]:
         data = self.read(blob_name(digest))
@@ -194,25 +212,29 @@ def _take(files: Files, image: Found, blobs: Blobs) -> Image:
             if isinstance(layer, str):
                 layers.append(_take_layer(file, diff_id, blobs, what))
             else:
-                blobs.add_expected(lambda write, file=file: copy(file, write), layer, what)
+                blobs.add_expected(lambda write, file=file: copy(file, write, what), layer, what)
                 layers.append(layer)
     return Image(image.config, layers)
 
 
 def _take_layer(file: t.IO[bytes], diff_id: str, blobs: Blobs, what: str) -> oci.Document:
     """A layer of a docker-archive, which is known by the digest of its content only."""
-    start = file.read(4)
-    file.seek(0)
+    digest, size = blobs.add(lambda write: copy(file, write, what))
+    with blobs.path(digest).open("rb") as kept:
+        start = kept.read(4)
     compression = next((suffix for magic, suffix in MAGIC if start.startswith(magic)), "")
-    digest, size = blobs.add(lambda write: copy(file, write))
     if not compression and digest != diff_id:
         raise ImageError("%s is damaged: a layer that should be %s is %s." % (what, diff_id, digest))
     return {"mediaType": oci.LAYER + compression, "digest": digest, "size": size}
 
 
-def copy(file: t.IO[bytes], write: t.Callable[[bytes], t.Any]) -> None:
+def copy(file: t.IO[bytes], write: t.Callable[[bytes], t.Any], what: str) -> None:
+    """Hand a file over piece by piece. Raises ImageError where it cannot be read, and what `write` raises."""
     while True:
-        piece = file.read(CHUNK)
+        try:
+            piece = file.read(CHUNK)
+        except DAMAGED as exc:
+            raise ImageError("%s is damaged (%s); get the file anew." % (what, str(exc).rstrip("."))) from exc
         if not piece:
             return
         write(piece)
@@ -245,7 +267,7 @@ def write(path: Path, name: str, image: Image, blobs: Blobs, annotations: t.Mapp
         blob_name(entry["digest"]): manifest,
         blob_name(oci.digest_of(image.config)): image.config,
     }
-    large = {blob_name(layer["digest"]): blobs.path(layer["digest"]) for layer in image.layers}
+    large = {blob_name(layer["digest"]): layer["digest"] for layer in image.layers}
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         for folder in ("blobs", "blobs/sha256"):
             info = tarfile.TarInfo(folder)
@@ -258,7 +280,12 @@ def write(path: Path, name: str, image: Image, blobs: Blobs, annotations: t.Mapp
                 info.size = len(small[place])
                 archive.addfile(info, io.BytesIO(small[place]))
             else:
-                info.size = large[place].stat().st_size
-                with large[place].open("rb") as file:
-                    archive.addfile(info, file)
+                _add_layer(archive, info, large[place], blobs)
     return entry
+
+
+def _add_layer(archive: tarfile.TarFile, info: tarfile.TarInfo, digest: str, blobs: Blobs) -> None:
+    """Add a layer, whose digest is checked on its way."""
+    with blobs.open(digest) as file:
+        info.size = blobs.path(digest).stat().st_size
+        archive.addfile(info, file)

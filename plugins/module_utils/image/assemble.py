@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import archives, layer, oci, source
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import reference as references
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.blobs import Blobs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.blobs import Blobs, sync_path
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.credentials import Registries
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.registry import Registry
@@ -88,9 +88,8 @@ class Base:
 
     def document(self, registry: Registry, reference: references.Reference, blobs: t.Optional[Blobs]) -> oci.Document:
         """A manifest or an index; what is asked for by its digest is not asked for twice."""
-        if blobs is not None and reference.digest and blobs.has(reference.digest):
-            data = blobs.read(reference.digest)
-        else:
+        data = blobs.find(reference.digest) if blobs is not None and reference.digest else None
+        if data is None:
             data = registry.manifest(reference)[0]
             if blobs is not None:
                 blobs.add_bytes(data)
@@ -122,7 +121,11 @@ class Base:
         layers = oci.base_layers(manifest, what)
         described = oci.check_descriptor(manifest.get("config"), what)
         for entry in (described, *layers):
-            blobs.add_expected(lambda write, entry=entry: registry.read_blob(reference, entry, write), entry, what)
+
+            def fetch(entry: oci.Document = entry) -> None:
+                blobs.add_expected(lambda write: registry.read_blob(reference, entry, write), entry, what)
+
+            registry.patiently(fetch)
         config = blobs.read(described["digest"])
         oci.check_config(oci.load(config, what), architecture, len(layers), what)
         return archives.Image(config, layers)
@@ -176,6 +179,7 @@ def save(archive: Path, name: str, image: archives.Image, blobs: Blobs) -> None:
     os.close(handle)
     try:
         archives.write(Path(partial), name, image, blobs, {})
+        sync_path(Path(partial))
         os.replace(partial, archive)
     except BaseException:
         if os.path.exists(partial):

@@ -2,19 +2,53 @@
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A folder of blobs under their digests. What is in it has been verified when it came in."""
+"""A folder of blobs under their digests. What is in it is verified when it comes in, and again when it is used.
+
+The folder outlives the run, and a disk that was full, a power failure or somebody's cleaning may have left less in it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
 import typing as t
 from pathlib import Path
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.reference import is_digest
 
 CHUNK = 1 << 20
+
+
+def sync(file: t.IO[bytes]) -> None:
+    """Have a file on its disk. Some file systems keep a new name rather than the content, when power fails."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_path(path: Path) -> None:
+    with path.open("rb") as file:
+        sync(file)
+
+
+class Checked:
+    """A file whose digest is known once it has been read."""
+
+    def __init__(self, file: t.IO[bytes]):
+        self.file = file
+        self.checksum = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self.file.read(size)
+        self.checksum.update(piece)
+        return piece
+
+    @property
+    def digest(self) -> str:
+        return "sha256:" + self.checksum.hexdigest()
 
 
 class Blobs:
@@ -26,14 +60,48 @@ class Blobs:
         self.kept = kept
 
     def path(self, digest: str) -> Path:
+        # Whoever forgets to check a digest must not reach a file outside of the folder by it.
+        if not is_digest(digest):
+            raise ImageError("%r is no digest of a part of an image; get the image anew." % digest)
         own = self.folder / digest.partition(":")[2]
         return self.kept.path(digest) if self.kept is not None and not own.is_file() else own
 
-    def has(self, digest: str) -> bool:
-        return self.path(digest).is_file()
+    def has(self, digest: str, size: int) -> bool:
+        """Whether a blob is there in its whole length."""
+        path = self.path(digest)
+        return path.is_file() and path.stat().st_size == size
+
+    def find(self, digest: str) -> t.Optional[bytes]:
+        """A small blob; none where it is missing or damaged, and is to be had anew."""
+        path = self.path(digest)
+        data = path.read_bytes() if path.is_file() else None
+        return data if data is not None and oci.digest_of(data) == digest else None
 
     def read(self, digest: str) -> bytes:
-        return self.path(digest).read_bytes()
+        """A small blob that has been stored. Raises ImageError."""
+        data = self.find(digest)
+        if data is None:
+            raise self.damaged(digest)
+        return data
+
+    @contextlib.contextmanager
+    def open(self, digest: str) -> t.Iterator["Checked"]:
+        """A blob to be read to its end, where ImageError is raised if it was not what it is called."""
+        with self.path(digest).open("rb") as file:
+            checked = Checked(file)
+            yield checked
+        if checked.digest != digest:
+            raise self.damaged(digest)
+
+    def damaged(self, digest: str) -> ImageError:
+        """Drop a blob that is not what it is called, so that the next run gets it anew."""
+        path = self.path(digest)
+        if path.is_file():
+            path.unlink()
+        return ImageError(
+            "A part of an image that was kept as %s was damaged, and is removed; run this again, and check the disk if "
+            "it happens again." % path
+        )
 
     def add(self, produce: t.Callable[[t.Callable[[bytes], t.Any]], t.Any]) -> t.Tuple[str, int]:
         """Keep what `produce` hands over piece by piece; return its digest and size."""
@@ -46,7 +114,7 @@ class Blobs:
         self, produce: t.Callable[[t.Callable[[bytes], t.Any]], t.Any], descriptor: t.Mapping[str, t.Any], what: str
     ) -> None:
         """Keep it only if it is what a descriptor says."""
-        if not self.has(descriptor["digest"]):
+        if not self.has(descriptor["digest"], descriptor["size"]):
             self._store(produce, descriptor, what)
 
     def _store(
@@ -69,6 +137,7 @@ class Blobs:
                     file.write(piece)
 
                 produce(write)
+                sync(file)
             digest = "sha256:" + checksum.hexdigest()
             if descriptor is not None and (digest, size) != (descriptor["digest"], descriptor["size"]):
                 raise ImageError(

@@ -10,7 +10,6 @@ A password goes into a request's header and nowhere else: it is in no message, n
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import shutil
@@ -64,21 +63,25 @@ class Registries:
                 )
             if bool(entry.get("username")) != bool(entry.get("password")):
                 raise ImageError("The registry %s has a user without a password, or a password without a user." % host)
-            self.entries[host] = entry
+            self.entries[reference.normalized(host)] = entry
 
     def ca_file(self, host: str) -> str:
         """The CA that the registry's certificate is from, beside those that the system trusts."""
-        path = str((self.entries.get(host) or {}).get("ca_file") or "")
+        path = str(self.entry(host).get("ca_file") or "")
         if path and not os.path.isfile(os.path.expanduser(path)):
             raise ImageError("The CA of the registry %s is not there: %s is no file." % (host, path))
         return os.path.expanduser(path)
 
-    def login(self, host: str) -> t.Optional[Login]:
-        entry = self.entries.get(host) or {}
+    def entry(self, host: str) -> t.Mapping[str, t.Any]:
+        return self.entries.get(reference.normalized(host)) or {}
+
+    def login(self, host: str, repository: str = "") -> t.Optional[Login]:
+        """The login for a repository; podman keeps them for parts of a registry, too."""
+        entry = self.entry(host)
         if entry.get("username"):
             return Login(str(entry["username"]), str(entry["password"]))
         for path in auth_files(self.environment):
-            found = login_from_file(path, host)
+            found = LoginFile(path).login(host, repository)
             if found:
                 return found
         return None
@@ -98,29 +101,71 @@ def auth_files(environment: t.Mapping[str, str]) -> t.List[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def keys_of(host: str) -> t.List[str]:
-    """The names under which a registry's login may be kept."""
-    if host == reference.DOCKER_HUB_HOST:
-        return [reference.DOCKER_HUB_LOGIN, "index.docker.io", "docker.io", host]
-    return [host, "https://" + host, "https://%s/v1/" % host, "https://%s/v2/" % host]
+def places_of(host: str, repository: str) -> t.List[str]:
+    """What a login for a repository may be kept for, the narrowest first: the repository, its folders, the registry."""
+    parts = [part for part in repository.split("/") if part]
+    host = reference.normalized(host)
+    return ["/".join([host, *parts[:count]]) for count in range(len(parts), -1, -1)]
 
 
-def login_from_file(path: Path, host: str) -> t.Optional[Login]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8") or "{}")
-    except (OSError, ValueError) as exc:
-        raise ImageError("The logins of registries in %s cannot be read (%s)." % (path, type(exc).__name__)) from exc
-    helpers = _mapping(document, "credHelpers")
-    logins = _mapping(document, "auths")
-    for key in keys_of(host):
-        if helpers.get(key):
-            return login_from_helper(str(helpers[key]), key)
-        entry = logins.get(key)
-        if isinstance(entry, dict) and (entry.get("auth") or entry.get("identitytoken")):
-            return decode(entry, path, key)
-        if key in logins and isinstance(document.get("credsStore"), str):
-            return login_from_helper(document["credsStore"], key)
-    return None
+def place_of(key: str) -> str:
+    """What a login is kept for. Docker writes hosts as URLs of their API, too; podman also writes repositories."""
+    is_url = "://" in key
+    host, _slash, path = key.rpartition("://")[2].strip("/").partition("/")
+    folder = "" if is_url or path in ("v1", "v2") else path
+    return "/".join([reference.normalized(host), folder]) if folder else reference.normalized(host)
+
+
+def keys_for(place: str, known: t.Iterable[str]) -> t.List[str]:
+    """The keys of a file that are for a place; the plain one is the newest where there are several."""
+    usual = [reference.DOCKER_HUB_LOGIN] if place == reference.DOCKER_HUB_HOST else []
+    found = [key for key in known if place_of(key) == place]
+    return sorted(found, key=lambda key: (key not in usual, "://" in key, key != place))
+
+
+class LoginFile:
+    """A file in which podman or docker keeps logins, or names the programs that keep them."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            document = json.loads(path.read_text(encoding="utf-8") or "{}")
+        except (OSError, ValueError) as exc:
+            reason = type(exc).__name__
+            raise ImageError("The logins of registries in %s cannot be read (%s)." % (path, reason)) from exc
+        self.helpers = _mapping(document, "credHelpers")
+        self.entries = _mapping(document, "auths")
+        store = document.get("credsStore") if isinstance(document, dict) else None
+        self.store = store if isinstance(store, str) else ""
+
+    def login(self, host: str, repository: str) -> t.Optional[Login]:
+        """The login for a repository, from the narrowest place that has one."""
+        places = places_of(host, repository)
+        for place in places:
+            found = self._helped(place) or self._listed(place)
+            if found:
+                return found
+        listed = any(keys_for(place, self.entries) for place in places)
+        return None if listed else self._stored(reference.normalized(host))
+
+    def _helped(self, place: str) -> t.Optional[Login]:
+        keys = [key for key in keys_for(place, self.helpers) if self.helpers[key]]
+        return next(filter(None, (login_from_helper(str(self.helpers[key]), key) for key in keys)), None)
+
+    def _listed(self, place: str) -> t.Optional[Login]:
+        for key in keys_for(place, self.entries):
+            found = decode(self.entries[key], self.path, key)
+            if found is None and self.store:
+                found = login_from_helper(self.store, key)
+            if found:
+                return found
+        return None
+
+    def _stored(self, host: str) -> t.Optional[Login]:
+        """Docker asks its store for every registry; programs that renew logins by themselves (ECR's) list none."""
+        if not self.store or not helper_program(self.store):
+            return None
+        return login_from_helper(self.store, reference.DOCKER_HUB_LOGIN if host == reference.DOCKER_HUB_HOST else host)
 
 
 def _mapping(document: t.Any, key: str) -> t.Dict[str, t.Any]:
@@ -128,12 +173,17 @@ def _mapping(document: t.Any, key: str) -> t.Dict[str, t.Any]:
     return value if isinstance(value, dict) else {}
 
 
-def decode(entry: t.Mapping[str, t.Any], path: Path, key: str) -> Login:
+def decode(entry: t.Any, path: Path, key: str) -> t.Optional[Login]:
+    """The login in an entry of a file; none where it is kept elsewhere."""
+    entry = entry if isinstance(entry, dict) else {}
     if entry.get("identitytoken"):
         return Login("", str(entry["identitytoken"]))
+    if not entry.get("auth"):
+        plain = entry.get("username") and entry.get("password")
+        return Login(str(entry["username"]), str(entry["password"])) if plain else None
     try:
         username, colon, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError, TypeError):
+    except (ValueError, TypeError):
         colon = ""
     if not colon:
         # What was read is not shown: it may be a password all the same.
@@ -141,9 +191,14 @@ def decode(entry: t.Mapping[str, t.Any], path: Path, key: str) -> Login:
     return Login(username, password.rstrip("\0"))
 
 
+def helper_program(name: str) -> t.Optional[str]:
+    """The program of a credential helper, where it is installed."""
+    return shutil.which("docker-credential-" + name)
+
+
 def login_from_helper(name: str, key: str) -> t.Optional[Login]:
     """What a credential helper (macOS' keychain, for example) says; none where it has no such login."""
-    program = shutil.which("docker-credential-" + name)
+    program = helper_program(name)
     if not program:
         raise ImageError(
             "The login for %s is kept by docker-credential-%s, which is not installed; install it, or name the login "
@@ -159,7 +214,7 @@ def login_from_helper(name: str, key: str) -> t.Optional[Login]:
             "The login for %s cannot be had from docker-credential-%s; log in again, or name the login in "
             "metrics_server_image_registries." % (key, name)
         ) from None
-    if not answer.get("Secret"):
+    if not isinstance(answer, dict) or not answer.get("Secret"):
         return None
     username = str(answer.get("Username") or "")
     return Login("" if username == "<token>" else username, str(answer["Secret"]))

@@ -15,4 +15,14 @@ class ImageError(Exception):
 
 
 class Unreachable(ImageError):
-    """A registry does not answer: another time it may."""
+    """A registry does not answer: another time it may, after the seconds that it has asked for."""
+
+    def __init__(self, message: str, retry_after: float = 0.0):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+def reason_of(exc: OSError) -> str:
+    """What the system said, and of which file."""
+    said = exc.strerror or str(exc) or type(exc).__name__
+    return "%s: %s" % (said, exc.filename) if exc.filename else said

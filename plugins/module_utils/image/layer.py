@@ -15,6 +15,7 @@ import io
 import tarfile
 import typing as t
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
@@ -38,8 +39,10 @@ def wheel_files(wheel: Path) -> t.Iterator[t.Tuple[str, bytes]]:
                         continue
                     path = PurePosixPath(*path.parts[2:])
                 yield str(path), archive.read(entry)
-    except (OSError, zipfile.BadZipFile, NotImplementedError) as exc:
-        raise ImageError("The wheel %s cannot be read (%s)." % (wheel, exc)) from exc
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as exc:
+        raise ImageError(
+            "The wheel %s cannot be read (%s); delete its folder, so that it is fetched anew." % (wheel, exc)
+        ) from exc
 
 
 def collect(wheels: t.Iterable[Path], own: t.Mapping[str, bytes]) -> t.Dict[str, bytes]:

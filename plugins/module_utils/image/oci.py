@@ -15,6 +15,7 @@ import json
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.reference import is_digest
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -31,6 +32,8 @@ LAYERS = {
     "application/vnd.docker.image.rootfs.diff.tar.zstd": LAYER + "+zstd",
     **{name: name for name in (LAYER, LAYER + "+gzip", LAYER + "+zstd")},
 }
+#: The variant of an architecture that every machine of it has.
+USUAL_VARIANTS = {"amd64": "v1", "arm64": "v8"}
 EPOCH = "1970-01-01T00:00:00Z"
 #: The name of an image in an archive: the specification's annotation, and the one that containerd prefers.
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -69,7 +72,8 @@ def is_index(document: Document) -> bool:
 
 def check_descriptor(entry: t.Any, what: str) -> Document:
     digest = entry.get("digest") if isinstance(entry, dict) else None
-    if not (isinstance(digest, str) and digest.startswith("sha256:") and len(digest) == 71):
+    # A digest becomes the name of a file and a part of a URL.
+    if not (isinstance(digest, str) and is_digest(digest)):
         raise ImageError("%s names its parts in a way that is not known here (only sha256 is)." % what)
     if not isinstance(entry.get("size"), int) or entry["size"] < 0:
         raise ImageError("%s does not say how large its parts are." % what)
@@ -82,15 +86,31 @@ def platform_name(platform: t.Any) -> str:
         return ""
     architecture = str(platform.get("architecture") or "")
     variant = str(platform.get("variant") or "")
-    return architecture if not variant or (architecture, variant) == ("arm64", "v8") else architecture + "/" + variant
+    return architecture if variant in ("", USUAL_VARIANTS.get(architecture)) else architecture + "/" + variant
+
+
+def entries_of(index: t.Optional[Document]) -> t.List[Document]:
+    """The manifests in an index, be it from whom it may."""
+    listed = (index or {}).get("manifests")
+    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+
+
+def revision_of(entry: Document) -> str:
+    """The source that a manifest was made of."""
+    annotations = entry.get("annotations")
+    return str(annotations.get(REVISION) or "") if isinstance(annotations, dict) else ""
 
 
 def choose(index: Document, architecture: str, what: str) -> Document:
     """The manifest for an architecture among those of an index."""
-    entries = [entry for entry in index.get("manifests") or () if isinstance(entry, dict)]
+    entries = entries_of(index)
     for entry in entries:
         if platform_name(entry.get("platform")) == architecture:
             return check_descriptor(entry, what)
+    unnamed = [entry for entry in entries if entry.get("platform") is None]
+    if len(unnamed) == 1:
+        # The platform is optional; the configuration has the architecture as well, and is checked.
+        return check_descriptor(unnamed[0], what)
     known = sorted({platform_name(entry.get("platform")) for entry in entries} - {"", "unknown"})
     raise ImageError(
         "%s is not there for the architecture %s (only for %s)." % (what, architecture, ", ".join(known) or "none")
@@ -170,8 +190,7 @@ def merged_index(ours: t.Sequence[Document], there: t.Optional[Document], revisi
     architectures = {platform_name(entry.get("platform")) for entry in ours}
     kept = [
         entry
-        for entry in (there or {}).get("manifests") or ()
-        if (entry.get("annotations") or {}).get(REVISION) == revision
-        and platform_name(entry.get("platform")) not in architectures
+        for entry in entries_of(there)
+        if revision_of(entry) == revision and platform_name(entry.get("platform")) not in architectures
     ]
     return index_of(sorted([*ours, *kept], key=lambda entry: platform_name(entry.get("platform"))))

@@ -13,14 +13,14 @@ from pathlib import Path
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import archives, oci
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.blobs import Blobs
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.reference import Reference
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.registry import Registry
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.registry import PUSH, Registry
 
 
 def index_there(registry: Registry, reference: Reference) -> t.Optional[oci.Document]:
     """The index under a tag; none where the tag is missing or is an image of one architecture."""
-    if registry.digest_of(reference) is None:
+    if registry.digest_of(reference, PUSH) is None:
         return None
-    document = oci.load(registry.manifest(reference)[0], str(reference))
+    document = oci.load(registry.manifest(reference, PUSH)[0], str(reference))
     return document if oci.is_index(document) else None
 
 
@@ -28,8 +28,8 @@ def architectures_there(index: t.Optional[oci.Document], revision: str) -> t.Set
     """The architectures that a tag has an image of this revision for."""
     return {
         oci.platform_name(entry.get("platform"))
-        for entry in (index or {}).get("manifests") or ()
-        if (entry.get("annotations") or {}).get(oci.REVISION) == revision
+        for entry in oci.entries_of(index)
+        if oci.revision_of(entry) == revision
     }
 
 
@@ -57,7 +57,7 @@ def send(
     registry: Registry, reference: Reference, given: t.Iterable[Path], blobs: Blobs, revision: str
 ) -> t.Tuple[bool, str]:
     """Send the images in these archives, and the index that makes them one tag. Return whether that changed the tag."""
-    before = registry.digest_of(reference)
+    before = registry.digest_of(reference, PUSH)
     ours = []
     for path in given:
         for architecture in sorted(archives.survey(path)):

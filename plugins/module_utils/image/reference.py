@@ -15,13 +15,16 @@ DOCKER_HUB = "docker.io"
 #: Where Docker Hub serves the registry API, and the key under which its credentials are kept.
 DOCKER_HUB_HOST = "registry-1.docker.io"
 DOCKER_HUB_LOGIN = "https://index.docker.io/v1/"
+DOCKER_HUB_ALIASES = (DOCKER_HUB, "index.docker.io")
+DOCKER_HUB_NAMES = (*DOCKER_HUB_ALIASES, DOCKER_HUB_HOST)
 #: Names of images that are in no registry.
 NO_REGISTRY = "localhost"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
-_REGISTRY = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_REGISTRY = re.compile(r"(?:%s(?:\.%s)*|\[[0-9A-Fa-f:]+\])(?::([0-9]{1,5}))?" % (_LABEL, _LABEL))
 
 
 class Reference(t.NamedTuple):
@@ -57,12 +60,25 @@ def is_digest(text: str) -> bool:
     return bool(_DIGEST.fullmatch(text))
 
 
+def normalized(host: str) -> str:
+    """A registry's host as it is compared: hosts have no case, 443 is the default port, Docker Hub has three names."""
+    host = host.strip().lower()
+    host = host[: -len(":443")] if host.endswith(":443") else host
+    return DOCKER_HUB_HOST if host in DOCKER_HUB_NAMES else host
+
+
+def is_registry(host: str) -> bool:
+    """Whether a registry can be called so."""
+    found = _REGISTRY.fullmatch(host)
+    return bool(found) and int(found.group(1) or 443) < 1 << 16
+
+
 def split_registry(name: str) -> t.Tuple[str, str]:
     """The registry and the rest. A first part that looks like a host is a registry; otherwise all is Docker Hub's."""
     first, slash, rest = name.partition("/")
     if slash and (first == NO_REGISTRY or "." in first or ":" in first):
         return first, rest
-    return DOCKER_HUB, name if slash else "library/" + name
+    return DOCKER_HUB, name
 
 
 def parse(text: str) -> Reference:
@@ -73,10 +89,12 @@ def parse(text: str) -> Reference:
     if colon and "/" not in after:
         name, tag = before, after
     registry, repository = split_registry(name)
+    if registry.lower() in DOCKER_HUB_ALIASES:
+        registry, repository = DOCKER_HUB, repository if "/" in repository else "library/" + repository
     if at and not is_digest(digest):
         raise ImageError("%s is no name of an image: after @ stands no digest such as sha256:0123..." % text)
     if not (
-        _REGISTRY.fullmatch(registry)
+        is_registry(registry)
         and _REPOSITORY.fullmatch(repository)
         and (not colon or "/" in after or _TAG.fullmatch(tag))
     ):
@@ -85,4 +103,4 @@ def parse(text: str) -> Reference:
         )
     if not tag and not digest:
         tag = "latest"
-    return Reference("docker.io" if registry == "index.docker.io" else registry, repository, tag, digest)
+    return Reference(registry, repository, tag, digest)

@@ -4,16 +4,15 @@
 
 """The registry API of the OCI distribution specification: what it takes to read a base image and to send one.
 
-Every answer is checked against its digest. Connections are TLS, verified; there is no switch for anything else.
+Every answer is checked against its digest.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
+import contextlib
 import http.client
 import json
-import re
 import ssl
 import time
 import typing as t
@@ -21,10 +20,14 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import oci, transport
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.credentials import Login, Registries
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError, Unreachable
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.reference import Reference
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.reference import (
+    Reference,
+    is_digest,
+    normalized,
+)
 
 TIMEOUT = 60
 ATTEMPTS = 3
@@ -35,48 +38,34 @@ LARGEST_DOCUMENT = 4 << 20
 AGENT = "kubemetrics.aggregation"
 #: What another attempt may change: too many requests, a registry that restarts, a proxy in front of one that does.
 PASSING = frozenset({429, 500, 502, 503, 504})
+#: Longest time in seconds that a registry is waited for because it says so (Retry-After).
+LONGEST_PAUSE = 60.0
+#: What those say that know GET only.
+NO_HEAD = (405, 501)
+#: What becomes of a request that gets no answer; odd names and ports of hosts are no OSError.
+UNANSWERED = (OSError, http.client.HTTPException, ValueError, OverflowError)
 
-_PARAMETER = re.compile(r'([A-Za-z_]+)=(?:"([^"]*)"|([^",\s]+))')
+T = t.TypeVar("T")
 
-
-class SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows to another place (where blobs really are), but never out of TLS."""
-
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
-        if urllib.parse.urlsplit(newurl).scheme != "https":
-            raise urllib.error.URLError("it redirects to %s, which is not encrypted" % newurl.partition("?")[0])
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def tls(ca_file: str) -> ssl.SSLContext:
-    """What the system trusts (SSL_CERT_FILE, SSL_CERT_DIR), and the given CA."""
-    context = ssl.create_default_context()
-    if not context.get_ca_certs() and not ssl.get_default_verify_paths().capath:
-        # Python of python.org on macOS brings no CA of its own; certifi comes with the kubernetes client.
-        try:
-            import certifi
-        except ImportError:
-            pass
-        else:
-            context.load_verify_locations(cafile=certifi.where())
-    if ca_file:
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except (ssl.SSLError, OSError) as exc:
-            raise ImageError("%s holds no certificate in PEM form." % ca_file) from exc
-    return context
+PULL, PUSH = "pull", "pull,push"
 
 
-def challenge(header: str) -> t.Tuple[str, t.Dict[str, str]]:
-    """The scheme and the parameters of WWW-Authenticate."""
-    scheme, _space, rest = header.strip().partition(" ")
-    return scheme.lower(), {name.lower(): quoted or plain for name, quoted, plain in _PARAMETER.findall(rest)}
+class Scope(t.NamedTuple):
+    """What a token is asked for."""
+
+    repository: str
+    actions: str
+
+    def __str__(self) -> str:
+        return "repository:%s:%s" % self
 
 
 class Response(t.NamedTuple):
     status: int
     headers: t.Any
     body: bytes
+    #: Where it is from; not always the registry itself.
+    host: str
 
 
 class Registry:
@@ -84,17 +73,17 @@ class Registry:
 
     def __init__(self, host: str, registries: Registries, *, timeout: float = TIMEOUT, pause: float = PAUSE):
         self.host = host
+        self.own = normalized(host)
         self.registries = registries
         self.timeout = timeout
         self.pause = pause
-        self._authorization: t.Dict[str, str] = {}
+        self._authorization: t.Dict[Scope, str] = {}
         self._opener: t.Optional[urllib.request.OpenerDirector] = None
 
     @property
     def opener(self) -> urllib.request.OpenerDirector:
         if self._opener is None:
-            handler = urllib.request.HTTPSHandler(context=tls(self.registries.ca_file(self.host)))
-            self._opener = urllib.request.build_opener(handler, SafeRedirects())
+            self._opener = transport.opener(self.registries.ca_file(self.host))
         return self._opener
 
     # --- requests -----------------------------------------------------------------------------------------------------
@@ -104,31 +93,32 @@ class Registry:
         method: str,
         url: str,
         *,
-        scope: str = "",
+        scope: Scope,
         accept: str = "",
         data: t.Any = None,
         headers: t.Optional[t.Mapping[str, str]] = None,
     ) -> t.Any:
         """The answer to a request, whatever its status; it answers a challenge once. Raises Unreachable, ImageError."""
-        own = urllib.parse.urlsplit(url).netloc == self.host
         for answered in (False, True):
+            if hasattr(data, "seek"):
+                data.seek(0)
             request = urllib.request.Request(url, data=data, method=method, headers=dict(headers or {}))
             request.add_header("User-Agent", AGENT)
             if accept:
                 request.add_header("Accept", accept)
-            if own and scope in self._authorization:
-                # Not followed along: the place that blobs are redirected to has an authorization of its own in the URL.
+            if scope in self._authorization and transport.host_of(url) == self.own:
+                # Not followed along to the place that blobs are redirected to.
                 request.add_unredirected_header("Authorization", self._authorization[scope])
             try:
                 return self.opener.open(request, timeout=self.timeout)
             except urllib.error.HTTPError as exc:
+                # Whoever the registry redirects to gets no login of the registry's, and names no place for it either.
+                own = transport.host_of(exc.geturl()) == self.own
                 if exc.code != 401 or answered or not own or not self.authorize(exc.headers, scope):
                     return exc
                 exc.close()
-            except (OSError, http.client.HTTPException) as exc:
+            except UNANSWERED as exc:
                 raise self.unreachable(exc) from exc
-            if hasattr(data, "seek"):
-                data.seek(0)
         raise AssertionError("every second answer is returned")
 
     def unreachable(self, exc: BaseException) -> ImageError:
@@ -143,48 +133,77 @@ class Registry:
             said = "it does not speak TLS"
         return Unreachable("The registry %s cannot be reached (%s)." % (self.host, said))
 
-    def request(self, method: str, url: str, **options: t.Any) -> Response:
-        """A small answer, after some patience with a registry that fails for a moment."""
-        for attempt in range(ATTEMPTS):
-            last = attempt == ATTEMPTS - 1
+    def patiently(self, step: t.Callable[[], T]) -> T:
+        """Do something again where the registry fails for a moment; the last failure is raised."""
+        for attempt in range(1, ATTEMPTS):
             try:
-                with self.open(method, url, **options) as answer:
-                    body = b"" if method == "HEAD" else answer.read(LARGEST_DOCUMENT + 1)
-                    found = Response(answer.status, answer.headers, body)
-            except Unreachable:
-                if last:
-                    raise
-            except (OSError, http.client.HTTPException) as exc:
-                if last:
-                    raise self.unreachable(exc) from exc
-            else:
-                if found.status not in PASSING or last:
-                    return found
-            time.sleep(self.pause * (attempt + 1))
-        raise AssertionError("the last attempt returns or raises")
+                return step()
+            except Unreachable as exc:
+                time.sleep(max(self.pause * attempt, min(exc.retry_after, LONGEST_PAUSE)))
+        return step()
 
-    def authorize(self, headers: t.Mapping[str, str], scope: str) -> bool:
-        """Answer a challenge; false where there is nothing to answer it with."""
-        scheme, parameters = challenge(headers.get("WWW-Authenticate") or "")
-        login = self.registries.login(self.host)
-        if scheme == "basic":
-            if login is None:
-                return False
-            self._authorization[scope] = basic(login)
-            return True
-        if scheme == "bearer" and parameters.get("realm"):
-            self._authorization[scope] = "Bearer " + self.token(parameters, scope, login)
-            return True
+    def request(self, *where: t.Any, **options: t.Any) -> Response:
+        """A small answer, after some patience."""
+        return self.patiently(lambda: self.once(*where, **options))
+
+    def once(
+        self,
+        method: str,
+        url: str,
+        reference: Reference,
+        wanted: t.Collection[int],
+        *,
+        actions: str = PULL,
+        **options: t.Any,
+    ) -> Response:
+        """A small answer with one of the wanted statuses. Raises Unreachable, ImageError."""
+        with self.open(method, url, scope=Scope(reference.repository, actions), **options) as answer:
+            body = b"" if method == "HEAD" else self.body_of(answer)
+            found = Response(answer.status, answer.headers, body, transport.host_of(answer.geturl()))
+        if found.status not in wanted:
+            raise self.failure(found, reference, "reading" if method in ("GET", "HEAD") else "writing")
+        return found
+
+    def body_of(self, answer: t.Any) -> bytes:
+        """The body of a small answer as a whole. That of an error is worth nothing but its words."""
+        failed = answer.status >= 300
+        try:
+            body = answer.read(LARGEST_DOCUMENT + 1)
+        except (OSError, http.client.HTTPException) as exc:
+            if failed:
+                return b""
+            raise self.unreachable(exc) from exc
+        length = answer.headers.get("Content-Length") or ""
+        if not failed and len(body) > LARGEST_DOCUMENT:
+            raise ImageError(
+                "The registry %s answers with more than %d MiB, which is no document of an image; check its address."
+                % (self.host, LARGEST_DOCUMENT >> 20)
+            )
+        if not failed and length.isdigit() and len(body) < int(length):
+            raise Unreachable("The registry %s broke off in the middle of an answer." % self.host)
+        return body
+
+    def authorize(self, headers: t.Any, scope: Scope) -> bool:
+        """Answer the first challenge that can be answered; false where there is none."""
+        login = self.registries.login(self.host, scope.repository)
+        for scheme, parameters in transport.challenges(headers.get_all("WWW-Authenticate") or ()):
+            if scheme == "basic" and login is not None:
+                self._authorization[scope] = basic(login)
+                return True
+            if scheme == "bearer" and parameters.get("realm"):
+                self._authorization[scope] = "Bearer " + self.token(parameters, scope, login)
+                return True
         return False
 
-    def token(self, parameters: t.Mapping[str, str], scope: str, login: t.Optional[Login]) -> str:
+    def token(self, parameters: t.Mapping[str, str], scope: Scope, login: t.Optional[Login]) -> str:
         realm = parameters["realm"]
-        if urllib.parse.urlsplit(realm).scheme != "https":
+        where = transport.host_of(realm)
+        if not where:
             raise ImageError(
                 "The registry %s has its tokens from %s, which is not encrypted; no password is sent there."
                 % (self.host, realm)
             )
-        query = {"service": parameters.get("service", ""), "scope": scope or parameters.get("scope", "")}
+        query = {"service": parameters.get("service", ""), "scope": str(scope)}
         query = {name: value for name, value in query.items() if value}
         request = urllib.request.Request(realm, headers={"User-Agent": AGENT, "Accept": "application/json"})
         if login is not None and not login.username:
@@ -195,7 +214,6 @@ class Registry:
             request.full_url = realm + ("&" if "?" in realm else "?") + urllib.parse.urlencode(query)
             if login is not None:
                 request.add_unredirected_header("Authorization", basic(login))
-        where = urllib.parse.urlsplit(realm).netloc
         try:
             with self.opener.open(request, timeout=self.timeout) as answer:
                 document = json.loads(answer.read(LARGEST_DOCUMENT))
@@ -203,8 +221,9 @@ class Registry:
             exc.close()
             if exc.code in (401, 403):
                 raise ImageError(self.refused(login)) from None
-            raise Unreachable("%s gives no token for the registry %s (%d)." % (where, self.host, exc.code)) from None
-        except (OSError, http.client.HTTPException, ValueError) as exc:
+            message = "%s gives no token for the registry %s (%d)." % (where, self.host, exc.code)
+            raise Unreachable(message, transport.retry_after(exc.headers, time.time())) from None
+        except UNANSWERED as exc:
             raise self.unreachable(exc) from exc
         found = document.get("token") or document.get("access_token") if isinstance(document, dict) else None
         if not isinstance(found, str):
@@ -223,88 +242,100 @@ class Registry:
             % (self.host, who)
         )
 
-    def check(self, found: Response, reference: Reference, doing: str, wanted: t.Collection[int]) -> None:
-        """Turn any other answer into a sentence."""
-        if found.status in wanted:
-            return
+    def failure(self, found: Response, reference: Reference, doing: str) -> ImageError:
+        """Any other answer as a sentence."""
+        reason = reason_of(found.body)
+        failed = "failed at %s %s (%d%s)." % (doing, reference, found.status, ": " + reason if reason else "")
+        if found.host != self.own:
+            failed = "The registry %s redirects to %s, which %s" % (self.host, found.host, failed)
+        else:
+            failed = "The registry %s %s" % (self.host, failed)
+        if found.status in PASSING:
+            return Unreachable(failed, transport.retry_after(found.headers, time.time()))
+        if found.host != self.own:
+            return ImageError(failed)
         if found.status == 401:
-            raise ImageError(self.refused(self.registries.login(self.host)))
+            return ImageError(self.refused(self.registries.login(self.host, reference.repository)))
+        clause = " (%s)" % reason if reason else ""
         if found.status == 403:
-            raise ImageError("The registry %s does not allow %s %s." % (self.host, doing, reference.name))
+            return ImageError("The registry %s does not allow %s %s%s." % (self.host, doing, reference.name, clause))
+        if found.status == 404 and doing == "writing":
+            return ImageError(
+                "The registry %s has no repository %s%s; create it there." % (self.host, reference.repository, clause)
+            )
         if found.status == 404:
-            raise ImageError("The registry %s has no %s." % (self.host, reference))
-        kind = Unreachable if found.status in PASSING else ImageError
-        raise kind(
-            "The registry %s failed at %s %s (%d%s)."
-            % (self.host, doing, reference, found.status, reason_of(found.body))
-        )
+            return ImageError("The registry %s has no %s%s." % (self.host, reference, clause))
+        return ImageError(failed)
 
     def url(self, reference: Reference, kind: str, name: str) -> str:
         return "https://%s/v2/%s/%s/%s" % (self.host, reference.repository, kind, name)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def digest_of(self, reference: Reference) -> t.Optional[str]:
+    # A token for reading only is refused by some registries where the repository is not there yet, so that whoever
+    # means to write afterwards says it.
+
+    def digest_of(self, reference: Reference, actions: str = PULL) -> t.Optional[str]:
         """The digest that a tag has now, without fetching it; none where there is no such tag."""
-        scope = "repository:%s:pull" % reference.repository
-        url = self.url(reference, "manifests", reference.version)
-        found = self.request("HEAD", url, scope=scope, accept=", ".join(oci.MANIFESTS))
+        found = self._ask_for_manifest("HEAD", reference, (200, 404, *NO_HEAD), actions)
         if found.status == 404:
             return None
-        self.check(found, reference, "reading", (200,))
-        digest = found.headers.get("Docker-Content-Digest")
-        if digest:
-            return str(digest)
-        # The header is optional; the manifest itself says it as well.
-        return self.manifest(reference)[1]
+        digest = str(found.headers.get("Docker-Content-Digest") or "")
+        if found.status == 200 and is_digest(digest):
+            return digest
+        # The header is optional, and so is SHA-256 in it; the manifest itself says it as well.
+        found = self._ask_for_manifest("GET", reference, (200, 404), actions)
+        return None if found.status == 404 else oci.digest_of(found.body)
 
-    def manifest(self, reference: Reference) -> t.Tuple[bytes, str]:
+    def manifest(self, reference: Reference, actions: str = PULL) -> t.Tuple[bytes, str]:
         """A manifest or an index as it is, and its digest."""
-        scope = "repository:%s:pull" % reference.repository
-        url = self.url(reference, "manifests", reference.version)
-        found = self.request("GET", url, scope=scope, accept=", ".join(oci.MANIFESTS))
-        self.check(found, reference, "reading", (200,))
-        digest = "sha256:" + hashlib.sha256(found.body).hexdigest()
+        found = self._ask_for_manifest("GET", reference, (200,), actions)
+        digest = oci.digest_of(found.body)
         if reference.digest and digest != reference.digest:
             raise ImageError(
                 "The registry %s answers something else than was asked for as %s." % (self.host, reference)
             )
         return found.body, digest
 
+    def _ask_for_manifest(self, method: str, reference: Reference, wanted: t.Collection[int], actions: str) -> Response:
+        url = self.url(reference, "manifests", reference.version)
+        return self.request(method, url, reference, wanted, actions=actions, accept=", ".join(oci.MANIFESTS))
+
     def read_blob(self, reference: Reference, descriptor: t.Mapping[str, t.Any], write: t.Callable[[bytes], t.Any]):
-        """Hand a blob over piece by piece; the caller checks the digest of what it has got."""
-        scope = "repository:%s:pull" % reference.repository
-        with self.open("GET", self.url(reference, "blobs", descriptor["digest"]), scope=scope) as answer:
+        """Hand a blob over piece by piece, once; the caller checks the digest of what it has got, and is patient."""
+        url = self.url(reference, "blobs", descriptor["digest"])
+        with self.open("GET", url, scope=Scope(reference.repository, PULL)) as answer:
             if answer.status != 200:
-                body = answer.read(LARGEST_DOCUMENT)
-                self.check(Response(answer.status, answer.headers, body), reference, "reading", (200,))
+                body = self.body_of(answer)
+                found = Response(answer.status, answer.headers, body, transport.host_of(answer.geturl()))
+                raise self.failure(found, reference, "reading")
             left = int(descriptor["size"])
-            try:
-                while left > 0:
+            while left > 0:
+                try:
                     piece = answer.read(min(CHUNK, left))
-                    if not piece:
-                        raise Unreachable("The registry %s broke off in the middle of %s." % (self.host, reference))
-                    left -= len(piece)
-                    write(piece)
-            except (OSError, http.client.HTTPException) as exc:
-                raise self.unreachable(exc) from exc
+                except (OSError, http.client.HTTPException) as exc:
+                    raise self.unreachable(exc) from exc
+                if not piece:
+                    raise Unreachable("The registry %s broke off in the middle of %s." % (self.host, reference))
+                left -= len(piece)
+                # What fails here is a disk, and no registry.
+                write(piece)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def may_push(self, reference: Reference) -> None:
         """Know that images can be sent there, by beginning an upload and giving it up. Raises ImageError."""
-        location = self.begin_upload(reference)
-        if location:
-            # Some registries have no way to give up; they forget it after a while.
-            self.request("DELETE", location, scope="repository:%s:pull,push" % reference.repository)
+        location = self.patiently(lambda: self.begin_upload(reference))
+        # Some registries have no way to give up; they forget it after a while.
+        with contextlib.suppress(ImageError):
+            self.once("DELETE", location, reference, (202, 204), actions=PUSH)
 
     def begin_upload(self, reference: Reference) -> str:
-        scope = "repository:%s:pull,push" % reference.repository
+        """Where a blob can be sent to, once."""
         start = self.url(reference, "blobs", "uploads/")
-        found = self.request("POST", start, scope=scope, data=b"", headers={"Content-Length": "0"})
-        self.check(found, reference, "writing", (202,))
+        found = self.once("POST", start, reference, (202,), actions=PUSH, data=b"", headers={"Content-Length": "0"})
         location = urllib.parse.urljoin(start, found.headers.get("Location") or "")
-        if urllib.parse.urlsplit(location).scheme != "https":
+        if not transport.host_of(location):
             raise ImageError(
                 "The registry %s wants uploads at %s, which is not encrypted; it has to be told its own address "
                 "(behind a proxy: X-Forwarded-Proto)." % (self.host, location.partition("?")[0])
@@ -312,31 +343,27 @@ class Registry:
         return location
 
     def has_blob(self, reference: Reference, digest: str) -> bool:
-        scope = "repository:%s:pull,push" % reference.repository
-        found = self.request("HEAD", self.url(reference, "blobs", digest), scope=scope)
-        if found.status == 404:
-            return False
-        self.check(found, reference, "reading", (200,))
-        return True
+        """Whether a blob is there already."""
+        url = self.url(reference, "blobs", digest)
+        return self.request("HEAD", url, reference, (200, 404, *NO_HEAD), actions=PUSH).status == 200
 
     def write_blob(self, reference: Reference, digest: str, size: int, stream: t.BinaryIO) -> None:
-        """Send a blob in one piece."""
-        location = self.begin_upload(reference)
-        url = location + ("&" if "?" in location else "?") + urllib.parse.urlencode({"digest": digest})
+        """Send a blob in one piece. An upload that broke off is given up, and another one begun."""
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        scope = "repository:%s:pull,push" % reference.repository
-        with self.open("PUT", url, scope=scope, data=stream, headers=headers) as answer:
-            found = Response(answer.status, answer.headers, answer.read(LARGEST_DOCUMENT))
-        self.check(found, reference, "writing", (201, 204))
+
+        def send() -> None:
+            location = self.begin_upload(reference)
+            url = location + ("&" if "?" in location else "?") + urllib.parse.urlencode({"digest": digest})
+            self.once("PUT", url, reference, (201, 204), actions=PUSH, data=stream, headers=headers)
+
+        self.patiently(send)
 
     def write_manifest(self, reference: Reference, document: bytes, media_type: str) -> str:
         """Send a manifest or an index under a tag or its digest, and return the digest."""
-        scope = "repository:%s:pull,push" % reference.repository
-        digest = "sha256:" + hashlib.sha256(document).hexdigest()
+        digest = oci.digest_of(document)
         url = self.url(reference, "manifests", reference.tag or digest)
         headers = {"Content-Type": media_type, "Content-Length": str(len(document))}
-        found = self.request("PUT", url, scope=scope, data=document, headers=headers)
-        self.check(found, reference, "writing", (201,))
+        self.request("PUT", url, reference, (200, 201, 202), actions=PUSH, data=document, headers=headers)
         return digest
 
 
@@ -345,10 +372,10 @@ def basic(login: Login) -> str:
 
 
 def reason_of(body: bytes) -> str:
-    """What a registry says went wrong, after a colon; nothing where it does not say it as the specification wants."""
+    """What a registry says went wrong; nothing where it does not say it as the specification wants."""
     try:
         errors = json.loads(body)["errors"]
         said = "; ".join(str(entry.get("message") or entry.get("code")) for entry in errors)
     except (ValueError, KeyError, TypeError, AttributeError):
         return ""
-    return ": " + said[:300] if said else ""
+    return " ".join(said.split())[:300].rstrip(".")

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import archives, assemble, layer, reference
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.blobs import sync_path
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.wheels import Wheels, run
 
@@ -80,6 +81,7 @@ class Tool:
         run("Saving the image", argv)
         # The archive is what is kept; a copy in the builder's own storage would stay behind with every new tag.
         run("Removing the image from the builder's storage", [self.path, "rmi", name])
+        sync_path(saved)
         saved.rename(archive)
 
 

@@ -14,6 +14,7 @@ import tempfile
 import typing as t
 from pathlib import Path
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.blobs import sync_path
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.source import (
     LOCK,
@@ -64,6 +65,8 @@ class Requirements:
             with tempfile.TemporaryDirectory(prefix=".wheels-", dir=self.folder.parent) as name:
                 folder = Path(name) / "wheels"
                 self._download(step, folder, self.requirements)
+                for path in folder.iterdir():
+                    sync_path(path)
                 os.replace(folder, self.folder)
         return sorted(self.folder.glob("*.whl"))
 

@@ -140,9 +140,10 @@ class FakeServer:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(data)
+                if self.command != "HEAD":
+                    self.wfile.write(data)
 
-            do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = answer
+            do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = answer
 
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = True

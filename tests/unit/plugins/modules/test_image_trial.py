@@ -151,3 +151,57 @@ def test_an_api_server_that_refuses(api_server, start, nodes):
     nodes("w1", ended(0, "Succeeded"))
     api_server.routes["POST", PODS] = lambda request: (403, {"reason": "Forbidden", "message": "pods is forbidden"})
     assert "pods is forbidden" in start("w1")["msg"]
+
+
+LOGIN, REACH, NAME = "image_pull_secrets", "let the node reach", "correct metrics_server_image_name"
+PYTHON, MUSL = "has to bring Python as python3", "has an older one, or musl"
+VERSION, NEVER = "metrics_server_image_python_version has to be", "run this again"
+
+
+@pytest.mark.parametrize(
+    ("node", "image", "message", "expected"),
+    [
+        (
+            "w1",
+            "r.example.com/ms:40312ab4f6c1",
+            'ErrImagePull: failed to resolve reference "r.example.com/ms:40312ab4f6c1": '
+            "r.example.com/ms:40312ab4f6c1: not found",
+            NAME,
+        ),
+        ("w1", "r.example.com/ms:a1b2c4015d6e", "manifest for r.example.com/ms:a1b2c4015d6e not found", NAME),
+        ("w1", "r.example.com/ms:401", "ErrImagePull: manifest for r.example.com/ms:401 not found", NAME),
+        ("w1", "denied/ms:1", 'ErrImagePull: failed to resolve "docker.io/denied/ms:1": not found', NAME),
+        ("w1", "refused.example.com/ms:1", "ErrImagePull: refused.example.com/ms:1: not found", NAME),
+        ("w1", "denied.example.com/ms:1", "dial tcp: lookup denied.example.com on 10.0.0.10: no such host", REACH),
+        ("node-denied", "r/ms:1", "it ended with 1 (Error): ModuleNotFoundError: x", VERSION),
+        ("node-403", "r/ms:1", "ErrImageNeverPull: Container image is not present on node-403", NEVER),
+        ("x509", "r/ms:1", "ErrImagePull: the node x509 says 403 Forbidden", LOGIN),
+        ("w1", "r/ms:1", "ErrImagePull: unexpected status code 401", LOGIN),
+        (
+            "w1",
+            "r/ms:1",
+            "it ended with 1 (Error): ImportError: Error loading shared library ld-linux-x86-64.so.2: No such file",
+            MUSL,
+        ),
+        (
+            "w1",
+            "r/ms:1",
+            'it ended with 127 (StartError): exec: "python3": executable file not found in $PATH: unknown',
+            PYTHON,
+        ),
+        ("w1", "r/ms:1", "executable file `python3` not found in $PATH: No such file or directory", PYTHON),
+        ("w1", "r/ms:1", "it ended with 1: version `GLIBC_2.34' not found", MUSL),
+        ("w1", "r/ms:1", "it ended with 1 (Error): PermissionError: Permission denied", ""),
+        ("w1", "r/ms:1", "CreateContainerError: no space left on device", ""),
+    ],
+)
+def test_what_to_do(node, image, message, expected):
+    found = image_trial.advice(image_trial.without_names(message, [*image_trial.names_of(image), node]))
+    assert expected in found and bool(found) == bool(expected)
+
+
+def test_names_decide_nothing(nodes, start):
+    nodes("node-401", waiting("ImagePullBackOff", "r.example.com/denied:403 not found"))
+    message = start("node-401", image="r.example.com/denied:403")["msg"]
+    assert message.startswith("The image r.example.com/denied:403 cannot be started on node-401 (ImagePullBackOff: ")
+    assert message.endswith("correct metrics_server_image_name and metrics_server_image_version.")

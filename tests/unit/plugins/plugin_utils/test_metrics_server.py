@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -244,6 +245,7 @@ PLACE = "/namespaces/kube-system/"
 REGISTRATION = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io"
 NEWER = REGISTRATION.replace("v1beta1.", "v1.")
 REMOVABLE = [f"/apis/apps/v1{PLACE}deployments/metrics-server", f"/api/v1{PLACE}services/metrics-server"]
+UIDS = {path: f"uid-{number}" for number, path in enumerate(REMOVABLE)}
 
 
 def provider(kind="manifest", switch_off="", version="v1beta1"):
@@ -253,6 +255,7 @@ def provider(kind="manifest", switch_off="", version="v1beta1"):
         "owners": {name: {"kind": kind, "owner": "OWNER", "since": "2026-03-01T10:05:00Z", "switch_off": switch_off}},
         "registrations": {name: REGISTRATION.replace("v1beta1.", f"{version}.")},
         "removable": REMOVABLE,
+        "uids": UIDS,
         "foreign": ["Deployment kube-system/metrics-server was made by OWNER"],
     }
 
@@ -278,7 +281,7 @@ def test_who_puts_objects_back_is_replaced_on_a_second_word():
 
 def test_a_takeover_switches_before_it_removes():
     plan = metrics_server.takeover(provider(), ["v1beta1.metrics.k8s.io"])
-    assert plan == {"keep": [REGISTRATION, *REMOVABLE], "switch": [REGISTRATION], "remove": REMOVABLE}
+    assert plan == {"keep": [REGISTRATION, *REMOVABLE], "switch": [REGISTRATION], "remove": REMOVABLE, "uids": UIDS}
 
 
 def test_a_new_version_is_registered_with_the_switch():
@@ -299,7 +302,7 @@ def test_a_version_that_nobody_serves_any_more_goes_with_its_server():
 
 
 def test_nobody_else_is_there():
-    nothing = {"keep": [], "switch": [], "remove": []}
+    nothing = {"keep": [], "switch": [], "remove": [], "uids": {}}
     assert metrics_server.takeover({"changed": False, "skipped": True}, ["v1beta1.metrics.k8s.io"]) == nothing
 
 
@@ -318,7 +321,10 @@ def test_only_what_another_server_serves_waits_for_the_switch():
     plan = metrics_server.takeover(provider(), ["v1beta1.metrics.k8s.io"])
     assert metrics_server.unregistered(WANTED, plan) == [WANTED[0], WANTED[2]]
     switched = metrics_server.switched(WANTED, plan, "CA")
-    assert switched == {REGISTRATION: {**WANTED[1], "spec": {"group": "g", "caBundle": "Q0E="}}}
+    metadata = {**WANTED[1]["metadata"], "annotations": {"kubemetrics.aggregation/replaces": json.dumps(UIDS)}}
+    spec = {"group": "g", "caBundle": "Q0E="}
+    assert switched == {REGISTRATION: {**WANTED[1], "metadata": metadata, "spec": spec}}
+    assert "annotations" not in WANTED[1]["metadata"]
 
 
 def test_a_service_is_kept_without_its_address():

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import tarfile
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import archives, oci
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import archives, oci, push
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.blobs import Blobs
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
-from base_images import docker_archive, layer, oci_files, sha256, tar_of
+from base_images import configuration, docker_archive, layer, oci_files, sha256, tar_of
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def test_a_docker_archive(tmp_path, blobs, mode):
             "size": len(layer("etc/amd64", b"base")),
         }
     ]
-    assert blobs.has(image.layers[0]["digest"])
+    assert blobs.has(image.layers[0]["digest"], image.layers[0]["size"])
     with pytest.raises(ImageError, match=r"no image for the architecture arm64 \(only for amd64\)"):
         archives.load(path, "arm64", blobs)
 
@@ -115,3 +118,102 @@ def test_what_is_written_is_read_back(tmp_path, blobs):
         assert {entry["Config"], *entry["Layers"]} <= set(archive.getnames())
     assert index["manifests"][0]["annotations"][oci.CONTAINERD_NAME] == "localhost/a/server:1"
     assert entry["RepoTags"] == ["localhost/a/server:1"]
+
+
+@pytest.mark.parametrize("digest", ["/etc/hostname", "../../secret", "0" * 63 + "g", "A" * 64, "0" * 64 + "\n"])
+def test_a_digest_is_no_path(blobs, digest):
+    named = "sha256:" + "/" * (64 - len(digest)) + digest
+    with pytest.raises(ImageError, match="in a way that is not known here"):
+        oci.check_descriptor({"digest": named, "size": 1}, "The base image")
+    manifest = {"schemaVersion": 2, "layers": [{"mediaType": oci.LAYER, "digest": named, "size": 1}]}
+    with pytest.raises(ImageError, match="in a way that is not known here"):
+        oci.base_layers(manifest, "The base image")
+    with pytest.raises(ImageError, match="no digest"):
+        blobs.path(named)
+
+
+def with_links(tmp_path, links, prefix=""):
+    """A docker-archive whose second layer is a link."""
+    content = layer("etc/amd64", b"base")
+    files = {
+        "config.json": configuration("amd64", [sha256(content)] * 2),
+        "1/layer.tar": content,
+        "manifest.json": json.dumps([{"Config": "config.json", "Layers": ["1/layer.tar", "2/layer.tar"]}]).encode(),
+    }
+    path = tar_of({prefix + name: content for name, content in files.items()}, tmp_path / "linked.tar")
+    with tarfile.open(path, "a") as archive:
+        for name, (kind, target) in links.items():
+            info = tarfile.TarInfo(prefix + name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+    return path
+
+
+@pytest.mark.parametrize("prefix", ["", "./"])
+@pytest.mark.parametrize("link", [(tarfile.SYMTYPE, "../1/layer.tar"), (tarfile.LNKTYPE, "1/layer.tar")])
+def test_layers_that_are_links(tmp_path, blobs, prefix, link):
+    path = with_links(tmp_path, {"2/layer.tar": link}, prefix)
+    assert len(archives.load(path, "amd64", blobs).layers) == 2
+
+
+@pytest.mark.parametrize(
+    ("links", "said"),
+    [
+        ({"2/layer.tar": (tarfile.SYMTYPE, "../nowhere/layer.tar")}, "lacks 2/layer.tar"),
+        ({"2/layer.tar": (tarfile.LNKTYPE, "nowhere")}, "lacks 2/layer.tar"),
+        ({"2/layer.tar": (tarfile.SYMTYPE, "../../../etc/passwd")}, "lacks 2/layer.tar"),
+        ({"2/layer.tar": (tarfile.SYMTYPE, "layer.tar")}, "leads in a circle"),
+        ({"2/layer.tar": (tarfile.SYMTYPE, "a"), "2/a": (tarfile.LNKTYPE, "2/layer.tar")}, "leads in a circle"),
+    ],
+)
+def test_links_that_lead_nowhere(tmp_path, blobs, links, said):
+    with pytest.raises(ImageError, match=said):
+        archives.load(with_links(tmp_path, links), "amd64", blobs)
+
+
+def test_every_amd64_machine_is_v1(tmp_path):
+    path = docker_archive(tmp_path / "base.tar", variant="v1")
+    assert list(archives.survey(path)) == ["amd64"]
+    assert oci.platform_name({"architecture": "amd64", "variant": "v2"}) == "amd64/v2"
+
+
+def test_what_an_index_has_for_an_architecture():
+    def index(*platforms):
+        return {
+            "manifests": [
+                {"digest": "sha256:" + str(number) * 64, "size": 1, **entry} for number, entry in enumerate(platforms)
+            ]
+        }
+
+    plain, first, second = (
+        {"platform": {"architecture": "amd64", **more}} for more in ({}, {"variant": "v1"}, {"variant": "v2"})
+    )
+    assert oci.choose(index(second, first), "amd64", "The image")["digest"] == "sha256:" + "1" * 64
+    assert oci.choose(index({}), "amd64", "The image")["digest"] == "sha256:" + "0" * 64
+    assert oci.choose(index({}, plain), "amd64", "The image")["digest"] == "sha256:" + "1" * 64
+    assert oci.choose(index(second, {}), "amd64", "The image")["digest"] == "sha256:" + "1" * 64
+    with pytest.raises(ImageError, match="not there for the architecture amd64"):
+        oci.choose(index({}, {}), "amd64", "The image")
+
+
+@pytest.mark.parametrize("index", [None, {}, {"manifests": {}}, {"manifests": [1, {"annotations": 1}]}])
+def test_odd_indexes_have_nothing_of_ours(index):
+    assert push.architectures_there(index, "r1") == set()
+    assert oci.merged_index([], index, "r1")["manifests"] == []
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress])
+def test_compressed_archives_that_are_damaged(tmp_path, blobs, pack):
+    content = layer("etc/x", b"".join(b"%d," % (number * number) for number in range(20000)))
+    files = {
+        "config.json": configuration("amd64", [sha256(content)]),
+        "manifest.json": json.dumps([{"Config": "config.json", "Layers": ["layer.tar"]}]).encode(),
+        "layer.tar": content,
+    }
+    data = pack(tar_of(files, tmp_path / "plain.tar").read_bytes())
+    path = tmp_path / "base.tar"
+    for place in range(200, len(data) - 200, len(data) // 7):
+        path.write_bytes(data[:place] + bytes(range(40)) + data[place + 40 :])
+        with pytest.raises(ImageError, match=r"is damaged|is no archive of an image"):
+            archives.load(path, "amd64", blobs)
+    assert list(blobs.folder.glob(".part-*")) == []

@@ -29,8 +29,8 @@ def home(tmp_path):
     return write
 
 
-def login(home, host, entries=()):
-    return Registries(entries, home.environment).login(host)
+def login(home, host, entries=(), repository=""):
+    return Registries(entries, home.environment).login(host, repository)
 
 
 def test_what_is_given_wins(home):
@@ -75,6 +75,83 @@ def test_a_credential_helper(home, tmp_path, monkeypatch):
     assert login(home, "other.example.com") is None
     home(".docker/config.json", {"credHelpers": {"r.example.com": "keychain"}})
     assert login(home, "r.example.com").password == "s3cret"
+
+
+@pytest.mark.parametrize("named", ["docker.io", "index.docker.io", "registry-1.docker.io", "Docker.IO"])
+def test_docker_hub_may_be_given_by_each_of_its_names(home, named):
+    given = [{"host": named, "username": "me", "password": "hub", "ca_file": __file__}]
+    assert login(home, "registry-1.docker.io", given) == Login("me", "hub")
+    assert Registries(given, {}).ca_file("registry-1.docker.io") == __file__
+
+
+@pytest.mark.parametrize("named", ["Registry.example.com", "registry.example.com:443"])
+def test_hosts_are_given_in_any_spelling(home, named):
+    given = [{"host": named, "username": "me", "password": "x"}]
+    assert login(home, "registry.EXAMPLE.com", given) == Login("me", "x")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["{0}", "{0}/", "https://{0}", "https://{0}/", "http://{0}", "{0}/v1/", "{0}/v2/", "https://{0}/v2", "R.{1}:443"],
+)
+def test_a_host_is_saved_in_many_spellings(home, key):
+    key = key.format("r.example.com", "Example.com")
+    home(".docker/config.json", {"auths": {"other.example.com": {}, key: {"auth": encoded("me:x")}}})
+    assert login(home, "r.example.com", repository="a/b") == Login("me", "x")
+    assert login(home, "other.example.com") is None
+
+
+def test_the_plain_key_wins(home):
+    auths = {f"https://r.example.com{path}": {"auth": encoded("old:x")} for path in ("", "/v1/")}
+    home(".docker/config.json", {"auths": {**auths, "r.example.com": {"auth": encoded("new:x")}}})
+    assert login(home, "r.example.com").username == "new"
+
+
+@pytest.mark.parametrize("host", ["r.example.com", "docker.io"])
+def test_podman_keeps_logins_for_parts_of_a_registry(home, host):
+    places = {"host": host, "team": f"{host}/team", "app": f"{host}/team/app"}
+    home(
+        ".config/containers/auth.json",
+        {"auths": {place: {"auth": encoded(f"{name}:x")} for name, place in places.items()}},
+    )
+    for repository, expected in {
+        "team/app": "app",
+        "team/app/deeper": "app",
+        "team/application": "team",
+        "teams/app": "host",
+        "": "host",
+    }.items():
+        assert login(home, host, repository=repository).username == expected
+    home(".config/containers/auth.json", {"auths": {f"{host}/team": {"auth": encoded("me:x")}}})
+    assert login(home, host, repository="another/app") is None
+
+
+def test_a_password_that_is_not_encoded(home):
+    home(".docker/config.json", {"auths": {"r.example.com": {"username": "me", "password": "x"}}})
+    assert login(home, "r.example.com") == Login("me", "x")
+
+
+def test_a_store_is_asked_for_every_registry(home, tmp_path, monkeypatch):
+    """ECR's helper lists no registry; Docker asks it all the same."""
+    home(".docker/config.json", {"credsStore": "cloud"})
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    assert login(home, "r.example.com") is None
+    helper = home(
+        "bin/docker-credential-cloud",
+        "#!/bin/sh\nread -r key\ncase $key in r.example.com | https://index.docker.io/v1/)\n"
+        'echo "{\\"Username\\": \\"$key\\", \\"Secret\\": \\"x\\"}" ;;\n*) echo not found; exit 1 ;;\nesac\n',
+    )
+    helper.chmod(0o755)
+    assert login(home, "r.example.com", repository="a").username == "r.example.com"
+    assert login(home, "registry-1.docker.io").username == "https://index.docker.io/v1/"
+    assert login(home, "other.example.com") is None
+    home(".docker/config.json", {"credsStore": "cloud", "auths": {"other.example.com": {"auth": encoded("me:x")}}})
+    assert login(home, "other.example.com") == Login("me", "x")
+    home(
+        ".docker/config.json",
+        {"credHelpers": {"other.example.com": "cloud"}, "auths": {"other.example.com": {"auth": encoded("me:x")}}},
+    )
+    assert login(home, "other.example.com") == Login("me", "x")
 
 
 def test_what_cannot_be_read_is_not_shown(home):

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import tarfile
+import zipfile
 
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import layer
@@ -68,3 +69,14 @@ def test_wheels_that_cannot_be_used(tmp_path):
     (tmp_path / "broken.whl").write_text("x")
     with pytest.raises(ImageError, match=r"broken.whl cannot be read"):
         layer.collect([tmp_path / "broken.whl"], {})
+
+
+def test_a_wheel_that_was_damaged_in_its_folder(tmp_path):
+    path = tmp_path / "a.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.py", "".join(map(str, range(5000))))
+    data = bytearray(path.read_bytes())
+    for place in range(100, len(data) - 200, 500):
+        path.write_bytes(data[:place] + b"\xff" * 40 + data[place + 40 :])
+        with pytest.raises(ImageError, match=r"a.whl cannot be read .*; delete its folder"):
+            layer.collect([path], {})
