@@ -56,7 +56,8 @@ basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature, keyEncipherment
 extendedKeyUsage = clientAuth
 subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
+# By issuer and serial number where the CA has no identifier of its key: CAs by kubeadm up to 1.18, or by cert-manager.
+authorityKeyIdentifier = keyid, issuer
 """
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)

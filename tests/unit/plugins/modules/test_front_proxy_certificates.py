@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import references
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import openssl
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates, openssl
 from ansible_collections.kubemetrics.aggregation.plugins.modules import (
     front_proxy_ca,
     front_proxy_certificate_pipe,
@@ -26,7 +26,8 @@ from ansible_collections.kubemetrics.aggregation.plugins.modules import (
 )
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils import front_proxy
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 
 @pytest.fixture(autouse=True)
@@ -268,6 +269,39 @@ def test_a_ca_that_is_made_anew_with_its_key_vouches_for_what_it_signed(made, au
     authority_module()
     info = run_module(front_proxy_info, **files)
     assert front_proxy.plan({"cp1": info}, {"cp1": []}, front_proxy.Settings())["issue"] == {}
+
+
+def test_a_ca_without_an_identifier_of_its_key_signs(pki, sign, client_module):
+    """As kubeadm made it with Go before 1.15, and as self-signed issuers of cert-manager make it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "front-proxy-ca")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=100))
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    authority = builder.sign(key, hashes.SHA256())
+    (pki / "front-proxy-ca.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        )
+    )
+    pem = authority.public_bytes(serialization.Encoding.PEM).decode()
+    (pki / "front-proxy-ca.crt").write_text(pem)
+    request = client_module("requested")["request"]
+    answer = sign(request=request, ca_certificate=pem)["certificate"]
+    certificate = x509.load_pem_x509_certificate(answer.encode())
+    certificate.verify_directly_issued_by(authority)
+    named = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    assert named.key_identifier is None and named.authority_cert_serial_number == authority.serial_number
+    assert certificates.why_no_client([certificate], [authority]) == ""
+    assert sign(request=request, ca_certificate=pem, content=answer)["changed"] is False
+    assert client_module(certificate=answer)["changed"] is True
+
+
+def test_a_ca_with_an_identifier_of_its_key_is_named_by_that_alone(made, files):
+    certificate = x509.load_pem_x509_certificate(Path(files["cert_file"]).read_bytes())
+    named = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    assert named.key_identifier and named.authority_cert_serial_number is None
 
 
 def test_the_file_holds_what_is_trusted(made, authority_module, files):
