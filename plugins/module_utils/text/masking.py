@@ -10,6 +10,7 @@ configurations; they are masked as text, because what is shown may be broken, an
 
 from __future__ import annotations
 
+import itertools
 import re
 import typing as t
 
@@ -28,7 +29,7 @@ _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/@\s,\"']*@")
 #: A proxy may lack the scheme: user:password@proxy:3128.
 _PROXY = re.compile(r"(?P<lead>(?i:\b(?:https?|all|ftp)_proxy)[\"']?[ \t]*[=:][ \t]*[\"']?)[^/@\s,\"']+@")
 _FLOW_VALUE = re.compile(
-    r"([\"']?\bvalue[\"']?[ \t]*:[ \t]*)(\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\n]|'')*'|[^,}\]\n\"'\[{ ][^,}\]\n]*)"
+    r"([\"']?\bvalue[\"']?[ \t]*:\s*)(\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'|[^,}\]\n\"'\[{ ][^,}\]]*)", re.DOTALL
 )
 _STANDING_ALONE = [
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
@@ -40,28 +41,54 @@ _STANDING_ALONE = [
 _QUOTED = r"\\\"(?:[^\"\\]|\\[^\"])*\\?\"|\"(?:[^\"\\]|\\.)*\"|'[^'\n]*'"
 _FLAG = re.compile(
     r"(?P<name>(?<![\w-])--?(?:(?:[A-Za-z0-9][\w-]*[-_])?" + _SECRET_WORD + r"|manifest[-_]url[-_]header))"
-    r"(?P<sign>=|[ \t]+(?:\\\n[ \t]*)?|[\"']?[ \t]*,\s*(?!-)|[\"']?[ \t]*(?:\#[^\n]*)?\n[ \t]*-[ \t]+)"
+    r"(?P<sign>=|[ \t]+(?:\\\r?\n(?:[ \t]*[#;][^\n]*\n)*[ \t]*)*|[\"']?[ \t]*,\s*(?!-))"
     r"(?P<value>" + _QUOTED + r"|[^\s\"'\\]*)"
 )
+#: Flags whose value holds spaces, by where they stand: an item of its own in quotes, an item of a list in YAML, and the
+#: item that follows one. Which of them are secret is_secret_flag says.
+_FLAG_ITEMS = [
+    re.compile(
+        r"(?P<lead>(?:^|(?<=[\s\[,]))(?P<quote>[\"'])(?P<name>--?[A-Za-z0-9][\w-]*)=)"
+        r"(?P<value>(?:\\.|(?!(?P=quote))[^\\])*)(?=(?P=quote))",
+        re.DOTALL,
+    ),
+    re.compile(
+        r"(?m)^(?P<lead>(?P<indent>[ \t]*)-[ \t]+(?:[|>][0-9+-]*[ \t]*(?:\#[^\n]*)?\n[ \t]+)?"
+        r"(?P<name>--?[A-Za-z0-9][\w-]*)=)(?P<value>[^\n]*(?:\n(?P=indent)[ \t]+\S[^\n]*)*)"
+    ),
+    re.compile(
+        r"(?m)^(?P<lead>(?P<indent>[ \t]*)-[ \t]+[\"']?(?P<name>--?[A-Za-z0-9][\w-]*)[\"']?"
+        r"(?:[ \t]*(?:\#[^\n]*)?\r?\n)+(?P=indent)-[ \t]+)"
+        r"(?P<value>" + _QUOTED + r"|[^\n]*(?:\n(?P=indent)[ \t]+\S[^\n]*)*)"
+    ),
+]
 _ASSIGNED_ITEM = re.compile(
     r"(?P<quote>[\"'])(?P<name>[A-Za-z_]\w*)=(?P<value>(?:\\.|(?!(?P=quote))[^\\])*)", re.DOTALL
 )
 _ASSIGNED_LINE = re.compile(
     r"(?m)^(?P<lead>[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_]\w*)[ \t]*=[ \t]*)"
-    r"(?P<value>\"(?:[^\"\\]|\\.)*\"|'[^']*'|(?:[^\n\\]|\\(?:.|\n))*)",
+    r"(?P<value>(?:\"(?:[^\"\\]|\\.)*\"|'[^']*')*(?:[^\n\\]|\\(?:.|\n))*)",
     re.DOTALL,
 )
 _ASSIGNED_WORD = re.compile(
-    r"(?P<lead>(?<=[\s=])(?P<name>[A-Za-z_]\w*)=)(?P<value>\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s\"']+)"
+    # What Environment= sets is not its value: each of its words is an assignment.
+    r"(?P<lead>(?<=[\s=])(?!Environment=)(?P<name>[A-Za-z_]\w*)=)"
+    r"(?P<value>(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s\"'])+)"
 )
 _KEY = r"[\"']?(?P<key>[A-Za-z][\w.-]*)[\"']?[ \t]*:"
 _SCALAR = r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\n]|'')*'|"
 _FLOW_PAIR = re.compile(
     r"(?P<lead>[{,][ \t\n]*" + _KEY + r"[ \t]*)(?P<value>" + _SCALAR + r"[^,}\]\n\"'\[{ ][^,}\]\n]*)"
 )
-_BLOCK_PAIR = re.compile(
-    r"(?P<lead>^[ \t]*(?:-[ \t]+)*" + _KEY + r"[ \t]+)(?P<value>" + _SCALAR + r"[^\s\"'\[{#].*?)(?P<end>[ \t]*)$"
-)
+_BLOCK_PAIR = re.compile(r"^(?P<lead>(?P<indent>[ \t]*(?:-[ \t]+)*)" + _KEY + r"(?:[ \t]+|(?=\r?$)))(?P<rest>.*)$")
+#: The rest of a line whose value stands below it: an anchor or a tag, the sign of a block, a comment.
+_BELOW = re.compile(r"(?:[!&]\S*[ \t]*)*(?:[|>][0-9+-]*)?[ \t]*(?:\#.*)?\r?$")
+#: A value on its line, up to what follows it.
+_ON_LINE = re.compile(r"(?P<value>\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'|[\"']?.*?)(?P<end>[ \t]*,?[ \t]*(?:\#.*)?\r?)$")
+_PAIR_OR_ITEM = re.compile(r"[ \t]*(?:-[ \t]|[?{\[]|[\"']?[A-Za-z][\w./-]*[\"']?[ \t]*:(?:\s|$))")
+_FLOW_MAPPING = re.compile(r"\{(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^{}\"'])*\}", re.DOTALL)
+_FLOW_NAME = re.compile(r"[{,\s][\"']?name[\"']?[ \t]*:\s*[\"']?([\w./-]+)")
+_ENV = r"(?:env|extraEnvs)"
 _NAME_LINE = re.compile(r"^[ \t]*(?:-[ \t]+)?[\"']?name[\"']?[ \t]*:[ \t]*[\"']?([\w./-]+)")
 _NOTHING = {"", "true", "false", "null", "~", '""', "''", MASK, '"%s"' % MASK}
 
@@ -116,6 +143,8 @@ def mask_text(text: str) -> str:
     text = mask_standing_alone(mask_kubelet_config(text))
     text = _USERINFO.sub(lambda match: match.group("scheme") + MASK + "@", text)
     text = _PROXY.sub(lambda match: match.group("lead") + MASK + "@", text)
+    for pattern in _FLAG_ITEMS:
+        text = _mask_flag_items(pattern, text)
     text = _FLAG.sub(_mask_flag_match, text)
     for pattern in (_ASSIGNED_ITEM, _ASSIGNED_LINE, _ASSIGNED_WORD):
         text = pattern.sub(_mask_variable, text)
@@ -143,6 +172,20 @@ def _mask_flag_match(match: "t.Match[str]") -> str:
     return match.group("name") + match.group("sign") + _hidden(value)
 
 
+def _mask_flag_items(pattern: "t.Pattern[str]", text: str) -> str:
+    parts: t.List[str] = []
+    position = 0
+    match = pattern.search(text)
+    while match:
+        # What follows a flag that is no secret may be one that is.
+        after = match.end("name")
+        if match.group("value").strip() and is_secret_flag(match.group("name")):
+            parts += [text[position : match.start("value")], _hidden(match.group("value"))]
+            position = after = match.end()
+        match = pattern.search(text, after)
+    return "".join(parts) + text[position:]
+
+
 def _mask_variable(match: "t.Match[str]") -> str:
     name, value = match.group("name"), match.group("value")
     if not value.strip() or not _SECRET_VARIABLE.search(name) or _HARMLESS_VARIABLE.search(name):
@@ -152,14 +195,15 @@ def _mask_variable(match: "t.Match[str]") -> str:
 
 def _mask_pairs(text: str) -> str:
     """The pairs of YAML and JSON whose keys say that they are secrets, and the variables of containers."""
-    text = _mask_flow_env(text)
+    text = _FLOW_MAPPING.sub(_mask_named, _mask_flow_env(text))
     text = _FLOW_PAIR.sub(_mask_pair, text)
     lines = text.split("\n")
     result: t.List[str] = []
     env_indent: t.Optional[int] = None
+    #: Lines that are indented deeper than this belong to a value that is hidden.
     block_indent: t.Optional[int] = None
     secret_name = False
-    for line in lines:
+    for number, line in enumerate(lines):
         indent = len(line) - len(line.lstrip(" \t"))
         stripped = line.strip()
         if block_indent is not None and (not stripped or indent > block_indent):
@@ -170,8 +214,11 @@ def _mask_pairs(text: str) -> str:
             inside = indent > env_indent or (indent == env_indent and stripped.startswith("-"))
             env_indent = env_indent if inside else None
             if inside and re.match(r"-[ \t]+\{", stripped):
-                line = _FLOW_VALUE.sub(lambda found: found.group(1) + _hidden(found.group(2)), line)
-        if re.match(r"^[ \t]*(-[ \t]+)?env:[ \t]*(#.*)?$", line):
+                rest = "\n".join(lines[number:])
+                end = _end_of_flow(rest, rest.index("{"))
+                lines[number:] = (_mask_values(rest[:end]) + rest[end:]).split("\n")
+                line = lines[number]
+        if re.match(r"^[ \t]*(-[ \t]+)?" + _ENV + r":[ \t]*(#.*)?$", line):
             env_indent = indent + (2 if stripped.startswith("-") else 0)
         if stripped.startswith("-"):
             secret_name = False
@@ -179,18 +226,67 @@ def _mask_pairs(text: str) -> str:
         if named:
             secret_name = is_secret_flag(named.group(1))
         match = _BLOCK_PAIR.match(line)
-        hide = match is not None and (
-            _is_secret_key(match.group("key"))
-            or (match.group("key") == "value" and (env_indent is not None or secret_name))
+        if match is None:
+            result.append(line)
+            continue
+        column = len(match.group("indent"))
+        scalar = match.group("key") == "value" and (
+            env_indent is not None or secret_name or _is_named_below(lines, number, column)
         )
-        if match is None or not hide or match.group("value") in _NOTHING:
+        if not scalar and not _is_secret_key(match.group("key")):
             result.append(line)
-        elif re.match(r"^[|>][0-9+-]*$", match.group("value")):
+        elif _BELOW.match(match.group("rest")):
             result.append(line)
-            block_indent = indent
+            # Below a key that only sounds like a secret may be a mapping, such as a volume's.
+            if scalar or re.search(r"[|>]", match.group("rest").split("#")[0]) or not _is_structure(lines, number + 1):
+                block_indent = column
+        elif match.group("rest")[0] in "[{":
+            result.append(line)
         else:
-            result.append(match.group("lead") + _hidden(match.group("value")) + match.group("end"))
+            result.append(match.group("lead") + _hidden_on_line(match.group("rest")))
+            block_indent = column
     return "\n".join(result)
+
+
+def _hidden_on_line(rest: str) -> str:
+    """What follows a key on its line, without the value."""
+    found = _ON_LINE.match(rest)
+    if found is None or found.group("value") in _NOTHING:
+        return rest
+    value = found.group("value")
+    end = found.group("end") if value[-1] == value[0] and value[0] in "\"'" else rest[len(rest.rstrip(" \t\r")) :]
+    return _hidden(value) + end
+
+
+def _is_structure(lines: t.Sequence[str], number: int) -> bool:
+    """Whether a mapping or a list begins in one of the lines from this one on, and no text."""
+    following = (
+        line for line in itertools.islice(lines, number, None) if line.strip() and not line.strip().startswith("#")
+    )
+    return bool(_PAIR_OR_ITEM.match(next(following, "")))
+
+
+def _is_named_below(lines: t.Sequence[str], number: int, column: int) -> bool:
+    """Whether the entry with a value in this column has the name of a secret flag in one of the lines below."""
+    for line in itertools.islice(lines, number + 1, None):
+        indent = len(line) - len(line.lstrip(" \t"))
+        if line.strip() and not line.strip().startswith("#"):
+            if indent < column:
+                return False
+            named = _NAME_LINE.match(line) if indent == column and line[indent] != "-" else None
+            if named:
+                return is_secret_flag(named.group(1))
+    return False
+
+
+def _mask_values(text: str) -> str:
+    return _FLOW_VALUE.sub(lambda found: found.group(1) + _hidden(found.group(2)), text)
+
+
+def _mask_named(match: "t.Match[str]") -> str:
+    """A mapping in flow style with the name and the value of a flag."""
+    name = _FLOW_NAME.search(match.group(0))
+    return _mask_values(match.group(0)) if name and is_secret_flag(name.group(1)) else match.group(0)
 
 
 def _is_secret_key(key: str) -> bool:
@@ -208,12 +304,12 @@ def _mask_flow_env(text: str) -> str:
     """Containers' variables in flow style: every value between the brackets."""
     result = []
     position = 0
-    for match in re.finditer(r"[\"']?\benv[\"']?[ \t]*:\s*(?=[\[{])", text):
+    for match in re.finditer(r"[\"']?\b" + _ENV + r"[\"']?[ \t]*:\s*(?=[\[{])", text):
         if match.start() < position:
             continue
         end = _end_of_flow(text, match.end())
         result.append(text[position : match.end()])
-        result.append(_FLOW_VALUE.sub(lambda found: found.group(1) + _hidden(found.group(2)), text[match.end() : end]))
+        result.append(_mask_values(text[match.end() : end]))
         position = end
     result.append(text[position:])
     return "".join(result)
