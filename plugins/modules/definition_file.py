@@ -148,7 +148,9 @@ missing:
   type: list
   elements: str
 change_id:
-  description: The id of the recorded change; null when nothing was recorded. In check mode no record is made.
+  description:
+    - The id of the recorded change; null when nothing was recorded. In check mode no record is made.
+    - Of a failure, the id of a change of which some file could not be brought back.
   returned: O(operation=replace)
   type: str
 backup_files:
@@ -251,7 +253,7 @@ def main() -> t.NoReturn:
             check_mode=module.check_mode,
         )
     except host_files.HostFileError as exc:
-        module.fail_json(msg=str(exc))
+        module.fail_json(msg=str(exc), change_id=exc.change_id)
     recorded = record is not None and params["backup"] and not module.check_mode
     module.exit_json(
         changed=record is not None,

@@ -44,6 +44,9 @@ _REASONS = {
 class HostFileError(Exception):
     """One sentence for the user: what is wrong, with which file, and what to do."""
 
+    #: The recorded change that is in place, in whole or in part, although it failed.
+    change_id = None
+
 
 def explain(doing, path, exc):
     """The sentence for an OSError that occurred while ``doing`` something with ``path``."""
@@ -117,6 +120,7 @@ class Replacement:
         self.make_directory = make_directory
         self.before = None
         self.staged = None
+        self.attributes = None
         self.backup = None
         self.done = False
 
@@ -184,7 +188,8 @@ class Journal:
 
     def remove(self, change_id):
         shutil.rmtree(os.path.join(self.backups_dir, change_id), ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
+        # Whatever keeps a record there is no reason to fail: the change itself is made or undone by now.
+        with contextlib.suppress(OSError):
             os.unlink(os.path.join(self.changes_dir, change_id + ".json"))
 
     def prune(self, now=None):
@@ -209,7 +214,7 @@ def make_private_dir(path):
         raise explain("create the directory", path, exc) from None
 
 
-def stage(path, content, mode, uid, gid, like=None):
+def stage(path, content, mode, uid, gid, attributes=None):
     """Write ``content`` durably to a hidden file beside ``path`` and return its name."""
     directory = os.path.dirname(path)
     staged = None
@@ -220,9 +225,9 @@ def stage(path, content, mode, uid, gid, like=None):
             handle.flush()
             if uid is not None:
                 os.fchown(handle.fileno(), uid, gid)
+            set_attributes(staged, attributes or {})
+            # After them, because an access control list sets the mode, too.
             os.fchmod(handle.fileno(), mode)
-            if like is not None:
-                copy_attributes(like, staged)
             os.fsync(handle.fileno())
     except OSError as exc:
         if staged is not None:
@@ -235,15 +240,18 @@ def stage(path, content, mode, uid, gid, like=None):
     return staged
 
 
-def copy_attributes(source, target):
-    """Carry extended attributes (an SELinux label above all) over to the new file, where the file system has any."""
+def attributes_of(path):
+    """The extended attributes of a file (an SELinux label above all), where the file system has any."""
     try:
-        names = os.listxattr(source)
+        return {name: os.getxattr(path, name) for name in os.listxattr(path)}
     except OSError:
-        return
-    for name in names:
+        return {}
+
+
+def set_attributes(path, attributes):
+    for name, value in attributes.items():
         try:
-            os.setxattr(target, name, os.getxattr(source, name))
+            os.setxattr(path, name, value)
         except OSError as exc:
             # A label that cannot be set is the policy's own decision for a new file; everything else is a fault.
             if exc.errno not in (errno.ENOTSUP, errno.EPERM, errno.EACCES):
@@ -251,12 +259,16 @@ def copy_attributes(source, target):
 
 
 def rename_into_place(staged, path):
+    rename(staged, path)
+    sync_directory(os.path.dirname(path))
+
+
+def rename(staged, path):
     try:
         os.rename(staged, path)
     except OSError as exc:
         discard(staged)
         raise explain("replace", path, exc) from None
-    sync_directory(os.path.dirname(path))
 
 
 def sync_directory(path):
@@ -315,7 +327,7 @@ def replace_files(replacements, what, component=None, backup=True, journal=None,
     """Put all ``replacements`` in place, or none of them.
 
     Returns the record of the change, or None when every file already is as it shall be. In check mode everything is
-    examined and nothing is touched.
+    examined and nothing is touched. A HostFileError with a ``change_id`` says that some file could not be brought back.
     """
     journal = journal or Journal()
     for item in replacements:
@@ -366,16 +378,45 @@ def replace_files(replacements, what, component=None, backup=True, journal=None,
                 item.staged = stage_item(item)
         for item in pending:
             put_in_place(item)
-    except HostFileError:
-        undo(pending)
+    except HostFileError as exc:
+        left = undo(pending)
+        if left:
+            raise left_changed(exc, left, record["id"] if backup else None) from None
         if backup:
             journal.remove(record["id"])
         raise
     if backup:
-        record["state"] = "done"
-        journal.write(record)
-        journal.prune()
+        finish(journal, record)
     return record
+
+
+def finish(journal, record):
+    """Mark the record of a change that is in place as done.
+
+    The files are there, and whoever called has to know the change by its id: what fails here leaves the record as it
+    is, and it can be rolled back like any other.
+    """
+    try:
+        journal.write({**record, "state": "done"})
+    except HostFileError:
+        return
+    record["state"] = "done"
+    with contextlib.suppress(HostFileError):
+        journal.prune()
+
+
+def left_changed(cause, left, change_id):
+    """The error of a change that failed and could not be undone whole."""
+    files = ", ".join(item.path for item in left)
+    if change_id:
+        todo = f"roll back the recorded change {change_id} when that is mended"
+    else:
+        todo = "there is no backup; bring back the old content by hand"
+    error = HostFileError(
+        f"{str(cause).rstrip('.')}, and the old content of {files} could not be brought back; {todo}."
+    )
+    error.change_id = change_id
+    return error
 
 
 def save_backup(journal, item):
@@ -394,7 +435,7 @@ def stage_item(item):
             raise explain("create the directory", directory, exc) from None
     if before.exists:
         mode = before.mode & item.limit
-        return stage(before.resolved, item.content, mode, before.uid, before.gid, like=before.resolved)
+        return stage(before.resolved, item.content, mode, before.uid, before.gid, attributes_of(before.resolved))
     uid, gid = item.owner or (None, None)
     return stage(before.resolved, item.content, item.mode, uid, gid)
 
@@ -404,32 +445,47 @@ def put_in_place(item):
     # The last look before the rename: what an installer wrote meanwhile is not lost.
     if read_file(item.path).sha256 != item.expected_sha256:
         raise changed_meanwhile(item.path)
+    # Done before the directory is synced: the file is another one from here on, whether or not that fails.
+    item.attributes = attributes_of(target)
     if item.content is None:
         try:
             os.unlink(target)
         except OSError as exc:
             raise explain("remove", item.path, exc) from None
-        sync_directory(os.path.dirname(target))
     else:
         staged, item.staged = item.staged, None
-        rename_into_place(staged, target)
+        rename(staged, target)
     item.done = True
+    sync_directory(os.path.dirname(target))
 
 
 def undo(replacements):
-    """Undo the part of a change that was made before one of its files failed."""
+    """Undo the part of a change that was made before one of its files failed; those that stay changed."""
     for item in replacements:
         if item.staged:
             discard(item.staged)
             item.staged = None
+    left = []
     for item in reversed([item for item in replacements if item.done]):
         before = item.before
-        if before.exists:
-            staged = stage(before.resolved, before.content, before.mode, before.uid, before.gid)
-            rename_into_place(staged, before.resolved)
-        else:
-            discard(before.resolved)
+        try:
+            if before.exists:
+                rename(
+                    stage(before.resolved, before.content, before.mode, before.uid, before.gid, item.attributes),
+                    before.resolved,
+                )
+            else:
+                os.unlink(before.resolved)
+        except FileNotFoundError:
+            pass
+        except (HostFileError, OSError):
+            left.append(item)
+            continue
         item.done = False
+        # What failed may have been this; the old content is there all the same.
+        with contextlib.suppress(HostFileError):
+            sync_directory(os.path.dirname(before.resolved))
+    return left
 
 
 def state_of(entry):

@@ -20,7 +20,14 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.native imp
 
 
 class EditError(Exception):
-    """One sentence for the user: what is wrong, where, and what to do."""
+    """One sentence for the user: what is wrong, where, and what to do.
+
+    ``change_id`` is of a recorded change that is in place, in whole or in part, although it failed.
+    """
+
+    def __init__(self, sentence: str, change_id: str | None = None) -> None:
+        super().__init__(sentence)
+        self.change_id = change_id
 
 
 class HostFile(t.NamedTuple):
@@ -80,6 +87,8 @@ class EditorAction(ActionBase):
         except (EditError, DefinitionError) as exc:
             # A sentence about a file may quote a part of it.
             result.update(failed=True, changed=False, msg=mask_text(str(exc)))
+            if isinstance(exc, EditError) and exc.change_id:
+                result.update(changed=True, change_id=exc.change_id)
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
@@ -95,7 +104,10 @@ class EditorAction(ActionBase):
             )
         )
         if result.get("failed"):
-            raise EditError(str(result.get("msg") or f"The module {name} failed on the host without a message."))
+            raise EditError(
+                str(result.get("msg") or f"The module {name} failed on the host without a message."),
+                result.get("change_id"),
+            )
         return result
 
     def read(

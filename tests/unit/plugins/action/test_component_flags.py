@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from ansible.plugins.action import ActionBase
 from ansible_collections.kubemetrics.aggregation.plugins.action import component_flags
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import units
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags
@@ -512,3 +514,17 @@ def test_a_process_has_the_secrets_that_its_command_line_does_not_show():
     wanted = {"etcd-servers": ["https://user:word@etcd.example.com:2379"], "v": 4}
     assert component_flags.differing("kube-apiserver", wanted, argv) == ["v"]
     assert component_flags.differing("kube-apiserver", {"etcd-servers": ["https://b.example.com"]}, argv)
+
+
+def test_a_failure_of_the_write_hands_on_the_change_that_is_still_in_place(monkeypatch):
+    editor = component_flags.ActionModule.__new__(component_flags.ActionModule)
+    answer = {"failed": True, "msg": "It fails.", "change_id": "20260301T100500Z-1f0c9a3e"}
+    monkeypatch.setattr(ActionBase, "run", lambda *_arguments: {})
+    monkeypatch.setattr(editor, "validate_argument_spec", lambda **_given: (None, {}), raising=False)
+    monkeypatch.setattr(editor, "_execute_module", lambda **_given: answer, raising=False)
+    monkeypatch.setattr(editor, "_remove_tmp_path", lambda _path: None, raising=False)
+    editor._connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))
+    monkeypatch.setattr(editor, "edit", lambda _arguments: editor.module("definition_file"), raising=False)
+    assert editor.run() == {**answer, "changed": True}
+    del answer["change_id"]
+    assert editor.run() == {**answer, "changed": False}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host.files import Journal, digest
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host.files import HostFileError, Journal, digest
 from ansible_collections.kubemetrics.aggregation.plugins.modules import (
     definition_file,
     recorded_change,
@@ -113,3 +113,15 @@ def test_an_empty_host_and_an_unknown_id(state_dir, run_module):
 def test_bad_arguments_of_the_hosts_half(arguments, words, state_dir, run_module):
     failed = run_module(definition_file, state_dir=state_dir, **arguments)
     assert failed["failed"] and words in failed["msg"]
+
+
+def test_a_failure_names_the_change_that_is_still_in_place(tmp_path, state_dir, run_module, monkeypatch):
+    def fails(*_arguments, **_keywords):
+        error = HostFileError("It fails.")
+        error.change_id = "20260301T100500Z-1f0c9a3e"
+        raise error
+
+    monkeypatch.setattr(definition_file.host_files, "replace_files", fails)
+    file = {"path": str(tmp_path / "x"), "content": "", "expected_sha256": None}
+    result = run_module(definition_file, operation="replace", files=[file], what="a test", state_dir=state_dir)
+    assert result["failed"] and result["change_id"] == "20260301T100500Z-1f0c9a3e"

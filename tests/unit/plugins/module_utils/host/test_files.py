@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -186,6 +187,115 @@ def test_no_space_for_the_backup(tmp_path, mount):
     with pytest.raises(HostFileError, match="no space is left"):
         replace(Journal(str(directory)), (path, b"new"))
     assert path.read_bytes() == b"o" * 20000 and Journal(str(directory)).list() == ([], [])
+
+
+def fail_sync(monkeypatch, directory, number, times=1):
+    """Syncs of files right in a directory, or of itself, fail from the given one on, counted from 1."""
+    real, seen = os.fsync, []
+
+    def fsync(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if str(directory) in (path, os.path.dirname(path)):
+            seen.append(path)
+            if number <= len(seen) < number + times:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.parametrize("content", [b"new", None])
+def test_a_directory_that_cannot_be_synced_has_the_old_content_again(tmp_path, journal, monkeypatch, content):
+    directory = tmp_path / "etc"
+    directory.mkdir()
+    path = directory / "config"
+    path.write_text("old")
+    os.setxattr(path, "user.note", b"kept")
+    # The staged file is synced first.
+    fail_sync(monkeypatch, directory, 1 if content is None else 2)
+    with pytest.raises(HostFileError, match="Cannot sync the directory .*etc: Input/output error") as caught:
+        replace(journal, (path, content))
+    assert path.read_text() == "old" and os.getxattr(path, "user.note") == b"kept"
+    assert everything(directory) == ["config"] and journal.list() == ([], []) and caught.value.change_id is None
+
+
+def test_what_cannot_be_brought_back_keeps_its_backup_and_is_named(tmp_path, journal, monkeypatch):
+    directory = tmp_path / "etc"
+    directory.mkdir()
+    path, other = directory / "config", directory / "other"
+    path.write_text("old")
+    other.write_text("old")
+    fail_sync(monkeypatch, directory, 3, times=2)
+    with pytest.raises(HostFileError) as caught:
+        replace(journal, (path, b"new"), (other, b"new"))
+    monkeypatch.undo()
+    (record,), _damaged = journal.list()
+    assert caught.value.change_id == record["id"] and path.read_text() == "new" and other.read_text() == "old"
+    assert str(caught.value) == (
+        f"Cannot sync the directory {directory}: Input/output error, and the old content of {path} could not be "
+        f"brought back; roll back the recorded change {record['id']} when that is mended."
+    )
+    assert record["state"] == "prepared"
+    restore_change(record["id"], journal)
+    assert path.read_text() == "old" and everything(directory) == ["config", "other"]
+    os.unlink(path)
+    path.write_text("old")
+    fail_sync(monkeypatch, directory, 3, times=2)
+    with pytest.raises(HostFileError, match="there is no backup; bring back the old content by hand"):
+        replace(journal, (path, b"new"), (other, b"new"), backup=False)
+
+
+@pytest.mark.parametrize("broken", ["write", "prune", "remove"])
+def test_a_change_in_place_is_returned_whatever_becomes_of_its_record(tmp_path, journal, monkeypatch, broken):
+    path = tmp_path / "config"
+    path.write_text("older")
+    replace(journal, (path, b"old"))
+    if broken == "write":
+        # Backup and its directory are elsewhere; the record is written twice, each with a file and its directory.
+        fail_sync(monkeypatch, journal.changes_dir, 3)
+    elif broken == "prune":
+        real = os.listdir
+
+        def listdir(path):
+            if path == journal.changes_dir:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(path)
+
+        monkeypatch.setattr(os, "listdir", listdir)
+    else:
+        monkeypatch.setattr(host_files, "KEEP_CHANGES", 1)
+        monkeypatch.setattr(host_files, "KEEP_SECONDS", -10)
+
+        def unlink(*_arguments, **_keywords):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        monkeypatch.setattr(os, "unlink", unlink)
+    record = replace(journal, (path, b"new"))
+    monkeypatch.undo()
+    assert path.read_text() == "new"
+    stored = journal.read(record["id"])
+    assert stored == record and stored["state"] == ("prepared" if broken == "write" else "done")
+    restore_change(record["id"], journal)
+    assert path.read_text() == "old"
+
+
+def test_what_is_brought_back_keeps_its_attributes(tmp_path, journal, monkeypatch):
+    paths = [tmp_path / name for name in ("changed", "removed", "failing")]
+    for path in paths:
+        path.write_text("old")
+        os.setxattr(path, "user.note", b"kept")
+    put = host_files.put_in_place
+
+    def failing(item):
+        if item.path == str(paths[2]):
+            raise HostFileError("It fails.")
+        put(item)
+
+    monkeypatch.setattr(host_files, "put_in_place", failing)
+    with pytest.raises(HostFileError, match="It fails"):
+        replace(journal, (paths[0], b"new"), (paths[1], None), (paths[2], b"new"))
+    assert [path.read_text() for path in paths] == ["old"] * 3
+    assert [os.getxattr(path, "user.note") for path in paths] == [b"kept"] * 3
 
 
 def test_a_file_that_is_a_mount_point(tmp_path, journal, mount):
