@@ -19,6 +19,8 @@ description:
   - What was there before is backed up and recorded before the first of the two files is replaced, so that
     M(kubemetrics.aggregation.recorded_change) can roll it back, also when the run ended between the two.
   - A running kube-apiserver loads a new pair by itself, and keeps the old one until the new one is complete.
+  - A key is closed to everybody but its owner and group (V(0640) at most). Where a kube-apiserver runs as another user
+    who could not read it then, it stays open, with a warning.
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes
   - kubemetrics.aggregation.host
@@ -111,6 +113,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import processes
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import openssl
 
 COMPONENT = "front_proxy"
@@ -173,6 +176,21 @@ def check_pair(params: t.Mapping[str, t.Any], key_file: str) -> None:
         )
 
 
+def replace_key(params: t.Mapping[str, t.Any], key: str) -> t.Tuple[host_files.Replacement, t.List[str]]:
+    """The step that puts the new key in place, and what to warn of."""
+    path, like = params["key_file"], params["like_key"]
+    readers = processes.Proc().credentials_of("kube-apiserver")
+    shut_out = openssl.shut_out(path, like, readers)
+    warnings = []
+    if shut_out:
+        # Closing it now would leave the API server without a pair at its next start.
+        warnings.append(
+            "%s stays readable for everybody, because kube-apiserver runs as the user %d, who is neither its owner "
+            "nor in its group; run chgrp %d %s && chmod 0640 %s." % (path, shut_out.uid, shut_out.gids[0], path, path)
+        )
+    return openssl.replacement(path, key, key=True, like=like, readers=readers), warnings
+
+
 def present(params: t.Mapping[str, t.Any], *, check_mode: bool, diff: bool) -> t.Dict[str, t.Any]:
     before, after = openssl.ders_in_file(params["cert_file"]), openssl.ders_in(params["certificate"])
     paths = staged_files(params)
@@ -187,7 +205,10 @@ def present(params: t.Mapping[str, t.Any], *, check_mode: bool, diff: bool) -> t
     steps = [openssl.replacement(params["cert_file"], params["certificate"], key=False, like=params["like_cert"])]
     if new_key and os.path.exists(paths["key_file"]):
         key = openssl.text_of(paths["key_file"])
-        steps.insert(0, openssl.replacement(params["key_file"], key, key=True, like=params["like_key"]))
+        step, warnings = replace_key(params, key)
+        steps.insert(0, step)
+        if warnings:
+            result["warnings"] = warnings
     record = host_files.replace_files(
         steps,
         what="front proxy: client certificate %s" % params["cert_file"],

@@ -12,8 +12,8 @@ version_added: 0.1.0
 author:
   - The kubemetrics.aggregation maintainers (@kubemetrics)
 description:
-  - Restores the files of a recorded change to what they were before it. That is a new change, which is recorded too
-    and can be rolled back in the same way.
+  - Restores the files of a recorded change, their modes and owners to what they were before it. That is a new change,
+    which is recorded too and can be rolled back in the same way.
   - Refuses if one of the files was edited since, because that edit would be lost.
   - Files only. Restarting what reads them is up to the caller; the kubelet does it by itself for a static pod.
 extends_documentation_fragment:

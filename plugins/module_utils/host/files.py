@@ -108,15 +108,18 @@ def read_file(path):
 class Replacement:
     """One file of a change: what must be there now (None: nothing) and what shall be there (None: nothing)."""
 
-    def __init__(self, path, content, expected_sha256, mode=None, owner=None, make_directory=False, limit=0o7777):
+    def __init__(
+        self, path, content, expected_sha256, mode=None, owner=None, make_directory=False, limit=0o7777, exact=False
+    ):
         self.path = path
         self.content = content
         self.expected_sha256 = expected_sha256
-        # Both for a file that does not exist yet; one that does keeps its own.
+        # Both for a file that does not exist yet; one that does keeps its own, unless ``exact`` is set.
         self.mode = 0o600 if mode is None else mode
         self.owner = owner
         # What the mode of a file that exists may be at most.
         self.limit = limit
+        self.exact = exact
         self.make_directory = make_directory
         self.before = None
         self.staged = None
@@ -433,6 +436,9 @@ def stage_item(item):
             os.mkdir(directory, 0o755)
         except OSError as exc:
             raise explain("create the directory", directory, exc) from None
+    if before.exists and item.exact:
+        uid, gid = item.owner or (before.uid, before.gid)
+        return stage(before.resolved, item.content, item.mode, uid, gid, attributes_of(before.resolved))
     if before.exists:
         mode = before.mode & item.limit
         return stage(before.resolved, item.content, mode, before.uid, before.gid, attributes_of(before.resolved))
@@ -515,7 +521,7 @@ def discard_leftovers(record):
 
 
 def restore_change(change_id, journal=None, force=False, check_mode=False):
-    """Bring back the files as they were before the change ``change_id``; this is a new change of its own.
+    """Bring back the files, their modes and owners as they were before ``change_id``; this is a new change of its own.
 
     Refuses when a file was edited since, because that edit would be lost, unless ``force``.
     """
@@ -544,7 +550,8 @@ def restore_change(change_id, journal=None, force=False, check_mode=False):
                     "The backup {} is missing or damaged; it cannot be restored.".format(entry["backup"])
                 )
             content = saved.content
-        replacements.append(Replacement(entry["path"], content, current.sha256, entry.get("mode"), entry.get("owner")))
+        mode, owner = entry.get("mode"), entry.get("owner")
+        replacements.append(Replacement(entry["path"], content, current.sha256, mode, owner, exact=mode is not None))
     if record.get("state") != "done" and not check_mode:
         discard_leftovers(record)
     if not replacements:

@@ -51,6 +51,37 @@ class Process(t.NamedTuple):
 # --- pure functions -------------------------------------------------------------------------------------------------
 
 
+#: Capabilities that let a process read any file: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+_READ_ANYTHING = 1 << 1 | 1 << 2
+
+
+class Credentials(t.NamedTuple):
+    """By what the kernel decides which files a process may read."""
+
+    uid: int
+    #: Its own group first.
+    gids: t.List[int]
+    reads_anything: bool
+
+    def may_read(self, mode: int, uid: int, gid: int) -> bool:
+        """Whether a file of this mode and owner is open to the process, apart from access control lists."""
+        if self.reads_anything:
+            return True
+        shift = 6 if uid == self.uid else 3 if gid in self.gids else 0
+        return bool(mode >> shift & 0o4)
+
+
+def parse_credentials(status: str) -> t.Optional[Credentials]:
+    """What /proc/PID/status says of them; None when it says too little."""
+    fields = {name: values.split() for name, values in re.findall(r"(?m)^(Uid|Gid|Groups|CapEff):(.*)$", status)}
+    try:
+        uid, gid = int(fields["Uid"][3]), int(fields["Gid"][3])
+        capabilities = int(fields["CapEff"][0], 16)
+        return Credentials(uid, [gid, *map(int, fields.get("Groups", []))], bool(capabilities & _READ_ANYTHING))
+    except (KeyError, IndexError, ValueError):
+        return None
+
+
 def split_nul(data: bytes) -> t.List[str]:
     """The strings of a NUL separated file; empty arguments in the middle are kept."""
     if not data:
@@ -294,6 +325,16 @@ class Proc:
                     net_ns=net_ns,
                 )
             )
+        return found
+
+    def credentials_of(self, component: str) -> t.List[Credentials]:
+        """Of each process of a component on this host."""
+        found = []
+        for process in self.processes():
+            if component_of(process.argv, process.comm) == component:
+                one = parse_credentials(read_text(self.path(process.pid, "status")) or "")
+                if one:
+                    found.append(one)
         return found
 
     def boot_time(self) -> int:

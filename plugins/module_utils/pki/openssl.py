@@ -20,6 +20,7 @@ import tempfile
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import processes
 
 TIMEOUT = 60
 NEW_KEY = ("-newkey", "rsa:2048")
@@ -241,19 +242,45 @@ KEY_MODE = 0o640
 CERTIFICATE_MODE = 0o644
 
 
-def replacement(path: str, text: t.Optional[str], *, key: bool, like: t.Optional[str] = None) -> host_files.Replacement:
+def replacement(
+    path: str,
+    text: t.Optional[str],
+    *,
+    key: bool,
+    like: t.Optional[str] = None,
+    readers: t.Sequence[processes.Credentials] = (),
+) -> host_files.Replacement:
     """A step of a recorded change: a key or a certificate that shall be there, or be gone.
 
-    A file that exists keeps its owner, and of its mode what is proper for its kind; a new one is like the model.
+    A file that exists keeps its owner, and of its mode what is proper for its kind; a new one is like the model. A key
+    stays open to those of the ``readers`` who read it now.
     """
     state = host_files.read_file(path)
     limit = KEY_MODE if key else CERTIFICATE_MODE
+    if key and shut_out(path, like, readers):
+        limit |= 0o004
     mode, owner = (0o600 if key else 0o644), None
     model = host_files.read_file(like) if like and not state.exists else None
     if model is not None and model.exists:
         mode, owner = model.mode & limit, (model.uid, model.gid)
     content = None if text is None else text.encode("ascii")
     return host_files.Replacement(path, content, state.sha256, mode, owner, limit=limit)
+
+
+def shut_out(
+    path: str, like: t.Optional[str], readers: t.Sequence[processes.Credentials]
+) -> t.Optional[processes.Credentials]:
+    """The first of the readers who can read a key, or its model, only because everybody can."""
+    state = host_files.read_file(path)
+    if not state.exists and like:
+        state = host_files.read_file(like)
+    if not state.exists:
+        return None
+    owner = (state.uid, state.gid)
+    for one in readers:
+        if one.may_read(state.mode, *owner) and not one.may_read(state.mode & KEY_MODE, *owner):
+            return one
+    return None
 
 
 def discard(*paths: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import files as host_files
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import references
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import processes, references
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates, openssl
 from ansible_collections.kubemetrics.aggregation.plugins.modules import (
     front_proxy_ca,
@@ -259,6 +259,67 @@ def test_a_key_that_everybody_can_read_is_closed(made, issue, client_module, pki
     (pki / "front-proxy-client.key").chmod(0o666)
     client_module(certificate=issue(made))
     assert stat.S_IMODE((pki / "front-proxy-client.key").stat().st_mode) == 0o640
+
+
+@pytest.fixture
+def api_server(tmp_path, monkeypatch):
+    """A process table with a kube-apiserver of a user."""
+
+    def run(uid, gid, groups="", capabilities=0, argv="kube-apiserver"):
+        directory = tmp_path / "table" / "12"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "cmdline").write_bytes(f"/usr/bin/{argv}\0--v=2\0".encode())
+        (directory / "comm").write_text(argv)
+        ids = "".join(f"{name}:\t0\t0\t0\t{one}\n" for name, one in (("Uid", uid), ("Gid", gid)))
+        (directory / "status").write_text(f"Name:\tx\n{ids}Groups:\t{groups}\nCapEff:\t{capabilities:016x}\n")
+        monkeypatch.setattr(processes.Proc.__init__, "__defaults__", (str(tmp_path / "table"),))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("server", "mode"),
+    [
+        ({"uid": 990, "gid": 991}, 0o644),
+        ({"uid": 990, "gid": os.getegid(), "groups": "991"}, 0o640),
+        ({"uid": 990, "gid": 991, "groups": f"5 {os.getegid()}"}, 0o640),
+        ({"uid": os.geteuid(), "gid": 991}, 0o640),
+        ({"uid": 990, "gid": 991, "capabilities": 2}, 0o640),
+        ({"uid": 990, "gid": 991, "argv": "kube-scheduler"}, 0o640),
+    ],
+)
+def test_a_key_stays_open_to_an_api_server_that_could_not_read_it_otherwise(
+    made, issue, client_module, run_module, pki, state_dir, api_server, server, mode
+):
+    key = pki / "front-proxy-client.key"
+    key.chmod(0o644)
+    api_server(**server)
+    certificate = issue(made)
+    _step, warnings = front_proxy_client_certificate.replace_key({"key_file": str(key), "like_key": None}, "")
+    predicted = client_module(certificate=certificate, check_mode=True)
+    applied = client_module(certificate=certificate)
+    assert stat.S_IMODE(key.stat().st_mode) == mode
+    expected = (
+        f"{key} stays readable for everybody, because kube-apiserver runs as the user 990, who is neither its owner "
+        f"nor in its group; run chgrp 991 {key} && chmod 0640 {key}."
+    )
+    assert warnings == ([expected] if mode == 0o644 else [])
+    for result in (predicted, applied):
+        assert result["changed"] and (mode == 0o640 or expected in str(result["warnings"]))
+    # Whatever became of its mode, a roll back gives it back.
+    run_module(recorded_change, id=applied["change_id"], state_dir=state_dir)
+    assert stat.S_IMODE(key.stat().st_mode) == 0o644
+
+
+def test_a_new_key_is_open_to_whoever_reads_its_model(made, issue, client_module, tmp_path, pki, api_server):
+    model = tmp_path / "model.key"
+    model.write_text("x")
+    model.chmod(0o644)
+    key = pki / "front-proxy-client.key"
+    key.unlink()
+    api_server(990, 991)
+    assert client_module(certificate=issue(made), like_key=str(model))["warnings"]
+    assert stat.S_IMODE(key.stat().st_mode) == 0o644
 
 
 # --- CAs ---

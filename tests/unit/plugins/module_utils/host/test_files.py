@@ -340,6 +340,23 @@ def test_a_change_can_be_undone_and_that_too(tmp_path, journal):
     assert len(records) == 3 and damaged == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change owners")
+def test_undoing_brings_back_the_mode_and_the_owner(tmp_path, journal):
+    path = tmp_path / "key"
+    path.write_text("old")
+    path.chmod(0o644)
+    os.chown(path, 4711, 4712)
+    item = Replacement(str(path), b"new", read_file(str(path)).sha256, limit=0o640)
+    record = replace_files([item], "a test", journal=journal)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    # As when somebody gives the file to another user, because its reader was shut out.
+    os.chown(path, 0, 0)
+    undone, _files = restore_change(record["id"], journal)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644 and (path.stat().st_uid, path.stat().st_gid) == (4711, 4712)
+    restore_change(undone["id"], journal)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640 and (path.stat().st_uid, path.stat().st_gid) == (0, 0)
+
+
 def test_undoing_does_not_lose_a_later_edit(tmp_path, journal):
     path = tmp_path / "config"
     path.write_text("old")
