@@ -46,6 +46,8 @@ class Edited(t.NamedTuple):
     version: str | None
     #: The requested flags that somebody edited and no process has read yet.
     staged: t.Sequence[str] = ()
+    #: Whether a unit file holds the edit already and systemd has not read it.
+    unread: bool = False
 
 
 class ActionModule(EditorAction):
@@ -200,8 +202,9 @@ class ActionModule(EditorAction):
         for path, text in service.texts.items():
             file = files.get(path) or HostFile(path, False, "", None)
             if text != file.text:
-                changes.append(self._local_change(file, text))
-        return Edited(before, service.flags, changes, [], files_of(component, wanted), version, staged)
+                changes.append(self._local_change(file, text, given=bool(arguments["definition"])))
+        unread = any(change.before.exists and change.text == change.before.text for change in changes)
+        return Edited(before, service.flags, changes, [], files_of(component, wanted), version, staged, unread)
 
     def _staged(
         self,
@@ -246,12 +249,23 @@ class ActionModule(EditorAction):
         if problem:
             raise ForeignDefinitionError(problem)
 
-    def _local_change(self, file: HostFile, text: str) -> Change:
+    def _local_change(self, file: HostFile, text: str, *, given: bool) -> Change:
         """A unit of the distribution's package is overridden in /etc: the next update of the package would undo it."""
         for directory in VENDOR_UNITS:
             if file.path.startswith(directory):
                 path = LOCAL_UNITS + file.path[len(directory) :]
-                return Change(self.read([path])[path], text, "0644", make_directory=True)
+                local = self.read([path])[path]
+                if local.exists and local.text != text:
+                    # It overrides the package's as soon as systemd reads it, and what it says is in no text seen here.
+                    if given:
+                        raise EditError(
+                            f"{path} exists and overrides {file.path}; name the unit in /etc as definition."
+                        )
+                    raise EditError(
+                        f"{path} exists and systemd has not read it, so that {file.path} is still used; run systemctl "
+                        "daemon-reload, or remove it, and run again."
+                    )
+                return Change(local, text, "0644", make_directory=True)
         return Change(file, text, "0644")
 
     # --- reporting ---
@@ -270,18 +284,22 @@ class ActionModule(EditorAction):
         running = found["running"] and not found["in_process"]
         changed_paths = [change.before.path for change in edited.changes if change.text != change.before.text]
         missing = self.missing(edited.host_files)
+        differs = sorted(differing(component, wanted, found["argv"])) if running else None
+        units_changed = edited.unread or any(path.endswith((".service", ".conf")) for path in changed_paths)
+        # A run that was killed before its daemon-reload has left both to this one.
+        units_waiting = bool(differs) and bool((found["unit_state"] or {}).get("need_daemon_reload"))
         result: dict[str, t.Any] = {
             "managed_by": kind,
             "unit": found["unit"] if kind == "systemd" else None,
             "files": changed_paths,
-            "daemon_reload": kind == "systemd" and any(path.endswith((".service", ".conf")) for path in changed_paths),
+            "daemon_reload": kind == "systemd" and (units_changed or units_waiting),
             "previous": masking.mask_flags(previous_values(component, wanted, edited.flags_before, edited.flags_after)),
             "flags": masking.mask_flags(flag_model.effective(edited.flags_after, component)),
             "obsolete_flags": [one._asdict() for one in obsolete],
             "duplicate_flags": flag_model.duplicates(edited.flags_after, component),
             "added_mounts": edited.added_mounts,
             "missing_files": missing,
-            "running_differs": sorted(differing(component, wanted, found["argv"])) if running else None,
+            "running_differs": differs,
             "staged_flags": sorted(edited.staged),
             "unread_flags": flag_plan.unread(
                 edited.flags_before, flag_model.of_argv(found["argv"], component), wanted, component

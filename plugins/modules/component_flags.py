@@ -26,8 +26,9 @@ description:
   - The kubelet restarts a static pod by itself when its manifest changes. A systemd service has to be restarted by the
     caller, after a daemon-reload if RV(daemon_reload) says so.
   - k3s, RKE2, minikube, k0s, MicroK8s and OpenShift write these definitions themselves. There the task fails with the
-    lines that their own configuration needs. It also fails where a unit starts another program than the component, or
-    does not give the running process its flags.
+    lines that their own configuration needs. It also fails where a unit starts another program than the component,
+    does not give the running process its flags, or is overridden by one in C(/etc/systemd/system) that systemd has not
+    read.
 extends_documentation_fragment:
   - kubemetrics.aggregation.attributes
   - kubemetrics.aggregation.host

@@ -149,6 +149,51 @@ def test_a_unit_of_a_package_is_overridden(tmp_path, run_editor, monkeypatch):
     copy = local / "kubelet.service.d" / "10-kubeadm.conf"
     assert result["files"] == [str(copy)] and result["daemon_reload"]
     assert copy.read_text() == text.replace("--v=2", "--v=4")
+    # As after a run that was killed before its daemon-reload: systemd still names the package's.
+    again = run(run_editor, here, component="kubelet", flags={"v": 4})
+    assert (again["changed"], again["files"], again["daemon_reload"]) == (False, [], True)
+
+
+@pytest.mark.parametrize("name", ["kubelet.service", "kubelet.service.d/10-kubeadm.conf"])
+def test_a_unit_that_systemd_has_not_read_is_not_overwritten(name, tmp_path, run_editor, monkeypatch):
+    vendor, local = tmp_path / "usr", tmp_path / "etc"
+    monkeypatch.setattr(component_flags, "VENDOR_UNITS", (f"{vendor}/",))
+    monkeypatch.setattr(component_flags, "LOCAL_UNITS", f"{local}/")
+    for directory in (vendor, local):
+        (directory / "kubelet.service.d").mkdir(parents=True)
+    unit = vendor / "kubelet.service"
+    unit.write_text("[Service]\nExecStart=/usr/bin/kubelet --v=2\n")
+    drop_ins = [vendor / name] if name.endswith(".conf") else []
+    (vendor / name).write_text("[Service]\nExecStart=\nExecStart=/usr/bin/kubelet --v=2\n")
+    text = "[Service]\nExecStartPre=/usr/local/bin/fence\nExecStart=/usr/bin/kubelet --v=2 --node-ip=192.0.2.7\n"
+    (local / name).write_text(text)
+    here = host("systemd", fragment=unit, drop_ins=drop_ins, component="kubelet")
+    for check_mode in (True, False):
+        with pytest.raises(EditError) as caught:
+            run(run_editor, here, component="kubelet", flags={"v": 4}, check_mode=check_mode)
+        assert str(caught.value) == (
+            f"{local / name} exists and systemd has not read it, so that {vendor / name} is still used; run systemctl "
+            "daemon-reload, or remove it, and run again."
+        )
+    with pytest.raises(EditError, match="exists and overrides .*; name the unit in /etc as definition"):
+        run(run_editor, here, component="kubelet", flags={"v": 4}, definition=str(unit))
+    assert (local / name).read_text() == text
+    # What is so already needs no edit.
+    assert not run(run_editor, here, component="kubelet", flags={"v": 2})["changed"]
+
+
+def test_an_edit_that_only_systemd_has_not_read_needs_a_reload(tmp_path, run_editor):
+    unit = tmp_path / "kubelet.service"
+    unit.write_text("[Service]\nExecStart=/usr/bin/kubelet --v=4\n")
+    for waits, argv, expected in (
+        (True, ["kubelet", "--v=2"], True),
+        (False, ["kubelet", "--v=2"], False),
+        (True, ["kubelet", "--v=4"], False),
+    ):
+        here = host("systemd", fragment=unit, component="kubelet", argv=argv, start_time="2000-01-01T00:00:00Z")
+        here["components"]["kubelet"]["unit_state"]["need_daemon_reload"] = waits
+        result = run(run_editor, here, component="kubelet", flags={"v": 4})
+        assert (result["changed"], result["daemon_reload"]) == (False, expected)
 
 
 def test_files_outside_of_the_mounts(manifest, run_editor):
