@@ -31,6 +31,7 @@ options:
   state:
     description:
       - V(present) accepts the traffic where that is needed. V(absent) removes what this module made.
+      - A policy that this module set to C(ACCEPT) is set to C(DROP) again only where C(docker.service) is still there.
       - V(synced) makes the kernel follow the files, after M(kubemetrics.aggregation.recorded_change) has replaced or
         removed them.
     type: str

@@ -206,8 +206,12 @@ def plan_rules(
     after: t.Optional[Setup],
     tables: t.Mapping[str, Chains],
     versions: t.Mapping[str, int],
+    close: bool = True,
 ) -> t.Tuple[t.List[Operation], t.List[Operation]]:
-    """What to remove from the tables, and what to add to them, on the way from one setup to another."""
+    """What to remove from the tables, and what to add to them, on the way from one setup to another.
+
+    Without ``close`` a policy that was opened stays open.
+    """
     remove: t.List[Operation] = []
     add: t.List[Operation] = []
     for backend, chains in tables.items():
@@ -237,10 +241,15 @@ def plan_rules(
         opened_after = after is not None and after.mode != "rules" and backend in after.backends
         if opened_after and policy != "ACCEPT":
             add.append((backend, ["-P", "FORWARD", "ACCEPT"]))
-        elif opened_before and not opened_after and policy == "ACCEPT":
+        elif close and opened_before and not opened_after and policy == "ACCEPT":
             # It was set to ACCEPT only where it had been DROP.
             remove.append((backend, ["-P", "FORWARD", "DROP"]))
     return remove, add
+
+
+def closed(operations: t.Iterable[Operation]) -> t.List[str]:
+    """The backends whose policy the commands set to DROP."""
+    return [backend for backend, arguments in operations if arguments == ["-P", "FORWARD", "DROP"]]
 
 
 def opposite(operation: Operation) -> Operation:
@@ -352,4 +361,12 @@ def advice_for_rule(backend: str, rule: str) -> str:
     return (
         "A rule of the backend %s rejects pod traffic (%s) and is left alone: take pods out of it where it is "
         "made." % (backend, rule)
+    )
+
+
+def advice_for_open_policy(commands: t.Sequence[str]) -> str:
+    """What to tell an operator whose Docker is gone, with the commands that close the policy all the same."""
+    return (
+        "The policy of FORWARD stays ACCEPT, because docker.service, which sets it to DROP, is not on this host any "
+        "more: where something else needs DROP, set it yourself (%s)." % "; ".join(commands)
     )

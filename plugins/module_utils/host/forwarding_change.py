@@ -57,9 +57,7 @@ def decide(
     advice += ["The rules of %s, so that they were left out." % entry.rstrip(".") for entry in host.unreadable]
     if mode is None:
         return None, dropped, advice
-    if mode == "docker_dropin" and not processes.show_units(("docker.service",), host.timeout).get(
-        "docker.service", {}
-    ).get("loaded"):
+    if mode == "docker_dropin" and not docker_is_there(host):
         if params["mode"] == "docker_dropin":
             raise ForwardError("There is no docker.service on this host; take another mode than docker_dropin")
         mode = "rules"
@@ -76,6 +74,12 @@ def decide(
         elif judged and (judged.dropped or (judged.doubtful and not sure_only)):
             backends.append(backend)
     return (forwarding.Setup(mode, backends, cidrs) if backends else None), dropped, advice
+
+
+def docker_is_there(host: Host) -> bool:
+    """Whether there is a Docker on this host that sets the policy of FORWARD to DROP."""
+    units = processes.show_units(("docker.service",), host.timeout)
+    return bool(units.get("docker.service", {}).get("loaded"))
 
 
 def setup_before(change_id: str, journal: host_files.Journal) -> t.Optional[forwarding.Setup]:
@@ -95,6 +99,8 @@ class Change(t.NamedTuple):
     remove: t.List[forwarding.Operation]
     add: t.List[forwarding.Operation]
     links: bool
+    #: Whether a policy that was opened is closed.
+    close: bool = True
 
     @property
     def operations(self) -> t.List[forwarding.Operation]:
@@ -127,7 +133,7 @@ def carry_out(
         remaining = [
             operation
             for part in forwarding.plan_rules(
-                change.before, change.after, host.read_tables(set(VERSIONS.values())), VERSIONS
+                change.before, change.after, host.read_tables(set(VERSIONS.values())), VERSIONS, change.close
             )
             for operation in part
         ]
@@ -227,9 +233,16 @@ def plan(
             wanted, dropped, advice = decide(params, existing, host, tables)
         files_after = forwarding.render_files(wanted, host.programs, VERSIONS)
     remove, add = forwarding.plan_rules(before, wanted, tables, VERSIONS)
+    closed = forwarding.closed(remove)
+    close = not closed or docker_is_there(host)
+    if not close:
+        # Nothing on the host would drop any more what is forwarded, and it is the host's own by now.
+        remove, add = forwarding.plan_rules(before, wanted, tables, VERSIONS, close)
+        commands = [" ".join([host.programs[backend], "-P", "FORWARD", "DROP"]) for backend in closed]
+        advice = [*advice, forwarding.advice_for_open_policy(commands)]
     links = [os.path.lexists(path) for path in forwarding.link_paths()]
     unlinked = not all(links) if files_after[forwarding.UNIT_FILE] is not None else any(links)
-    change = Change(before, wanted, files, files_after, remove, add, unlinked)
+    change = Change(before, wanted, files, files_after, remove, add, unlinked, close)
     result = {
         "mode": wanted.mode if wanted else None,
         "backends": wanted.backends if wanted else [],

@@ -252,8 +252,56 @@ def test_absent_removes_what_is_there(host, run_module):
     assert not run(run_module, host, state="absent")["changed"]
 
 
+def set_up(mode):
+    setup = forwarding.Setup(mode, ["nft"], ARGUMENTS["pod_cidrs"])
+    for path, text in forwarding.render_files(setup, {"nft": "iptables-nft"}, {"nft": 4}).items():
+        if text:
+            Path(path).write_text(text)
+
+
+@pytest.mark.parametrize("units", [{}, {"docker.service": "active"}])
+@pytest.mark.parametrize(
+    ("mode", "arguments"),
+    [
+        ("policy", {"state": "absent"}),
+        ("docker_dropin", {"state": "absent"}),
+        ("policy", {"mode": "rules"}),
+        ("docker_dropin", {"mode": "rules"}),
+    ],
+)
+def test_a_policy_is_closed_only_where_docker_still_is(host, run_module, mode, arguments, units):
+    host.rules("nft", "kube-proxy")
+    host.units = units
+    set_up(mode)
+    result = run(run_module, host, check_mode=True, **arguments)
+    assert result["changed"] and ("nft: -P FORWARD DROP" in result["commands"]) == bool(units)
+    advice = [line for line in result["advice"] if "stays ACCEPT" in line]
+    assert len(advice) == (0 if units else 1)
+    assert units or advice[0].endswith("/sbin/iptables-nft -P FORWARD DROP).")
+
+
+def test_a_drop_in_of_a_docker_that_is_gone_becomes_rules_without_closing(host, run_module):
+    host.rules("nft", "kube-proxy")
+    set_up("docker_dropin")
+    result = run(run_module, host, check_mode=True)
+    assert result["mode"] == "rules" and "nft: -P FORWARD DROP" not in result["commands"]
+    assert [line for line in result["advice"] if "stays ACCEPT" in line]
+
+
+def test_absent_succeeds_where_the_policy_stays_open(host, run_module):
+    host.rules("nft", "kube-proxy")
+    set_up("policy")
+    result = run(run_module, host, state="absent")
+    assert result["changed"] and not os.path.exists(forwarding.UNIT_FILE)
+    assert not [line for line in host.said() if "DROP" in line]
+    again = run(run_module, host, state="absent")
+    assert (again["changed"], again["advice"]) == (False, [])
+
+
 def test_synced_closes_the_policy_that_a_removed_unit_had_opened(host, run_module):
     host.rules("nft", "kube-proxy")
+    # Without Docker it would stay open, because nothing would have closed it.
+    host.units = {"docker.service": "active"}
     setup = forwarding.Setup("policy", ["nft"], [])
     content = forwarding.render_files(setup, {"nft": "iptables-nft"}, {"nft": 4})[forwarding.UNIT_FILE]
     backup = host.state / "backup"
