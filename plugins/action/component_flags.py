@@ -140,7 +140,7 @@ class ActionModule(EditorAction):
         file = self.read([path])[path]
         if not file.exists:
             raise EditError(f"The definition {path} does not exist.")
-        if re.search(r"(?m)^\s*\[(Unit|Service|Install)\]\s*$", file.text):
+        if re.search(r"(?m)^\ufeff?\s*\[(Unit|Service|Install)\]\s*$", file.text):
             drop_ins = sorted(self.read([], [path + ".d/*.conf"]), key=posixpath.basename)
             return "systemd", self._edit_service(arguments, found, wanted, [path, *drop_ins])
         return "static_pod", self._edit_pod(arguments, found, wanted, path)

@@ -485,7 +485,13 @@ class YamlText:
             self._replace(position, position, body + self.newline)
 
     def _dash(self, node):
-        return self.text.rindex("-", 0, max(node.start_mark.index, 1))
+        """Where the dash of an item of a block sequence is; between both may be comments, with dashes of their own."""
+        position = max(node.start_mark.index, 1)
+        while position > 0:
+            position = self.text.rfind("-", 0, position)
+            if position >= 0 and "#" not in self.text[self._line_start(position) : position]:
+                return position
+        raise self._cannot()
 
     # --- deleting ---
 
@@ -515,9 +521,11 @@ class YamlText:
         start = self._dash(first) if isinstance(parent, yaml.SequenceNode) else first.start_mark.index
         if self._alone_on_line(start):
             self._replace(self._line_start(start), self._after_line(self._content_end(last)), "")
-        else:
+        elif position + 1 < len(entries):
             following = entries[position + 1][0].start_mark.index
             self._replace(start, following, "")
+        else:
+            raise self._cannot()
 
     def _empty(self, path, rendered, node):
         if not path or node.flow_style:

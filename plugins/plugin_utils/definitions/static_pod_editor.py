@@ -6,14 +6,18 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flag_plan
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import flags as flag_model
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.yaml_text import YamlTextError
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.program import DefinitionError
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions.static_pod import StaticPod
+
+_MAX_STEPS = 500
 
 
 class StaticPodEditor(StaticPod):
@@ -21,15 +25,33 @@ class StaticPodEditor(StaticPod):
 
     def edit(self, wanted: t.Mapping[str, t.Any]) -> None:
         """Set or (None) remove flags."""
+        others = self._others(wanted)
         try:
-            while True:
+            for _step in range(_MAX_STEPS):
                 steps = flag_plan.plan(self.flags, wanted, self.component)
-                if not steps:
-                    return
+                # Behind a flag without its value or behind ``--``, a new flag is none, and the next step adds it again.
+                if not steps or self._others(wanted) != others:
+                    break
                 self._apply(steps[0])
                 self._read()
         except YamlTextError as exc:
             raise DefinitionError(str(exc)) from None
+        if flag_plan.outstanding(self.flags, wanted, self.component) or self._others(wanted) != others:
+            raise DefinitionError(
+                f"{self.path} is written in a way that cannot be changed without touching other parts of it; make the "
+                "change by hand."
+            )
+
+    def _others(self, wanted: t.Mapping[str, t.Any]) -> t.Any:
+        """Everything that an edit has to leave as it is, in a form that can be compared."""
+        names = {flag_model.normalize(name) for name in wanted}
+        flags = self.flags
+        in_flags = {index for flag in flags for index in range(flag.start, flag.end)}
+        plain = [word for index, word in enumerate(self.words) if index not in in_flags]
+        rest = copy.deepcopy(self.document.data)
+        for key in ("command", "args"):
+            rest["spec"]["containers"][self._container].pop(key, None)
+        return [(flag.name, flag.text) for flag in flags if flag.name not in names], plain, rest
 
     def _item(self, index: int) -> t.List[t.Any]:
         key, position = self._places[index]

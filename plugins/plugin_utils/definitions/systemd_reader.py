@@ -181,10 +181,10 @@ class SystemdService:
         return [path for name in self.environment_paths for path in self.patterns.get(name, [name])]
 
     def _variable_region(self, path: str, kind: str, assignment: st.Assignment) -> Region:
-        words = [Word(item.text, item.start, item.end) for item in self._split(path, assignment.chars, unescape=False)]
         quotes = {char.quote for char in assignment.chars}
         quote = quotes.pop() if len(quotes) == 1 else ""
-        return Region(path, kind, words, assignment, variable=assignment.key, quote=quote or None)
+        # Its words are read when the command names it: what the command does not use may be no list of words.
+        return Region(path, kind, [], assignment, variable=assignment.key, quote=quote or None)
 
     def _read_command(self, path: str, assignment: st.Assignment) -> None:
         items = self._split(path, assignment.chars, unescape=True)
@@ -218,6 +218,8 @@ class SystemdService:
             self.references.append(whole.group(1))
             region = self.variables.get(whole.group(1))
             if region:
+                found = self._split(region.path, region.assignment.chars, unescape=False)
+                region.words = [Word(item.text, item.start, item.end) for item in found]
                 self.arguments.extend(Argument(own.text, region, i) for i, own in enumerate(region.words))
 
     def _expand(self, text: str) -> str:

@@ -18,12 +18,15 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definition
 
 
 def parse_unit(text: str) -> t.List[Assignment]:
-    """The assignments of a unit file in order. A comment inside a continued line is passed over, as systemd does."""
+    """The assignments of a unit file in order.
+
+    A comment inside a continued line is passed over, and so is a byte order mark at the beginning, as systemd does.
+    """
     found: t.List[Assignment] = []
     section = ""
     logical: t.List[Char] = []
     continued = False
-    position = 0
+    position = 1 if text[:1] == "\ufeff" else 0
     while position < len(text):
         newline = text.find("\n", position)
         end = len(text) if newline < 0 else newline

@@ -260,6 +260,14 @@ def test_removing_what_a_version_no_longer_has_is_allowed(unit, run_editor):
     assert "insecure-port" not in unit.read_text()
 
 
+def test_a_unit_with_a_byte_order_mark_is_a_unit(tmp_path, run_editor):
+    unit = tmp_path / "kube-apiserver.service"
+    unit.write_text("\ufeff[Service]\nExecStart=/usr/bin/kube-apiserver --v=2\n")
+    result = run(run_editor, host(), definition=str(unit), flags={"v": 4})
+    assert result["managed_by"] == "systemd"
+    assert unit.read_text() == "\ufeff[Service]\nExecStart=/usr/bin/kube-apiserver --v=4\n"
+
+
 def test_a_definition_that_cannot_be_read(tmp_path, run_editor):
     unit = tmp_path / "x.service"
     unit.write_text("[Service]\nRestart=always\n")

@@ -165,6 +165,21 @@ def test_items_of_sequences():
     assert document.text.endswith("d: 1\n")
 
 
+def test_dashes_in_comments_are_none():
+    text = "a:\n- 1 # x - y\n# - z\n- # p - # q\n  2\n- # r-s\n  3\n"
+    last = YamlText(text, "x")
+    last.delete(["a", 2])
+    assert last.text == "a:\n- 1 # x - y\n# - z\n- # p - # q\n  2\n"
+    last.delete(["a", 1])
+    assert last.text == "a:\n- 1 # x - y\n# - z\n"
+    middle = YamlText(text, "x")
+    middle.delete(["a", 1])
+    assert middle.text == "a:\n- 1 # x - y\n# - z\n- # r-s\n  3\n"
+    before = YamlText(text, "x")
+    before.insert(["a", 2], "new")
+    assert before.text == text.replace("- # r-s", "- new\n- # r-s")
+
+
 def test_items_of_flow_sequences():
     document = YamlText('c: ["one", "two"] # both\n', "f")
     document.set(["c", 2], "three")

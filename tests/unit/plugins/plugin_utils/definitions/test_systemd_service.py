@@ -351,6 +351,37 @@ def test_an_open_quote_in_an_environment_file_is_named():
         from_text("[Service]\nEnvironmentFile=/e\nExecStart=/bin/kube-apiserver $A\n", **{"/e": '\nA="x\n'})
 
 
+@pytest.mark.parametrize("kind", ["unit", "file"])
+def test_a_variable_that_the_command_does_not_name_may_hold_anything(kind):
+    if kind == "file":
+        others = {"/e": "MOTD=it's mine\nTEXT='a \" b'\nA=--v=2\n"}
+        service = from_text("[Service]\nEnvironmentFile=/e\nExecStart=/bin/kube-apiserver $A ${TEXT}\n", **others)
+        service.edit({"v": 4})
+        assert service.texts["/e"] == others["/e"].replace("--v=2", "--v=4")
+    else:
+        text = '[Service]\nEnvironment="MOTD=it\'s mine" "A=--v=2"\nExecStart=/bin/kube-apiserver $A\n'
+        service = from_text(text)
+        service.edit({"v": 4})
+        assert service.texts[service.unit_paths[0]] == text.replace("--v=2", "--v=4")
+    with pytest.raises(DefinitionError, match="/e cannot be read: in line 1 a quote is opened"):
+        from_text("[Service]\nEnvironmentFile=/e\nExecStart=/bin/kube-apiserver $A\n", **{"/e": "A=it's\n"})
+
+
+def test_a_byte_order_mark_is_no_part_of_a_unit():
+    unit, drop_in = "/k.service", "/k.service.d/20.conf"
+    texts = {
+        unit: "\ufeff[Service]\nExecStart=/usr/bin/kubelet --v=2\n",
+        drop_in: "\ufeff[Service]\nExecStart=\nExecStart=/usr/bin/kubelet --v=2 --read-only-port=10255\n",
+    }
+    service = SystemdEditor("kubelet", [unit], texts)
+    service.edit({"v": 4})
+    assert service.texts[unit] == texts[unit].replace("--v=2", "--v=4")
+    service = SystemdEditor("kubelet", [unit, drop_in], texts)
+    assert service.words == ["--v=2", "--read-only-port=10255"]
+    service.edit({"v": 4})
+    assert service.texts == {**texts, drop_in: texts[drop_in].replace("--v=2", "--v=4")}
+
+
 # --- static pods ----------------------------------------------------------------------------------------------------
 
 
@@ -516,3 +547,42 @@ def test_a_variable_that_is_there_several_times_is_no_traceback():
     texts = {"/k.service": '[Service]\nEnvironment="A=--v=1 --z"\nExecStart=/usr/bin/kubelet ${A} ${A} $A --v $A\n'}
     with pytest.raises(DefinitionError, match="cannot be changed"):
         SystemdEditor("kubelet", ["/k.service"], texts).edit({"v": None})
+
+
+POD = "kind: Pod\nspec:\n  containers:\n  - name: kube-apiserver\n    command:\n    - kube-apiserver\n%s    image: x\n"
+
+
+@pytest.mark.parametrize(
+    ("items", "wanted"),
+    [
+        ("    - --\n", {"v": 4}),
+        ("    - --\n    - --profiling=true\n", {"v": 4}),
+        ("    - --secure-port=6443\n    - --advertise-address\n", {"v": 4}),
+    ],
+)
+def test_a_new_flag_that_would_be_none_is_refused_and_does_not_loop(items, wanted):
+    with pytest.raises(DefinitionError) as error:
+        StaticPodEditor("kube-apiserver", "/pod.yaml", POD % items).edit(wanted)
+    assert str(error.value) == (
+        "/pod.yaml is written in a way that cannot be changed without touching other parts of it; make the change by "
+        "hand."
+    )
+
+
+def test_words_behind_the_end_of_flags_stay():
+    text = POD % "    - --v=2\n    - --\n    - --v=1\n"
+    editor = StaticPodEditor("kube-apiserver", "/pod.yaml", text)
+    editor.edit({"v": 4, "profiling": False})
+    assert editor.text == text.replace("--v=2", "--v=4\n    - --profiling=false")
+
+
+@pytest.mark.parametrize("behind", ["", "    - --v=2\n"])
+def test_a_comment_between_a_dash_and_its_flag_goes_with_it(behind):
+    text = POD % ("    - --secure-port=6443\n%s" + behind)
+    item = "    - # not-for-us - # really\n      # - never\n      --profiling=false\n"
+    editor = StaticPodEditor("kube-apiserver", "/pod.yaml", text % item)
+    editor.edit({"profiling": None})
+    assert editor.text == text % ""
+    editor = StaticPodEditor("kube-apiserver", "/pod.yaml", text % item)
+    editor.edit({"profiling": True})
+    assert editor.text == text % item.replace("false", "true")
