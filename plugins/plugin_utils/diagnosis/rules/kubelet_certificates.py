@@ -96,7 +96,8 @@ def _why_untrusted(kubelet: Kubelet) -> str:
     if re.search(r"-ca@\d+$", issuer) or kubelet.certificate.get("self_signed"):
         return ""
     named = set(kubelet.certificate.get("ip_addresses", ()))
-    missing = [address for address in kubelet.internal if address not in named]
+    # Nobody dials the others, of which a certificate need not know.
+    missing = [address for address in kubelet.internal[:1] if address not in named]
     if missing and "CN=kubernetes" in issuer:
         return (
             f"Its certificate names {', '.join(sorted(named)) or 'no address'}, and the node's address is {missing[0]}."

@@ -1,0 +1,22 @@
+# Copyright: the kubemetrics.aggregation maintainers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Address families in the commands of repairs. A placeholder in the place of an address stands for one of IPv4."""
+
+from __future__ import annotations
+
+
+def is_ipv6(network: str) -> bool:
+    """Whether an address, or a network, is of IPv6."""
+    return ":" in network
+
+
+def iptables(network: str) -> str:
+    """The program that takes rules with this address."""
+    return "ip6tables" if is_ipv6(network) else "iptables"
+
+
+def firewalld(network: str) -> str:
+    """The family in a rich rule of firewalld."""
+    return "ipv6" if is_ipv6(network) else "ipv4"
