@@ -194,6 +194,37 @@ def intermediate_authority(other_authority):
 
 
 @pytest.fixture(scope="session")
+def umlaut_certificate():
+    """Makes certificates, DER, with O=Universität as a T61String and a common name: cryptography does not decode it."""
+
+    def make(common_name):
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Universit{t"),
+                x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+            ]
+        )
+        now = datetime.datetime.now(UTC)
+        der = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(5)
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(days=90))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(key, hashes.SHA256())
+            .public_bytes(serialization.Encoding.DER)
+        )
+        # The tag of T61String in the place of that of UTF8String. The signature is no longer good, which nobody asks.
+        return der.replace(b"\x0c\x0bUniversit{t", b"\x14\x0bUniversit\xe4t")
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def fake_server():
     return FakeServer
 

@@ -158,6 +158,18 @@ class TestCertificate:
         refuse(healthy)
         assert roots(healthy) == [row]
 
+    @pytest.mark.parametrize("certificate", [{"error": "The certificate does not parse."}, {"subject": "unreadable"}])
+    def test_a_name_that_could_not_be_read_is_no_other_name(self, healthy, certificate):
+        healthy["api"]["authentication"]["allowed_names"] = ["front-proxy-client"]
+        client(healthy).update(certificate=certificate, issued_by_requestheader_ca=False)
+        assert ids(healthy) == []
+
+    def test_a_refusal_tells_that_it_is_not_allowed(self, healthy):
+        healthy["api"]["authentication"]["allowed_names"] = ["front-proxy-client"]
+        client(healthy)["certificate"]["subject"] = "unreadable"
+        refuse(healthy)
+        assert roots(healthy) == ["AGG-03"]
+
     def test_an_unknown_issuer(self, healthy):
         client(healthy).update(issued_by_requestheader_ca=False)
         refuse(healthy)
