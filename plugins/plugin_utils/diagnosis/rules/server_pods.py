@@ -10,6 +10,7 @@ import re
 import shlex
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import masking
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Mapping, get
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
     Elsewhere,
@@ -433,7 +434,8 @@ def flags_refused(evidence: Evidence) -> t.Iterator[Observation]:
             yield Observation(
                 evidence=(
                     *dict.fromkeys(said),
-                    quoted(pod, f"args: {' '.join(map(str, container.get('args') or ()))}"),
+                    # Evidence that an older version has saved may hold more than is shown now.
+                    quoted(pod, f"args: {' '.join(masking.mask_argv(list(map(str, container.get('args') or ()))))}"),
                 ),
                 severity=severity_of(evidence),
                 repair=foreign(

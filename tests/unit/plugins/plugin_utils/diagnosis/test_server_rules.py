@@ -184,6 +184,15 @@ def test_what_upstream_says_of_its_flags(line):
     assert line in observed("POD-06", document)[0].evidence[0]
 
 
+def test_arguments_are_quoted_without_what_is_secret_in_them():
+    document = captured("POD-06")
+    for container in pod_of(document)["containers"]:
+        container["args"] = ["-c", "exec /metrics-server --password hunter2secret", "--api-key=hunter2secret"]
+    (observation, *_rest) = observed("POD-06", document)
+    assert "hunter2secret" not in " ".join(observation.evidence)
+    assert any("args: -c exec /metrics-server --password ********" in line for line in observation.evidence)
+
+
 def test_what_upstream_prints_of_its_flags_when_it_ends_is_no_refusal():
     document = captured("POD-06")
     pod_of(document)["log"] = [
