@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import typing
 from pathlib import Path
 
 import pytest
@@ -512,3 +513,39 @@ class TestTransport:
 )
 def test_common_names(subject, name):
     assert front_proxy.common_name(subject) == name
+
+
+class TestLimitedKubeconfig:
+    """A user who may not list metrics gets 403 from every API server, of a cluster in which all is well."""
+
+    RIGHT: typing.ClassVar = {
+        "verb": "list",
+        "group": "metrics.k8s.io",
+        "resource": "nodes",
+        "subresource": "",
+        "namespace": "",
+    }
+
+    def deny(self, document, *, named="jane", user="jane", denied=True):
+        document["api"]["user"] = {"name": user, "groups": []} if user else None
+        document["api"]["denied"] = [dict(self.RIGHT)] if denied else []
+        for entry in document["api"]["metrics"]["servers"]:
+            message = (
+                f"{entry['server']} answered 403 to /apis/metrics.k8s.io/v1beta1/nodes: nodes.metrics.k8s.io is "
+                f'forbidden: User "{named}" cannot list resource "nodes" in API group "metrics.k8s.io"'
+            )
+            entry.update(ok=False, nodes=None, pods=None, message=message)
+        return engine.diagnose(document)
+
+    @pytest.mark.parametrize("user", ["jane", ""])
+    def test_it_is_no_fault(self, three, user):
+        diagnosis = self.deny(three, user=user)
+        assert (diagnosis["findings"], diagnosis["unexplained"]) == ([], [])
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"named": "kube-apiserver"}, {"denied": False}],
+        ids=["another user", "a user who has the rights"],
+    )
+    def test_what_the_server_refuses_is_one(self, three, changes):
+        assert self.deny(three, **changes)["unexplained"]
