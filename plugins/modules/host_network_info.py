@@ -211,6 +211,9 @@ routes:
     target:
       description: The address that was looked up.
       type: str
+    known:
+      description: Whether the look-up told. Where C(ip) is missing or too old for it, RV(ignore:error) says so.
+      type: bool
     ok:
       description: Whether there is a route that leads somewhere.
       type: bool
@@ -229,12 +232,13 @@ routes:
           missing.
       type: bool
     error:
-      description: Why there is no route, or null.
+      description: Why there is no route, or why it is not known, or null.
       type: str
   sample:
     - kind: pods
       network: 10.233.64.0/18
       target: 10.233.64.10
+      known: true
       ok: true
       device: cni0
       gateway:
@@ -356,6 +360,7 @@ def route_to(kind: str, wanted: network.Network, timeout: float) -> t.Dict[str, 
         "kind": kind,
         "network": target if single else str(wanted),
         "target": target,
+        "known": False,
         "ok": False,
         "device": None,
         "gateway": None,
@@ -374,9 +379,11 @@ def route_to(kind: str, wanted: network.Network, timeout: float) -> t.Dict[str, 
             packet_filter.run([program, family, "-j", "route", "get", "fibmatch", target], timeout)
         )
     except packet_filter.CommandError as exc:
-        result["error"] = str(exc)
+        # What the kernel answers is that there is no way; any other failure is one of the command.
+        result.update(error=str(exc), known=network.is_no_route(str(exc)))
         return result
     result.update(
+        known=bool(route["device"]) or route["blocked"],
         ok=bool(route["device"]) and not route["blocked"],
         device=route["device"],
         gateway=route["gateway"],

@@ -20,3 +20,8 @@ def iptables(network: str) -> str:
 def firewalld(network: str) -> str:
     """The family in a rich rule of firewalld."""
     return "ipv6" if is_ipv6(network) else "ipv4"
+
+
+def nftables(network: str) -> str:
+    """What rules of nftables call the family."""
+    return "ip6" if is_ipv6(network) else "ip"

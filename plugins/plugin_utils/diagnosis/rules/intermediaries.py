@@ -23,6 +23,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
 )
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.rules.connections import (
     SUFFERED,
+    api_server_addresses,
     denying_policies,
     failed,
     kind_of,
@@ -61,7 +62,7 @@ def _policy_repair(evidence: Evidence, policies: t.Sequence[Mapping]) -> Repair:
     namespace = str(policies[0].get("namespace") or "kube-system")
     port = next((endpoint.get("port") for endpoint in evidence.endpoints if endpoint.get("port")), 10250)
     labels = get(evidence.objects, "service", "selector", default={}) or {"k8s-app": evidence.subject.name}
-    addresses = [address for host in evidence.control_planes for address in host.get("host", "addresses", default=[])]
+    addresses = api_server_addresses(evidence)
     sources = ", ".join("{ipBlock: {cidr: %s/%d}}" % (one, 128 if ":" in one else 32) for one in addresses)
     selector = ", ".join(f"{key}: {value}" for key, value in labels.items())
     return Repair(

@@ -146,6 +146,23 @@ def test_a_default_route_is_right_where_all_have_it(healthy):
     assert found(healthy) == {"NET-02": ["cp1", "cp2"]}
 
 
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"known": False, "error": 'Option "-j" is unknown, try "ip -help".'}, "NET-02"),
+        ({"error": 'Option "-j" is unknown, try "ip -help".'}, "NET-02"),
+        ({"error": "There is no ip command on this host."}, "NET-02"),
+        ({"known": True, "error": "RTNETLINK answers: Network is unreachable"}, "NET-01"),
+        ({"error": "RTNETLINK answers: No route to host"}, "NET-01"),
+        ({"known": True, "device": "lo"}, "NET-01"),
+    ],
+)
+def test_a_look_up_that_fails_is_no_missing_route(healthy, how, expected):
+    lose(healthy)
+    route(healthy, ok=False, **{"device": None, "gateway": None, **how})
+    assert found(healthy) == {expected: ["cp1"]}
+
+
 # --- NET-02, NET-03, NET-04: who drops it ---------------------------------------------------------------------------
 
 
@@ -153,6 +170,68 @@ def test_a_firewall_between_the_hosts(healthy):
     lose(healthy)
     route(healthy)
     assert found(healthy) == {"NET-02": ["cp1"]}
+
+
+OWN_CHAIN = {"family": "ip", "table": "filter", "chain": "FORWARD", "priority": 0, "policy": "drop"}
+CHAIN = {"family": "inet", "table": "filter", "chain": "forward", "priority": 0, "policy": "drop"}
+ACCEPTS = "w1: its packet filters accept what is forwarded to pods"
+
+
+def between_hosts(document):
+    (finding,) = [entry for entry in engine.diagnose(document)["findings"] if entry["id"] == "NET-02"]
+    return finding
+
+
+def test_what_was_read_of_packet_filters_is_said(healthy):
+    lose(healthy)
+    route(healthy)
+    healthy["hosts"]["w1"]["network"]["nft_chains"] = [OWN_CHAIN]
+    assert ACCEPTS in between_hosts(healthy)["evidence"]
+
+
+def test_a_chain_of_nftables_that_drops_is_named(healthy):
+    lose(healthy)
+    route(healthy)
+    healthy["api"]["cluster"]["pod_cidrs"] = ["10.233.64.0/18", "fd00::/56"]
+    healthy["hosts"]["w1"]["network"]["nft_chains"] = [OWN_CHAIN, CHAIN]
+    finding = between_hosts(healthy)
+    assert not [line for line in finding["evidence"] if line.startswith("w1: its ")]
+    assert any("w1: the policy of nftables' chain inet filter forward is drop" in line for line in finding["evidence"])
+    assert "on w1 the chain inet filter forward" in finding["cause"]
+    assert "nft insert rule inet filter forward ip saddr 10.233.64.0/18 accept" in finding["repair"]["commands"]
+    assert "nft insert rule inet filter forward ip6 daddr fd00::/56 accept" in finding["repair"]["commands"]
+
+
+def test_the_own_chain_of_iptables_is_unread_without_iptables(healthy):
+    lose(healthy)
+    route(healthy)
+    network = healthy["hosts"]["w1"]["network"]
+    network["nft_chains"] = [OWN_CHAIN]
+    network["backends"]["nft"]["present"] = False
+    assert "the chain ip filter FORWARD" in between_hosts(healthy)["cause"]
+
+
+def test_a_chain_whose_policy_accepts_may_have_rules_that_do_not(healthy):
+    lose(healthy)
+    route(healthy)
+    healthy["hosts"]["w1"]["network"]["nft_chains"] = [{**CHAIN, "policy": "accept"}]
+    lines = between_hosts(healthy)["evidence"]
+    assert "w1: its iptables accept what is forwarded to pods" in lines
+    assert "w1: nftables has more chains for what is forwarded, whose rules were not read: inet filter forward" in lines
+
+
+@pytest.mark.parametrize("where", ["nft_error", "backends"])
+def test_packet_filters_that_could_not_be_read_accept_nothing(healthy, where):
+    lose(healthy)
+    route(healthy)
+    network = healthy["hosts"]["w1"]["network"]
+    if where == "nft_error":
+        network["nft_error"] = "Operation not permitted"
+    else:
+        network["backends"]["nft"]["error"] = "Operation not permitted"
+    lines = between_hosts(healthy)["evidence"]
+    assert ACCEPTS not in lines
+    assert "w1: not all of its packet filters could be read: Operation not permitted" in lines
 
 
 def test_one_control_plane_of_two_is_no_firewall_between_all(healthy):
@@ -252,6 +331,19 @@ def test_a_policy_that_denies(healthy):
         ({"from": [{"podSelector": {}}]}, "NET-06"),
         ({"ports": [{"port": 443}]}, "NET-06"),
         ({"ports": [{"port": "https"}]}, "NET-02"),
+        ({"ports": [{"port": 1024, "endPort": 65535, "protocol": "TCP"}]}, "NET-02"),
+        ({"ports": [{"port": 1024, "endPort": 9999}]}, "NET-06"),
+        ({"ports": [{"port": 10250, "protocol": "UDP"}]}, "NET-06"),
+        ({"ports": [{"protocol": "TCP"}]}, "NET-02"),
+        (
+            {
+                "from": [
+                    {"ipBlock": {"cidr": "10.89.0.0/16", "except": ["10.89.0.0/24"]}},
+                    {"ipBlock": {"cidr": "10.89.0.11/32"}},
+                ]
+            },
+            "NET-02",
+        ),
         ({}, "NET-02"),
     ],
 )
@@ -260,6 +352,28 @@ def test_what_a_policy_admits(healthy, rule, expected):
     route(healthy)
     healthy["api"]["objects"]["network_policies"] = [{**DENY, "spec": {**DENY["spec"], "ingress": [rule]}}]
     assert found(healthy) == {expected: ["cp1"]}
+
+
+def test_connections_come_from_the_internal_address_of_the_node(healthy):
+    lose(healthy)
+    route(healthy)
+    healthy["hosts"]["cp1"]["host"]["addresses"] = ["10.89.0.11", "172.17.0.1", "fd00::11"]
+    rule = {"from": [{"ipBlock": {"cidr": "10.89.0.0/24"}}]}
+    policy = {**DENY, "spec": {**DENY["spec"], "ingress": [rule]}}
+    healthy["api"]["objects"]["network_policies"] = [policy]
+    assert found(healthy) == {"NET-02": ["cp1"]}
+    healthy["api"]["objects"]["network_policies"] = [DENY]
+    command = engine.diagnose(healthy)["findings"][0]["repair"]["commands"][0]
+    assert "from: [{ipBlock: {cidr: 10.89.0.11/32}}]" in command
+
+
+def test_policies_are_not_for_pods_in_the_network_of_their_node(healthy):
+    lose(healthy)
+    route(healthy)
+    healthy["api"]["objects"]["network_policies"] = [DENY]
+    for pod in healthy["api"]["objects"]["pods"]:
+        pod["host_network"] = True
+    assert "NET-06" not in found(healthy)
 
 
 def test_a_policy_that_nothing_enforces_is_no_finding(healthy):
