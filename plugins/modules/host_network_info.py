@@ -316,6 +316,9 @@ clock:
   returned: success
   type: dict
   contains:
+    server:
+      description: What it was compared with, O(time_server).
+      type: str
     offset:
       description: Seconds that the host is ahead, or null.
       type: float
@@ -325,7 +328,7 @@ clock:
     error:
       description: Why it is not known, with RV(ignore:kind) and RV(ignore:message), or null.
       type: dict
-  sample: {offset: 0.1, uncertainty: 0.5, error: null}
+  sample: {server: "https://192.0.2.11:6443", offset: 0.1, uncertainty: 0.5, error: null}
 """
 
 import os
@@ -399,8 +402,8 @@ def read_clock(url: str, ca_file: str, timeout: float) -> t.Dict[str, t.Any]:
         context = probes.client_context(ca_file=ca_file)
         offset, uncertainty = probes.clock_offset(parts.hostname or "", parts.port or 443, context, timeout)
     except probes.ProbeError as exc:
-        return {"offset": None, "uncertainty": None, "error": exc.as_dict()}
-    return {"offset": round(offset, 2), "uncertainty": round(uncertainty, 2), "error": None}
+        return {"server": url, "offset": None, "uncertainty": None, "error": exc.as_dict()}
+    return {"server": url, "offset": round(offset, 2), "uncertainty": round(uncertainty, 2), "error": None}
 
 
 def try_cluster_ip(params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Address families in the commands of repairs. A placeholder in the place of an address stands for one of IPv4."""
+"""Address families in texts, and in the commands of repairs. A placeholder stands for an address of IPv4."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def firewalld(network: str) -> str:
 def nftables(network: str) -> str:
     """What rules of nftables call the family."""
     return "ip6" if is_ipv6(network) else "ip"
+
+
+def joined(host: object, port: object) -> str:
+    """An address and a port in one text, as URLs and endpoints have them."""
+    return f"[{host}]:{port}" if is_ipv6(str(host)) else f"{host}:{port}"

@@ -15,6 +15,7 @@ import weakref
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions import kubelet_effective
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.families import joined
 
 Mapping = t.Mapping[str, t.Any]
 
@@ -37,7 +38,7 @@ class Probe(t.NamedTuple):
 
     @property
     def address(self) -> str:
-        return f"{self.get('address')}:{self.get('port')}"
+        return joined(self.get("address"), self.get("port"))
 
 
 class PodProbe(t.NamedTuple):

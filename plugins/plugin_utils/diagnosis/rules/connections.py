@@ -12,6 +12,7 @@ import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import network
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.families import joined
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
     Symptom,
 )
@@ -42,7 +43,7 @@ def kind_of(target: Mapping) -> str:
 def said_of(where: str, target: Mapping) -> str:
     """A line to quote: who connected to what, and what became of it."""
     # A kubelet is named by its address.
-    address = f"{target.get('host') or target.get('address')}:{target.get('port')}"
+    address = joined(target.get("host") or target.get("address"), target.get("port"))
     if failed(target):
         return f"{where} -> {address}: {get(target, 'connect', 'error', 'message', default='no connection')}"
     seconds = get(target, "connect", "seconds")

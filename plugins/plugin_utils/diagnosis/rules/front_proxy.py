@@ -11,6 +11,7 @@ import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki.names import UNREADABLE
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.families import joined
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Observation, Repair, Row
 
 Mapping = t.Mapping[str, t.Any]
@@ -144,7 +145,7 @@ def _file(host: Host) -> str:
 def _answers(evidence: Evidence, host: Host) -> list[str]:
     """What the server behind the API answers to this control plane, and what clients get there."""
     lines = [
-        f"{host.name}: {evidence.subject.server} at {target.get('host')}:{target.get('port')} answers "
+        f"{host.name}: {evidence.subject.server} at {joined(target.get('host'), target.get('port'))} answers "
         f"{get(target, 'response', 'status')} ({get(target, 'response', 'message') or 'no text'})"
         for target in host.targets()
         if get(target, "response", "status") not in (None, 200)

@@ -30,7 +30,8 @@ def addresses(evidence: Evidence) -> Observations:
     found = kubelet_view.kubelets(evidence) if evidence.nodes else []
     owners: dict[str, list[Kubelet]] = {}
     for kubelet in found:
-        for address in kubelet.internal:
+        # A Node that is not Ready may be what is left of a machine that has joined anew by another name.
+        for address in kubelet.internal if kubelet.ready else ():
             owners.setdefault(address, []).append(kubelet)
     for address, sharing in sorted(owners.items()):
         if len(sharing) > 1:

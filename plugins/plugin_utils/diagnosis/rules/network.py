@@ -282,12 +282,36 @@ def forward_policy_drops(evidence: Evidence) -> t.Iterator[Observation]:
         firewalls = [
             name for name, state in active.items() if state == "active" and name.startswith(("firewalld", "ufw"))
         ]
+        passed_by = _goes_another_way(evidence, host, backends)
         yield Observation(
             tuple(lines),
             (host.name,),
-            severity=_severity(evidence, host),
+            severity="warning" if passed_by else _severity(evidence, host),
+            cause=_PASSED_BY if passed_by else "",
             repair=_firewall_repair(evidence, firewalls),
         )
+
+
+_PASSED_BY = (
+    "The policy of the chain FORWARD is DROP, and no rule accepts pod traffic. Still the pods of this host connect, and "
+    "no packet has met the policy: something forwards them before it, such as the BPF programs of a CNI plugin. Without "
+    "that, the policy drops them."
+)
+
+
+def _goes_another_way(evidence: Evidence, host: Host, backends: t.Iterable[str]) -> bool:
+    """Whether all shows that pods of a host connect without the chain FORWARD: every connection, metrics, counters."""
+    tried = host.pod_targets()
+    packets = [host.get("network", "backends", backend, "policy_packets", default=0) for backend in backends]
+    served = any(get(entry, "nodes") for entry in evidence.api("metrics", "servers", default=[]))
+    return (
+        bool(tried)
+        and all(get(target, "connect", "ok") for target in tried)
+        and not any(packets)
+        and served
+        and not evidence.nodes_without_metrics()
+        and not evidence.failing_servers
+    )
 
 
 # --- NET-05: a kernel that writes wrong checksums -------------------------------------------------------------------

@@ -12,6 +12,7 @@ import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import masking
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Mapping, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.families import joined
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
     Elsewhere,
     Observation,
@@ -260,7 +261,7 @@ def pod_does_not_reach_api(evidence: Evidence) -> t.Iterator[Observation]:
         lines = [said_of(f"pod on {name}", target) for target in [*broken, *servers[:2]]]
         lines += _log_lines(evidence)[:1]
         endpoints = [str(address) for address in get(evidence.objects, "kubernetes", "endpoints", default=[])]
-        known = {f"{target.get('host')}:{target.get('port')}" for target in servers}
+        known = {joined(target.get("host"), target.get("port")) for target in servers}
         odd = [address for address in endpoints if known and address not in known]
         if odd:
             lines.append(f"Service default/kubernetes leads to {', '.join(odd)}, which is no API server that is known")

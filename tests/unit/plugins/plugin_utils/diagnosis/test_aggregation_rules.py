@@ -515,6 +515,25 @@ def test_common_names(subject, name):
     assert front_proxy.common_name(subject) == name
 
 
+class TestExternalName:
+    def external(self, document):
+        for entry in document["api"]["apiservices"]["apiservices"]:
+            entry.update(service_exists=False, endpoints=[])
+        document["api"]["objects"]["service"].update(type="ExternalName", ports=[], selector={})
+        for host in document["hosts"].values():
+            for result in (host["aggregator"] or {}).values():
+                result["targets"] = []
+
+    def test_a_service_that_leads_elsewhere_has_no_endpoints(self, healthy):
+        self.external(healthy)
+        assert ids(healthy) == []
+
+    def test_where_it_leads_nothing_serves(self, healthy):
+        self.external(healthy)
+        requests(healthy, "cp1")
+        assert "ExternalName" in found(healthy)["AGG-12"]["evidence"][0]
+
+
 class TestLimitedKubeconfig:
     """A user who may not list metrics gets 403 from every API server, of a cluster in which all is well."""
 

@@ -218,6 +218,14 @@ class TestAddresses:
         assert finding["evidence"] == ["nodes cp1, w1 have the same InternalIP 10.0.2.15"]
         assert "--node-ip=10.89.0.31" in " ".join(finding["repair"]["commands"])
 
+    def test_what_is_left_of_a_machine_that_has_joined_anew(self, healthy):
+        nodes = healthy["api"]["state"]["nodes"]
+        old = copy.deepcopy(next(node for node in nodes if node["name"] == "w1"))
+        nodes.append({**old, "name": "old-w1", "hostname": "old-w1", "ready": False})
+        assert found(healthy) == {}
+        nodes[-1]["ready"] = True
+        assert sorted(found(healthy)["KUB-08"]["hosts"]) == ["old-w1", "w1"]
+
     def test_certificates_for_the_old_address_are_a_consequence(self, healthy):
         self.set_addresses(healthy, cp1={"InternalIP": "10.0.2.15"}, w1={"InternalIP": "10.0.2.15"})
         TestCertificates().break_tls(healthy)

@@ -258,6 +258,29 @@ def test_the_policy_of_the_pods_host(healthy):
     assert finding["evidence"][0] == "w1 (nft): -P FORWARD DROP, which 7 packets have met"
 
 
+def test_a_policy_that_no_packet_meets_is_a_warning(healthy):
+    """Pods whose packets BPF programs forward: all connect, all metrics are there, and the counter stays at 0."""
+    network = healthy["hosts"]["w1"]["network"]
+    network["blocked"] = [blocked("policy of FORWARD")]
+    network["backends"]["nft"].update(policy="DROP", policy_packets=0)
+    (finding,) = engine.diagnose(healthy)["findings"]
+    assert (finding["id"], finding["severity"]) == ("NET-04", "warning")
+    assert "no packet has met the policy" in finding["cause"]
+    network["backends"]["nft"]["policy_packets"] = 1
+    assert engine.diagnose(healthy)["findings"][0]["severity"] == "error"
+
+
+@pytest.mark.parametrize("what", ["connection", "metrics"])
+def test_a_policy_that_something_is_lost_to_is_an_error(healthy, what):
+    healthy["hosts"]["w1"]["network"]["blocked"] = [blocked("policy of FORWARD")]
+    if what == "connection":
+        healthy["hosts"]["w1"]["pod"]["targets"][-1]["connect"] = lost()
+    else:
+        healthy["api"]["metrics"]["servers"][0]["nodes"]["missing"] = ["w1"]
+    (severity,) = [entry["severity"] for entry in engine.diagnose(healthy)["findings"] if entry["id"] == "NET-04"]
+    assert severity == "error"
+
+
 def test_the_policy_of_a_host_without_the_server_is_a_warning(healthy):
     healthy["hosts"]["cp1"]["network"]["blocked"] = [blocked("policy of FORWARD")]
     assert found(healthy) == {"NET-04": ["cp1"]}
@@ -494,6 +517,18 @@ def test_a_pod_that_reaches_no_cluster_ip(healthy):
     assert "ClusterIP" in engine.diagnose(healthy)["findings"][0]["cause"]
 
 
+def test_addresses_of_ipv6_are_compared_in_one_spelling(healthy):
+    for target in healthy["hosts"]["w1"]["pod"]["targets"]:
+        if target["kind"] == "api_server":
+            target.update(host="fd00::11", port=6443)
+    healthy["api"]["objects"]["kubernetes"]["endpoints"] = ["[fd00::11]:6443"]
+    pod_loses(healthy, "cluster_ip")
+    (finding,) = engine.diagnose(healthy)["findings"]
+    assert "ClusterIP" in finding["cause"]
+    assert not [line for line in finding["evidence"] if "no API server that is known" in line]
+    assert "pod on w1 -> [fd00::11]:6443: connected" in finding["evidence"]
+
+
 def test_an_api_server_that_restarts_is_no_fault_of_the_pods_network(healthy):
     pod_loses(healthy, "cluster_ip", "api_server")
     for target in healthy["hosts"]["w1"]["pod"]["targets"]:
@@ -576,6 +611,32 @@ def test_where_all_differ_from_one_the_one_is_wrong(healthy):
     for name in ("w1", "w2", "w3"):
         healthy["hosts"][name]["network"]["clock"] = {"offset": 40.0, "uncertainty": 0.5, "error": None}
     assert found(healthy) == {"LIF-02": ["cp1"]}
+
+
+@pytest.mark.parametrize("wrong", ["cp1", "cp2", "cp3", "w1"])
+@pytest.mark.parametrize("ahead", [60.0, -60.0])
+def test_only_the_clock_that_is_wrong_is_named(wrong, ahead):
+    """Each host asks the first API server that is not its own: cp1 asks cp2, all others ask cp1."""
+    document = recorded("healthy-3-1")
+    urls = {name: document["hosts"][name]["host"]["api_server_url"] for name in ("cp1", "cp2")}
+    clocks = {name: ahead if name == wrong else 0.0 for name in document["hosts"]}
+    for name, host in document["hosts"].items():
+        asked = "cp2" if name == "cp1" else "cp1"
+        offset = clocks[name] - clocks[asked]
+        host["network"]["clock"] = {"server": urls[asked], "offset": offset, "uncertainty": 0.5, "error": None}
+    assert found(document) == {"LIF-02": [wrong]}
+    (line,) = engine.diagnose(document)["findings"][0]["evidence"]
+    assert line == f"{wrong}: its clock is 60 s {'ahead of' if ahead > 0 else 'behind'} those of most hosts"
+
+
+@pytest.mark.parametrize("offset", [0.0, 5.2])
+def test_clocks_that_agree(healthy, offset):
+    url = healthy["hosts"]["cp1"]["host"]["api_server_url"]
+    healthy["hosts"]["w2"] = copy.deepcopy(healthy["hosts"]["w1"])
+    for name, value in (("w1", offset), ("w2", 0.1)):
+        clock = {"server": url, "offset": value, "uncertainty": 0.5, "error": None}
+        healthy["hosts"][name]["network"]["clock"] = clock
+    assert found(healthy) == {}
 
 
 def test_a_certificate_that_begins_in_the_future(healthy):
