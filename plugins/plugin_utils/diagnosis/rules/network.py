@@ -293,9 +293,9 @@ def forward_policy_drops(evidence: Evidence) -> t.Iterator[Observation]:
 
 
 _PASSED_BY = (
-    "The policy of the chain FORWARD is DROP, and no rule accepts pod traffic. Still the pods of this host connect, and "
-    "no packet has met the policy: something forwards them before it, such as the BPF programs of a CNI plugin. Without "
-    "that, the policy drops them."
+    "The policy of the chain FORWARD is DROP, and no rule accepts pod traffic. Still the pods of this host connect, "
+    "and no packet has met the policy: something forwards them before it, such as the BPF programs of a CNI plugin. "
+    "Without that, the policy drops them."
 )
 
 
