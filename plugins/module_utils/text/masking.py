@@ -125,6 +125,9 @@ def mask_flag(name: str, value: t.Any) -> t.Any:
         return MASK
     if isinstance(value, list):
         return [mask_flag(name, entry) for entry in value]
+    if isinstance(value, str) and re.search(r"\s", value):
+        # As in a command line, which flags are compared with.
+        return mask_text("--%s=%s" % (name, value)).partition("=")[2]
     return _USERINFO.sub(lambda match: match.group("scheme"), value) if isinstance(value, str) else value
 
 

@@ -135,6 +135,13 @@ def test_flags_by_name():
     }
 
 
+@pytest.mark.parametrize("value", ["a b", f"x --token={SECRET}", f"https://a:{SECRET}@b c", "A=true, ATokenB=true"])
+def test_a_flag_is_shown_as_in_the_command_line(value):
+    shown = masking.mask_flag("some-flag", value)
+    assert SECRET not in shown
+    assert masking.mask_argv([f"--some-flag={value}"]) == [f"--some-flag={shown}"]
+
+
 def test_a_manifest_in_any_style():
     container = {"env": [{"name": "A", "value": SECRET}], "command": ["x", "--token", SECRET, f"--password={SECRET}"]}
     pod = {"spec": {"containers": [container], "volumes": []}}
