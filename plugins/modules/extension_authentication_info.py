@@ -122,6 +122,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api.wait i
     wait_until,
 )
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import names as pki_names
 
 PATH = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
 HEADERS = {
@@ -163,13 +164,12 @@ def describe(
         faults.append("there is no ConfigMap extension-apiserver-authentication in kube-system")
     else:
         faults += [
-            "the front-proxy CA %s is not published" % certificate.subject.rfc4514_string()
+            "the front-proxy CA %s is not published" % pki_names.text(certificate)
             for certificate in wanted_ca
             if certificate not in front
         ]
         faults += [
-            "the front-proxy CA %s is published, which no control plane's file holds"
-            % certificate.subject.rfc4514_string()
+            "the front-proxy CA %s is published, which no control plane's file holds" % pki_names.text(certificate)
             for certificate in front
             if no_other_ca and certificate not in wanted_ca
         ]
@@ -181,7 +181,7 @@ def describe(
         "message": "; ".join(faults),
         "front_proxy_ca": [certs.describe(certificate) for certificate in front],
         "client_ca": [certs.describe(certificate) for certificate in clients],
-        "shared": [certificate.subject.rfc4514_string() for certificate in front if certificate in clients],
+        "shared": [pki_names.text(certificate) for certificate in front if certificate in clients],
         "allowed_names": allowed,
         "headers": {name: names_in(data.get(key)) for name, key in HEADERS.items()},
     }

@@ -211,6 +211,9 @@ routes:
     target:
       description: The address that was looked up.
       type: str
+    known:
+      description: Whether the look-up told. Where C(ip) is missing or too old for it, RV(ignore:error) says so.
+      type: bool
     ok:
       description: Whether there is a route that leads somewhere.
       type: bool
@@ -229,12 +232,13 @@ routes:
           missing.
       type: bool
     error:
-      description: Why there is no route, or null.
+      description: Why there is no route, or why it is not known, or null.
       type: str
   sample:
     - kind: pods
       network: 10.233.64.0/18
       target: 10.233.64.10
+      known: true
       ok: true
       device: cni0
       gateway:
@@ -312,6 +316,9 @@ clock:
   returned: success
   type: dict
   contains:
+    server:
+      description: What it was compared with, O(time_server).
+      type: str
     offset:
       description: Seconds that the host is ahead, or null.
       type: float
@@ -321,7 +328,7 @@ clock:
     error:
       description: Why it is not known, with RV(ignore:kind) and RV(ignore:message), or null.
       type: dict
-  sample: {offset: 0.1, uncertainty: 0.5, error: null}
+  sample: {server: "https://192.0.2.11:6443", offset: 0.1, uncertainty: 0.5, error: null}
 """
 
 import os
@@ -356,6 +363,7 @@ def route_to(kind: str, wanted: network.Network, timeout: float) -> t.Dict[str, 
         "kind": kind,
         "network": target if single else str(wanted),
         "target": target,
+        "known": False,
         "ok": False,
         "device": None,
         "gateway": None,
@@ -374,9 +382,11 @@ def route_to(kind: str, wanted: network.Network, timeout: float) -> t.Dict[str, 
             packet_filter.run([program, family, "-j", "route", "get", "fibmatch", target], timeout)
         )
     except packet_filter.CommandError as exc:
-        result["error"] = str(exc)
+        # What the kernel answers is that there is no way; any other failure is one of the command.
+        result.update(error=str(exc), known=network.is_no_route(str(exc)))
         return result
     result.update(
+        known=bool(route["device"]) or route["blocked"],
         ok=bool(route["device"]) and not route["blocked"],
         device=route["device"],
         gateway=route["gateway"],
@@ -392,8 +402,8 @@ def read_clock(url: str, ca_file: str, timeout: float) -> t.Dict[str, t.Any]:
         context = probes.client_context(ca_file=ca_file)
         offset, uncertainty = probes.clock_offset(parts.hostname or "", parts.port or 443, context, timeout)
     except probes.ProbeError as exc:
-        return {"offset": None, "uncertainty": None, "error": exc.as_dict()}
-    return {"offset": round(offset, 2), "uncertainty": round(uncertainty, 2), "error": None}
+        return {"server": url, "offset": None, "uncertainty": None, "error": exc.as_dict()}
+    return {"server": url, "offset": round(offset, 2), "uncertainty": round(uncertainty, 2), "error": None}
 
 
 def try_cluster_ip(params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:

@@ -108,6 +108,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import kube
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import names as pki_names
 
 #: What kubectl logs, attach, exec and port-forward need.
 REQUESTS = (("get", "proxy"), ("create", "proxy"))
@@ -129,8 +130,8 @@ def load_client(name: str, pem: str) -> Client:
     except ValueError as exc:
         raise ValueError("The client certificate of %s %s; correct it first." % (name, exc)) from exc
     names: t.Dict[str, t.List[str]] = {"2.5.4.3": [], "2.5.4.10": []}
-    for attribute in chain[0].subject:
-        names.setdefault(attribute.oid.dotted_string, []).append(str(attribute.value))
+    for kind, value in pki_names.attributes(chain[0]) or ():
+        names.setdefault(kind, []).append(value)
     if not names["2.5.4.3"]:
         raise ValueError(
             "The client certificate of %s has no common name, so that no kubelet would know its user; make a new one."

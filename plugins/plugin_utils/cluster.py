@@ -15,6 +15,7 @@ import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import names as pki_names
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 
 Host = t.Mapping[str, t.Any]
@@ -87,7 +88,7 @@ def node_of_certificate(encoded: str | None) -> str | None:
     if not encoded:
         return None
     try:
-        subject = certs.load_der(base64.b64decode(encoded)).subject.rfc4514_string()
+        subject = pki_names.text(certs.load_der(base64.b64decode(encoded)))
     except (binascii.Error, ValueError):
         return None
     match = _NODE_USER.search(subject)

@@ -14,6 +14,7 @@ import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import names as pki_names
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags import write_list
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions import flag_history
 
@@ -515,7 +516,7 @@ def rotation(
             "No control plane has the key of the front-proxy CA %s, so that the certificates of %s cannot be replaced. "
             "For a CA of your own, first add its certificate to %s on every control plane, then put client "
             "certificates by it in place; after that this takes the old CA out."
-            % (goal.certificate.subject.rfc4514_string(), ", ".join(reissue), hosts[reissue[0]]["ca_file"])
+            % (pki_names.text(goal.certificate), ", ".join(reissue), hosts[reissue[0]]["ca_file"])
         )
     check_uses(hosts, reissue, sorted(hosts), signer if create else None)
     order = [goal.der] + [one.der for one in ranked if one is not goal]
@@ -526,7 +527,7 @@ def rotation(
         "target_pem": "" if create else pem_of([goal.der]),
         "all": order,
         "all_pem": pem_of(order),
-        "old": [one.certificate.subject.rfc4514_string() for one in old],
+        "old": [pki_names.text(one.certificate) for one in old],
         # Whose key makes no new CA.
         "retired": [one.der for one in old],
         "reissue": reissue,

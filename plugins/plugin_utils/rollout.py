@@ -437,8 +437,7 @@ def decoded(encoded: t.Any) -> dict[str, t.Any]:
         certificate = certs.load_der(base64.b64decode(encoded))
     except (binascii.Error, ValueError, TypeError):
         return {}
-    words = certs.describe(certificate)
-    return {**words, "self_signed": certificate.issuer == certificate.subject}
+    return certs.describe(certificate)
 
 
 def and_join(names: t.Sequence[str]) -> str:

@@ -26,6 +26,7 @@ import typing as t
 from urllib.parse import urlencode, urlsplit
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import kubeconfig as kubeconfigs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import anchors
 
 KUBERNETES_IMPORT_ERROR: t.Optional[str] = None
 try:
@@ -243,7 +244,7 @@ class OfficialConfiguration:
         """What verifies the API server, or None where it is reached through a proxy."""
         if self._configuration.proxy:
             return None
-        context = ssl.create_default_context(cafile=self._configuration.ssl_ca_cert or None)
+        context = anchors.like_kubernetes(ssl.create_default_context(cafile=self._configuration.ssl_ca_cert or None))
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context
 
@@ -259,7 +260,7 @@ class OfficialConfiguration:
         pool = self._rest_client(configuration).pool_manager
         # Python 3.13 refuses authorities without extensions that Kubernetes never asked for, as many hand-made ones
         # are. Chain, dates and host name are verified as before.
-        context = urllib3.util.ssl_.create_urllib3_context()
+        context = anchors.like_kubernetes(urllib3.util.ssl_.create_urllib3_context())
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         pool.connection_pool_kw["ssl_context"] = context
         return pool

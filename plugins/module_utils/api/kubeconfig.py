@@ -20,6 +20,8 @@ import tempfile
 import typing as t
 import urllib.request
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import anchors
+
 try:
     import yaml
 except ImportError:  # kube.py says so; on hosts nothing here is called
@@ -46,7 +48,7 @@ class PlainKubeconfig(t.NamedTuple):
 
     def ssl_context(self) -> ssl.SSLContext:
         """A context that trusts this CA alone. Raises OSError (ssl.SSLError) for certificates that cannot be used."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = anchors.like_kubernetes(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_verify_locations(cadata=self.authority)
         if self.certificate and self.key:

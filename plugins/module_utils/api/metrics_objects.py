@@ -99,6 +99,24 @@ def state_of(state: t.Optional[Object]) -> t.Dict[str, t.Any]:
     return {"kind": "unknown", "reason": "", "message": ""}
 
 
+#: The kinds of probes, by the key that each has.
+_PROBES = {"httpGet": "http", "tcpSocket": "tcp", "grpc": "grpc", "exec": "exec"}
+
+
+def probe_view(probe: Object) -> t.Dict[str, t.Any]:
+    """How the kubelet probes a container. Headers and commands, which may hold logins, are left out."""
+    key = next((key for key in _PROBES if isinstance(probe.get(key), dict)), "")
+    action = probe.get(key) or {}
+    view = {
+        "kind": _PROBES.get(key, "unknown"),
+        "path": str(action.get("path") or "").partition("?")[0] or None,
+        "port": action.get("port"),
+        "scheme": action.get("scheme"),
+        **{name: value for name, value in probe.items() if name.endswith(("Seconds", "Threshold"))},
+    }
+    return {name: value for name, value in view.items() if value is not None}
+
+
 def container_views(pod: Object) -> t.List[t.Dict[str, t.Any]]:
     """The containers of a pod as they are defined and as they are."""
     found = []
@@ -131,7 +149,7 @@ def container_views(pod: Object) -> t.List[t.Dict[str, t.Any]]:
                     ],
                     "resources": container.get("resources") or {},
                     "probes": {
-                        kind: container[key]
+                        kind: probe_view(container[key])
                         for kind, key in (("liveness", "livenessProbe"), ("readiness", "readinessProbe"))
                         if container.get(key)
                     },

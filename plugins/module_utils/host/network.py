@@ -320,6 +320,11 @@ def parse_route(text: str) -> t.Dict[str, t.Any]:
     }
 
 
+def is_no_route(said: str) -> bool:
+    """Whether what `ip route get` says, when it fails, is the kernel's answer that there is no route."""
+    return bool(re.search(r"RTNETLINK answers|unreachable|No route to host", said))
+
+
 def docker_leaves_iptables_alone(text: t.Optional[str]) -> t.Optional[bool]:
     """Whether Docker's configuration file tells it not to touch iptables; None when it does not parse."""
     if text is None or not text.strip():

@@ -22,6 +22,8 @@ import ssl
 import time
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import anchors
+
 MAX_BODY = 1 << 16
 
 #: What an error number of a connection usually means, by kind. The kinds are part of the interface of the modules.
@@ -127,7 +129,7 @@ def client_context(
     *, ca_file: t.Optional[str] = None, ca_data: t.Optional[str] = None, verify: bool = True
 ) -> ssl.SSLContext:
     """A context that trusts the given authorities and no others. Raises ProbeError when these cannot be used."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = anchors.like_kubernetes(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -22,6 +22,7 @@ import urllib.request
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host.probes import proxy_for
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image import reference as references
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.image.errors import ImageError
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import anchors
 
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 #: A scheme, or a parameter of the scheme before it.
@@ -103,7 +104,8 @@ class EnvironmentProxy(urllib.request.BaseHandler):
 
 def tls(ca_file: str) -> ssl.SSLContext:
     """What the system trusts (SSL_CERT_FILE, SSL_CERT_DIR), and the given CA."""
-    context = ssl.create_default_context()
+    # Container runtimes, which pull from the same registry, are of Go, too.
+    context = anchors.like_kubernetes(ssl.create_default_context())
     if not context.get_ca_certs() and not ssl.get_default_verify_paths().capath:
         # Python of python.org on macOS brings no CA of its own; certifi comes with the kubernetes client.
         try:

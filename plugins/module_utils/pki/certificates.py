@@ -14,6 +14,8 @@ import re
 import traceback
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import names
+
 CRYPTOGRAPHY_IMPORT_ERROR: t.Optional[str] = None
 try:
     from cryptography import x509
@@ -22,6 +24,10 @@ try:
     from cryptography.x509.oid import ExtendedKeyUsageOID
 except ImportError:
     CRYPTOGRAPHY_IMPORT_ERROR = traceback.format_exc()
+    UNPARSED: t.Tuple[t.Type[Exception], ...] = (ValueError, TypeError)
+else:
+    #: What is raised for a certificate, or a part of one, that does not parse. The last two are no ValueError.
+    UNPARSED = (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension)
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -56,7 +62,7 @@ def load_bundle(pem: bytes) -> t.List["x509.Certificate"]:
     for number, block in enumerate(blocks, 1):
         try:
             certificates.append(x509.load_pem_x509_certificate(block))
-        except (ValueError, TypeError) as exc:
+        except UNPARSED as exc:
             raise ValueError("holds a certificate (number %d) that does not parse" % number) from exc
     return certificates
 
@@ -64,7 +70,7 @@ def load_bundle(pem: bytes) -> t.List["x509.Certificate"]:
 def load_der(der: bytes) -> "x509.Certificate":
     try:
         return x509.load_der_x509_certificate(der)
-    except (ValueError, TypeError) as exc:
+    except UNPARSED as exc:
         raise ValueError("does not parse") from exc
 
 
@@ -82,17 +88,18 @@ def describe(certificate: "x509.Certificate", now: t.Optional[datetime.datetime]
                 dns = value.get_values_for_type(x509.DNSName)
                 ips = [str(ip) for ip in value.get_values_for_type(x509.IPAddress)]
             elif isinstance(value, x509.ExtendedKeyUsage):
-                names = {ExtendedKeyUsageOID.SERVER_AUTH: "server auth", ExtendedKeyUsageOID.CLIENT_AUTH: "client auth"}
-                usages = [names.get(oid, oid.dotted_string) for oid in value]
+                known = {ExtendedKeyUsageOID.SERVER_AUTH: "server auth", ExtendedKeyUsageOID.CLIENT_AUTH: "client auth"}
+                usages = [known.get(oid, oid.dotted_string) for oid in value]
             elif isinstance(value, x509.BasicConstraints):
                 authority = bool(value.ca)
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (*UNPARSED, x509.UnsupportedGeneralNameType):
         # Some tool made extensions that do not parse; the rest of the certificate still tells something.
         usages = usages or ["unreadable"]
     end = not_after(certificate)
+    subject = names.attributes(certificate)
     return {
-        "subject": certificate.subject.rfc4514_string(),
-        "issuer": certificate.issuer.rfc4514_string(),
+        "subject": names.text(certificate),
+        "issuer": names.text(certificate, "issuer"),
         "serial_number": "%x" % certificate.serial_number,
         "not_before": rfc3339(not_before(certificate)),
         "not_after": rfc3339(end),
@@ -103,7 +110,7 @@ def describe(certificate: "x509.Certificate", now: t.Optional[datetime.datetime]
         "ip_addresses": ips,
         "extended_key_usages": usages,
         "is_ca": authority,
-        "self_signed": certificate.subject == certificate.issuer,
+        "self_signed": subject is not None and subject == names.attributes(certificate, "issuer"),
         "fingerprint_sha256": hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest(),
     }
 
@@ -160,7 +167,7 @@ def _why_no_path(
     """Why no chain of fit certificates leads to one of the authorities; empty if one does."""
     if certificate in authorities:
         return ""
-    reason = "it is signed by %s, which is not among the CAs" % certificate.issuer.rfc4514_string()
+    reason = "it is signed by %s, which is not among the CAs" % names.text(certificate, "issuer")
     for authority in authorities:
         if issued_by(certificate, [authority]):
             trouble = _why_unfit(authority, now, "its CA")
@@ -172,7 +179,7 @@ def _why_no_path(
             continue
         trouble = _why_unfit(one, now, "its intermediate CA")
         if not trouble and not describe(one, now)["is_ca"]:
-            trouble = "its issuer %s is no CA" % one.subject.rfc4514_string()
+            trouble = "its issuer %s is no CA" % names.text(one)
         rest = [*intermediates[:position], *intermediates[position + 1 :]]
         reason = trouble or _why_no_path(one, rest, authorities, now)
         if not reason:
@@ -182,8 +189,8 @@ def _why_no_path(
 
 def common_name(certificate: "x509.Certificate") -> str:
     """The common name as Go has it: of several, the last one."""
-    names = [str(one.value) for one in certificate.subject if one.oid.dotted_string == "2.5.4.3"]
-    return names[-1] if names else ""
+    found = [value for kind, value in names.attributes(certificate) or () if kind == names.COMMON_NAME]
+    return found[-1] if found else ""
 
 
 def describe_bundle(encoded: t.Optional[str]) -> t.Dict[str, t.Any]:
@@ -210,7 +217,7 @@ def describe_bundle(encoded: t.Optional[str]) -> t.Dict[str, t.Any]:
         return result
     result.update(
         valid_pem=True,
-        subjects=[certificate.subject.rfc4514_string() for certificate in certificates],
+        subjects=[names.text(certificate) for certificate in certificates],
         # The bundle serves as long as its longest-lived certificate, and no caller can know which one is in use.
         not_after=rfc3339(max(not_after(certificate) for certificate in certificates)),
         fingerprints_sha256=[describe(certificate)["fingerprint_sha256"] for certificate in certificates],

@@ -18,14 +18,24 @@ from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text.flags
 
 MASK = "********"
 
-_SECRET_WORD = r"(?:token|password|passwd|passphrase|secret|credentials?)"
-_SECRET_FLAG = re.compile(r"(^|-)" + _SECRET_WORD + r"$|^manifest-url-header$")
-_SECRET_VARIABLE = re.compile(r"(?i)(pass|secret|token|credential|(access|api|encryption)_?key|private)")
+_SECRET_KIND_OF_KEY = r"(?:api|app|access|secret|encryption|private)[-_]?key"
+_SECRET_WORD = r"(?i:token|password|passwd|passphrase|secret|credentials?|" + _SECRET_KIND_OF_KEY + r")"
+_SECRET_FLAG = re.compile(r"(^|-)" + _SECRET_WORD + r"$|^manifest-url-header$|^(basic-?)?auth$")
+_SECRET_VARIABLE = re.compile(r"(?i)(pass|secret|token|credential|(access|api|app|encryption)_?key|private)")
 #: Variables that name a file or a limit, and systemd's own directives, hold no secret.
 _HARMLESS_VARIABLE = re.compile(r"(?i:_(file|path|dir|ttl|name))$|^(Private[A-Z]|Pass[A-Z]|LoadCredential|ImportCred)")
-_SECRET_KEY = re.compile(r"(?i)(token|password|passwd|passphrase|secret|credentials?|certificatekey|key-?data)$")
+_SECRET_KEY = re.compile(
+    r"(?i)(token|password|passwd|passphrase|secret|credentials?|certificatekey|key-?data|" + _SECRET_KIND_OF_KEY + r")$"
+)
 
-_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/@\s,\"']*@")
+#: A password may have a slash in it where nobody has encoded it, as in those of databases: mysql://user:a/b@tcp(...).
+#: What comes after the port of a host is a path, and its @ belongs to that.
+_USERINFO = re.compile(
+    r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)"
+    r"(?:[^\s\"']*@(?=(?:tcp|unix)\()|(?:[^/@\s,\"']*@)+|[^/@\s,\"':\[]*:(?!\d+/)[^@\s,\"']*@)"
+)
+#: What curl is given as a login.
+_CURL_LOGIN = re.compile(r"(?P<lead>\bcurl\b[^\n|;&]*?[ \t](?:-u|--user)[ \t=]*[\"']?)(?P<login>[^\s\"']+:[^\s\"']*)")
 #: A proxy may lack the scheme: user:password@proxy:3128.
 _PROXY = re.compile(r"(?P<lead>(?i:\b(?:https?|all|ftp)_proxy)[\"']?[ \t]*[=:][ \t]*[\"']?)[^/@\s,\"']+@")
 _FLOW_VALUE = re.compile(
@@ -40,7 +50,9 @@ _STANDING_ALONE = [
 ]
 _QUOTED = r"\\\"(?:[^\"\\]|\\[^\"])*\\?\"|\"(?:[^\"\\]|\\.)*\"|'[^'\n]*'"
 _FLAG = re.compile(
-    r"(?P<name>(?<![\w-])--?(?:(?:[A-Za-z0-9][\w-]*[-_])?" + _SECRET_WORD + r"|manifest[-_]url[-_]header))"
+    r"(?P<name>(?<![\w-])--?(?:(?:[A-Za-z0-9][\w-]*[-_])?"
+    + _SECRET_WORD
+    + r"|manifest[-_]url[-_]header|(?:basic[-_]?)?auth))"
     r"(?P<sign>=|[ \t]+(?:\\\r?\n(?:[ \t]*[#;][^\n]*\n)*[ \t]*)*|[\"']?[ \t]*,\s*(?!-))"
     r"(?P<value>" + _QUOTED + r"|[^\s\"'\\]*)"
 )
@@ -109,16 +121,21 @@ def mask_argv(argv: t.Sequence[str]) -> t.List[str]:
     """The command line with the values that are secrets taken out."""
     masked: t.List[str] = []
     hide_next = False
+    logs_in = any(argument.rpartition("/")[2] == "curl" for argument in argv)
     for argument in argv:
         if hide_next and not argument.startswith("-"):
             masked.append(MASK)
             hide_next = False
             continue
-        hide_next = False
+        # The login that curl is given.
+        hide_next = logs_in and argument in ("-u", "--user")
         name, equals, value = argument.partition("=")
         if argument.startswith("-") and is_secret_flag(name):
             hide_next = not equals
             masked.append(name + equals + (MASK if value else ""))
+        elif re.search(r"\s", argument):
+            # A whole command, as a shell is given it.
+            masked.append(mask_text(argument))
         else:
             masked.append(_USERINFO.sub(lambda match: match.group("scheme"), argument))
     return masked
@@ -135,6 +152,9 @@ def mask_flag(name: str, value: t.Any) -> t.Any:
         return MASK
     if isinstance(value, list):
         return [mask_flag(name, entry) for entry in value]
+    if isinstance(value, str) and re.search(r"\s", value):
+        # As in a command line, which flags are compared with.
+        return mask_text("--%s=%s" % (name, value)).partition("=")[2]
     return _USERINFO.sub(lambda match: match.group("scheme"), value) if isinstance(value, str) else value
 
 
@@ -146,6 +166,7 @@ def mask_text(text: str) -> str:
     for pattern in _FLAG_ITEMS:
         text = _mask_flag_items(pattern, text)
     text = _FLAG.sub(_mask_flag_match, text)
+    text = _CURL_LOGIN.sub(lambda match: match.group("lead") + MASK, text)
     for pattern in (_ASSIGNED_ITEM, _ASSIGNED_LINE, _ASSIGNED_WORD):
         text = pattern.sub(_mask_variable, text)
     return _mask_pairs(text)
@@ -188,7 +209,8 @@ def _mask_flag_items(pattern: "t.Pattern[str]", text: str) -> str:
 
 def _mask_variable(match: "t.Match[str]") -> str:
     name, value = match.group("name"), match.group("value")
-    if not value.strip() or not _SECRET_VARIABLE.search(name) or _HARMLESS_VARIABLE.search(name):
+    # Such as a feature gate that is on.
+    if value.strip() in _NOTHING or not _SECRET_VARIABLE.search(name) or _HARMLESS_VARIABLE.search(name):
         return match.group(0)
     return match.group(0)[: match.start("value") - match.start(0)] + _hidden(value)
 

@@ -247,7 +247,23 @@ class Evidence:
             for entry in self.api("metrics", "servers", default=[])
             if not (entry.get("nodes") or entry.get("pods"))
             and re.search(r"answered (40[0-35-9]|500) to", entry.get("message") or "")
+            and not self._denied_to_the_user(str(entry["message"]))
         }
+
+    def _denied_to_the_user(self, message: str) -> bool:
+        """Whether an API server itself refuses metrics to the user of the kubeconfig, for want of rights.
+
+        A server of the API that refuses another user, or one who has the rights, is broken: it takes the API server for
+        that user, or does not learn the user's groups.
+        """
+        named = re.search(r'answered 403 to .*\bUser "([^"]*)"', message)
+        user = self.api("user", "name")
+        if not named or (user and named.group(1) != user):
+            return False
+        return any(
+            right.get("group") == self.subject.group and right.get("verb") == "list"
+            for right in self.api("denied", default=[])
+        )
 
     def answers_requests(self, host: str) -> bool:
         """Whether the API server of a host was ready and answered every request when it was asked through the API."""

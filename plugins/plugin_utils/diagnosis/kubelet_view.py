@@ -15,6 +15,7 @@ import weakref
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.definitions import kubelet_effective
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.families import joined
 
 Mapping = t.Mapping[str, t.Any]
 
@@ -37,7 +38,7 @@ class Probe(t.NamedTuple):
 
     @property
     def address(self) -> str:
-        return f"{self.get('address')}:{self.get('port')}"
+        return joined(self.get("address"), self.get("port"))
 
 
 class PodProbe(t.NamedTuple):
@@ -49,6 +50,9 @@ class PodProbe(t.NamedTuple):
     @property
     def kind(self) -> str:
         return str(get(self.target, "connect", "error", "kind", default=""))
+
+
+_Found = t.TypeVar("_Found", Probe, PodProbe)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,15 +84,25 @@ class Kubelet:
 
     @functools.cached_property
     def probes(self) -> list[Probe]:
-        """What each control plane got from it."""
-        return _look_up(_known(self.evidence).probes, self)
+        """What each control plane got from it, at the address that a metrics server dials."""
+        return self._dialed(_look_up(_known(self.evidence).probes, self), lambda probe: probe.get("address"))
 
     @functools.cached_property
     def pod_probes(self) -> list[PodProbe]:
         """What pods got from it: those of the metrics server, or any pod where none of its own was found."""
-        found = _look_up(_known(self.evidence).pod_probes, self)
+        found: list[PodProbe] = _look_up(_known(self.evidence).pod_probes, self)
         preferred = [probe for probe in found if probe.source.get("pod", "preferred")]
-        return preferred or found
+        return self._dialed(preferred or found, lambda probe: probe.target.get("host"))
+
+    def _dialed(self, probes: list[_Found], address_of: t.Callable[[_Found], t.Any]) -> list[_Found]:
+        """Those to the first address of the Node that was probed; all where its addresses are not known.
+
+        A metrics server dials one address of a node. What becomes of the others is no matter to it: the second family
+        of a dual-stack node may be closed, and a certificate need not name it.
+        """
+        known = {address_of(probe) for probe in probes}
+        first = next((address for address in self.addresses if address in known), None)
+        return [probe for probe in probes if first is None or address_of(probe) == first]
 
     @property
     def answers(self) -> Mapping:
@@ -155,9 +169,6 @@ def _known(evidence: Evidence) -> _Known:
     if found is None:
         found = _KNOWN[evidence] = _Known(_kubelets(evidence), _probes(evidence), _pod_probes(evidence))
     return found
-
-
-_Found = t.TypeVar("_Found", Probe, PodProbe)
 
 
 def _look_up(known: Mapping, kubelet: Kubelet) -> list[_Found]:

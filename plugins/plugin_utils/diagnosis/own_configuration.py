@@ -11,6 +11,7 @@ import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import families
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, get
 
 #: Findings about serving certificates of kubelets; the others of that step are about who may ask a kubelet.
@@ -155,6 +156,6 @@ def _forward_lines(evidence: Evidence) -> tuple[str, ...]:
     networks = [str(one) for one in evidence.api("cluster", "pod_cidrs", default=[])] or [_NETWORK]
     lines: list[str] = []
     for network in networks:
-        program = "ip6tables" if ":" in network else "iptables"
+        program = families.iptables(network)
         lines += [f"{program} --append FORWARD --{way} {network} --jump ACCEPT" for way in ("source", "destination")]
     return tuple(lines)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import kubelet_view
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Finding
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.symptoms import Measured
@@ -291,10 +292,10 @@ def _kubelets(evidence: Evidence, names: t.Sequence[str]) -> dict[str, State]:
     without = set(evidence.nodes_without_metrics())
     served = any(get(entry, "nodes") for entry in evidence.api("metrics", "servers", default=[]))
     nodes = {str(node.get("name")): node for node in evidence.nodes}
-    answers: dict[str, list[tuple[str, Mapping]]] = {}
-    for host in evidence.control_planes:
-        for kubelet in host.get("kubelets", default=[]):
-            answers.setdefault(str(kubelet.get("node")), []).append((host.name, kubelet))
+    answers = {
+        kubelet.node: [(probe.source, probe.entry) for probe in kubelet.probes]
+        for kubelet in kubelet_view.kubelets(evidence)
+    }
     return {name: _kubelet(nodes.get(name), name in without, served, answers.get(name, [])) for name in names}
 
 

@@ -59,21 +59,21 @@ def pem_key(key):
 class Authority:
     """A certificate authority for tests."""
 
-    def __init__(self, common_name, hours_old=1):
+    def __init__(self, common_name, hours_old=1, issuer=None):
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         now = datetime.datetime.now(UTC)
         self.certificate = (
             x509.CertificateBuilder()
             .subject_name(self.name)
-            .issuer_name(self.name)
+            .issuer_name(issuer.name if issuer else self.name)
             .public_key(self.key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(hours=hours_old))
             .not_valid_after(now + datetime.timedelta(days=3650))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
-            .sign(self.key, hashes.SHA256())
+            .sign(issuer.key if issuer else self.key, hashes.SHA256())
         )
         self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
 
@@ -185,6 +185,43 @@ def authority():
 @pytest.fixture(scope="session")
 def other_authority():
     return Authority("other-ca")
+
+
+@pytest.fixture(scope="session")
+def intermediate_authority(other_authority):
+    """One that another has signed, as companies give clusters."""
+    return Authority("intermediate-ca", issuer=other_authority)
+
+
+@pytest.fixture(scope="session")
+def umlaut_certificate():
+    """Makes certificates, DER, with O=Universität as a T61String and a common name: cryptography does not decode it."""
+
+    def make(common_name):
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Universit{t"),
+                x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+            ]
+        )
+        now = datetime.datetime.now(UTC)
+        der = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(5)
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(days=90))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(key, hashes.SHA256())
+            .public_bytes(serialization.Encoding.DER)
+        )
+        # The tag of T61String in the place of that of UTF8String. The signature is no longer good, which nobody asks.
+        return der.replace(b"\x0c\x0bUniversit{t", b"\x14\x0bUniversit\xe4t")
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,9 @@ import ipaddress
 import re
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.host import network
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.families import joined
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
     Symptom,
 )
@@ -41,7 +43,7 @@ def kind_of(target: Mapping) -> str:
 def said_of(where: str, target: Mapping) -> str:
     """A line to quote: who connected to what, and what became of it."""
     # A kubelet is named by its address.
-    address = f"{target.get('host') or target.get('address')}:{target.get('port')}"
+    address = joined(target.get("host") or target.get("address"), target.get("port"))
     if failed(target):
         return f"{where} -> {address}: {get(target, 'connect', 'error', 'message', default='no connection')}"
     seconds = get(target, "connect", "seconds")
@@ -81,13 +83,20 @@ def route_to(host: Host, address: str) -> Mapping:
     return next((route for route in routes if route.get("kind") == "pod" and route.get("target") == address), {})
 
 
+def _is_known(route: Mapping) -> bool:
+    """Whether a look-up told something: a command that cannot look it up is no missing route."""
+    # Evidence of older versions says so by the error alone.
+    known = route.get("known", route.get("ok") or network.is_no_route(str(route.get("error") or "unreachable")))
+    return bool(known)
+
+
 def lacks_route(evidence: Evidence, host: Host, address: str, owner: str) -> bool:
     """Whether a host has no route of its own to a pod, while others have one.
 
     Where every host takes its default route, the network behind it knows the way, as in clouds.
     """
     route = route_to(host, address)
-    if not route:
+    if not route or not _is_known(route):
         return False
     if not route.get("ok"):
         return True
@@ -100,13 +109,16 @@ def lacks_route(evidence: Evidence, host: Host, address: str, owner: str) -> boo
 
 def denying_policies(evidence: Evidence) -> list[Mapping]:
     """The NetworkPolicies that select pods of the server for ingress, if none of them admits the API servers."""
+    if evidence.server_pods and all(pod.get("host_network") for pod in evidence.server_pods):
+        # Policies are for pods with a network of their own.
+        return []
     policies: list[Mapping] = [
         policy
         for policy in get(evidence.objects, "network_policies", default=[])
         if "Ingress" in get(policy, "spec", "policyTypes", default=["Ingress"])
     ]
     ports = {endpoint.get("port") for endpoint in evidence.endpoints} | {None}
-    sources = [address for host in evidence.control_planes for address in host.get("host", "addresses", default=[])]
+    sources = api_server_addresses(evidence)
     for policy in policies:
         for rule in get(policy, "spec", "ingress", default=[]):
             if _admits_port(rule, ports) and _admits_addresses(rule, sources):
@@ -114,30 +126,72 @@ def denying_policies(evidence: Evidence) -> list[Mapping]:
     return policies
 
 
+def api_server_addresses(evidence: Evidence) -> list[str]:
+    """The addresses that connections of API servers come from: InternalIPs, in the families that the server has.
+
+    A host has more of its own, such as that of Docker's bridge, by which nothing leaves for another node.
+    """
+    families = {":" in str(endpoint.get("ip")) for endpoint in evidence.endpoints if endpoint.get("ip")}
+    found: list[str] = []
+    for host in evidence.control_planes:
+        addresses = [
+            str(entry.get("address"))
+            for entry in evidence.node(host.node).get("addresses") or ()
+            if entry.get("type") == "InternalIP"
+        ]
+        found += addresses or [str(address) for address in host.get("host", "addresses", default=[])]
+    return [address for address in found if not families or (":" in address) in families]
+
+
+def unread_chains(host: Host, *, dropping: bool = False) -> list[str]:
+    """The chains of nftables at the forward hook whose rules nobody here has read, or those whose policy is drop.
+
+    Those of iptables are judged rule by rule; of others, only the policy is known.
+    """
+    backends = {"ip": "nft", "ip6": "nft6"}
+    chains: list[Mapping] = host.get("network", "nft_chains", default=[])
+    return [
+        f"{chain.get('family')} {chain.get('table')} {chain.get('chain')}"
+        for chain in chains
+        if (not dropping or chain.get("policy") == "drop")
+        and not (
+            (chain.get("table"), chain.get("chain")) == ("filter", "FORWARD")
+            and host.get("network", "backends", backends.get(str(chain.get("family")), ""), "present")
+        )
+    ]
+
+
 def _admits_port(rule: Mapping, ports: t.Collection[t.Any]) -> bool:
     listed = rule.get("ports") or []
+    return not listed or any(_is_of(entry, port) for entry in listed for port in ports)
+
+
+def _is_of(entry: Mapping, port: t.Any) -> bool:
+    """Whether an entry of a policy's ports is of a port; None is one that is not known."""
+    first = entry.get("port")
+    if (entry.get("protocol") or "TCP") != "TCP":
+        return False
     # A named port cannot be told from here: it is taken for that of the server.
-    return not listed or any(isinstance(entry.get("port"), str) or entry.get("port") in ports for entry in listed)
+    if first is None or isinstance(first, str):
+        return True
+    if isinstance(port, int) and isinstance(entry.get("endPort"), int):
+        return bool(first <= port <= entry["endPort"])
+    return bool(first == port)
 
 
 def _admits_addresses(rule: Mapping, addresses: t.Sequence[str]) -> bool:
     peers = rule.get("from") or []
     if not peers:
         return True
-    networks = [
-        ipaddress.ip_network(peer["ipBlock"]["cidr"], strict=False) for peer in peers if get(peer, "ipBlock", "cidr")
-    ]
-    excepted = [
-        ipaddress.ip_network(cidr, strict=False)
-        for peer in peers
-        for cidr in get(peer, "ipBlock", "except", default=[])
-    ]
-    inside = [
-        any(ipaddress.ip_address(address) in network for network in networks)
-        and not any(ipaddress.ip_address(address) in network for network in excepted)
-        for address in addresses
-    ]
-    return bool(inside) and all(inside)
+    blocks = [peer["ipBlock"] for peer in peers if get(peer, "ipBlock", "cidr")]
+    return bool(addresses) and all(any(_is_in(block, address) for block in blocks) for address in addresses)
+
+
+def _is_in(block: Mapping, address: str) -> bool:
+    """Whether an ipBlock of a policy has an address in it; what it excepts, another one may admit."""
+    one = ipaddress.ip_address(address)
+    excepted = [ipaddress.ip_network(cidr, strict=False) for cidr in get(block, "except", default=[])]
+    return one in ipaddress.ip_network(block["cidr"], strict=False) and not any(one in entry for entry in excepted)
 
 
 def sidecars(evidence: Evidence) -> list[str]:

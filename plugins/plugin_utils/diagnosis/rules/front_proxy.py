@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki.names import UNREADABLE
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.families import joined
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Observation, Repair, Row
 
 Mapping = t.Mapping[str, t.Any]
@@ -80,13 +82,19 @@ def uses_client_ca(evidence: Evidence, host: Host) -> bool:
         return True
     # By the CA of clients, and so taken for an ordinary client of that name.
     issuer = get(host.front_proxy, "certificate", "issuer", default="")
-    return bool(issuer) and _taken_for_client(evidence, host) and issuer in {entry.get("subject") for entry in clients}
+    known = {entry.get("subject") for entry in clients}
+    return _readable(issuer) and issuer in known and _taken_for_client(evidence, host)
 
 
 def _taken_for_client(evidence: Evidence, host: Host) -> bool:
     name = common_name(str(get(host.front_proxy, "certificate", "subject", default="")))
     answers = [str(get(target, "response", "message")) for target in host.targets()]
     return any(f'User "{name}"' in text for text in [*answers, evidence.refused_lists.get(host.name, "")])
+
+
+def _readable(name: t.Any) -> bool:
+    """Whether a distinguished name could be read: two that could not are not the same for that."""
+    return bool(name) and name != UNREADABLE
 
 
 def fault_of(evidence: Evidence, host: Host) -> str:
@@ -105,7 +113,9 @@ def fault_of(evidence: Evidence, host: Host) -> str:
         # A matter of clocks.
         return ""
     names = allowed_names(evidence, host)
-    if names and common_name(str(certificate.get("subject"))) not in names:
+    # A name that nobody here could read is no other name: only a refusal tells that it is not allowed.
+    judged = _readable(certificate.get("subject")) or refused(host)
+    if names and judged and common_name(str(certificate.get("subject"))) not in names:
         return "AGG-03"
     return "AGG-04" if accepted(host) is False and _untrusted(evidence, host, certificate) else ""
 
@@ -135,7 +145,7 @@ def _file(host: Host) -> str:
 def _answers(evidence: Evidence, host: Host) -> list[str]:
     """What the server behind the API answers to this control plane, and what clients get there."""
     lines = [
-        f"{host.name}: {evidence.subject.server} at {target.get('host')}:{target.get('port')} answers "
+        f"{host.name}: {evidence.subject.server} at {joined(target.get('host'), target.get('port'))} answers "
         f"{get(target, 'response', 'status')} ({get(target, 'response', 'message') or 'no text'})"
         for target in host.targets()
         if get(target, "response", "status") not in (None, 200)
@@ -207,7 +217,7 @@ def name_not_allowed(evidence: Evidence) -> t.Iterator[Observation]:
                 *_answers(evidence, host),
             )
             yield Observation(lines, (host.name,))
-        elif not fault and subject and _names_removed(evidence, common_name(subject)):
+        elif not fault and _readable(subject) and _names_removed(evidence, common_name(subject)):
             yield Observation(
                 (
                     f"{host.name}: {_file(host)} has the subject {subject}",

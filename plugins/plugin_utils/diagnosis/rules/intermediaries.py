@@ -16,6 +16,7 @@ import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.families import joined
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
     Observation,
     Repair,
@@ -23,6 +24,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
 )
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.rules.connections import (
     SUFFERED,
+    api_server_addresses,
     denying_policies,
     failed,
     kind_of,
@@ -61,7 +63,7 @@ def _policy_repair(evidence: Evidence, policies: t.Sequence[Mapping]) -> Repair:
     namespace = str(policies[0].get("namespace") or "kube-system")
     port = next((endpoint.get("port") for endpoint in evidence.endpoints if endpoint.get("port")), 10250)
     labels = get(evidence.objects, "service", "selector", default={}) or {"k8s-app": evidence.subject.name}
-    addresses = [address for host in evidence.control_planes for address in host.get("host", "addresses", default=[])]
+    addresses = api_server_addresses(evidence)
     sources = ", ".join("{ipBlock: {cidr: %s/%d}}" % (one, 128 if ":" in one else 32) for one in addresses)
     selector = ", ".join(f"{key}: {value}" for key, value in labels.items())
     return Repair(
@@ -106,7 +108,8 @@ def _tunnel_line(host: Host, target: Mapping) -> str:
     tunnel = target.get("tunnel") or {}
     why = get(tunnel, "error", "message") or (f"it answers {tunnel['status']}" if tunnel.get("status") else "not known")
     direct = "without the proxy it connects" if not failed(target) else "without the proxy it does not connect either"
-    return f"{host.name} -> {target.get('host')}:{target.get('port')} through {target.get('proxy')}: {why}; {direct}"
+    address = joined(target.get("host"), target.get("port"))
+    return f"{host.name} -> {address} through {target.get('proxy')}: {why}; {direct}"
 
 
 def _proxy_repair(evidence: Evidence, host: Host) -> Repair:
@@ -210,7 +213,7 @@ def _shown_certificate(host: Host, target: Mapping) -> str:
     issuer = get(target, "tls", "certificate", "issuer")
     error = get(target, "tls", "error", "message") or get(target, "response", "error", "message")
     shown = f" (its certificate is by {issuer})" if issuer else ""
-    return f"{host.name} -> {target.get('host')}:{target.get('port')}: {error or target.get('verdict')}{shown}"
+    return f"{host.name} -> {joined(target.get('host'), target.get('port'))}: {error or target.get('verdict')}{shown}"
 
 
 def _mesh_repair(evidence: Evidence, beside: t.Sequence[str]) -> Repair:

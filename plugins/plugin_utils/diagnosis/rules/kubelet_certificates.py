@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import distributions
@@ -72,7 +73,7 @@ def _own_file(kubelet: Kubelet) -> Repair | None:
         f"Have {path} on {kubelet.name} issued anew by the CA that the metrics server trusts, for {address}; or remove "
         "tlsCertFile and tlsPrivateKeyFile from the kubelet's configuration, and the repair has the cluster sign one.",
         commands=(
-            f"openssl x509 -in {path} -noout -issuer -enddate -ext subjectAltName",
+            f"openssl x509 -in {shlex.quote(str(path))} -noout -issuer -enddate -ext subjectAltName",
             "systemctl restart kubelet",
         ),
     )
@@ -96,7 +97,8 @@ def _why_untrusted(kubelet: Kubelet) -> str:
     if re.search(r"-ca@\d+$", issuer) or kubelet.certificate.get("self_signed"):
         return ""
     named = set(kubelet.certificate.get("ip_addresses", ()))
-    missing = [address for address in kubelet.internal if address not in named]
+    # Nobody dials the others, of which a certificate need not know.
+    missing = [address for address in kubelet.internal[:1] if address not in named]
     if missing and "CN=kubernetes" in issuer:
         return (
             f"Its certificate names {', '.join(sorted(named)) or 'no address'}, and the node's address is {missing[0]}."

@@ -10,7 +10,7 @@ import ipaddress
 import re
 import typing as t
 
-from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import kubelet_view
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import families, kubelet_view
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.kubelet_view import Kubelet
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Repair, Row
@@ -30,7 +30,8 @@ def addresses(evidence: Evidence) -> Observations:
     found = kubelet_view.kubelets(evidence) if evidence.nodes else []
     owners: dict[str, list[Kubelet]] = {}
     for kubelet in found:
-        for address in kubelet.internal:
+        # A Node that is not Ready may be what is left of a machine that has joined anew by another name.
+        for address in kubelet.internal if kubelet.ready else ():
             owners.setdefault(address, []).append(kubelet)
     for address, sharing in sorted(owners.items()):
         if len(sharing) > 1:
@@ -139,15 +140,17 @@ def _open_port(evidence: Evidence, kubelet: Kubelet) -> Repair:
     shown = networks[:6] if len(networks) <= 6 else [*networks[:5], "NODE_NETWORK"]
     service = kubelet.host.get("network", "services", default={}) if kubelet.host else {}
     if service.get("firewalld.service") == "active":
-        commands = [
-            f"firewall-cmd --permanent --add-rich-rule='rule family=ipv4 source address={network} port port={port} "
-            "protocol=tcp accept'"
+        rules = [
+            f"rule family={families.firewalld(network)} source address={network} port port={port} protocol=tcp accept"
             for network in shown
-        ] + ["firewall-cmd --reload"]
+        ]
+        commands = [f"firewall-cmd --permanent --add-rich-rule='{rule}'" for rule in rules] + ["firewall-cmd --reload"]
     elif kubelet.host and kubelet.host.get("network", "ufw_enabled"):
         commands = [f"ufw allow proto tcp from {network} to any port {port}" for network in shown]
     else:
-        commands = [f"iptables -I INPUT -p tcp -s {network} --dport {port} -j ACCEPT" for network in shown]
+        commands = [
+            f"{families.iptables(network)} -I INPUT -p tcp -s {network} --dport {port} -j ACCEPT" for network in shown
+        ]
     return Repair(
         "advice",
         f"Accept TCP port {port} on {kubelet.name} from the networks of nodes and pods, in the host's firewall or the "

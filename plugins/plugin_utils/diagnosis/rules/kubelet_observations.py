@@ -10,6 +10,7 @@ import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import kubelet_view
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.families import joined
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.kubelet_view import Kubelet
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
     Finding,
@@ -59,7 +60,7 @@ def connects(kubelet: Kubelet, probe: kubelet_view.Probe, said: t.Any) -> str:
 
 
 def pod_connects(kubelet: Kubelet, probe: kubelet_view.PodProbe) -> str:
-    address = f"{probe.target.get('host')}:{probe.target.get('port')}"
+    address = joined(probe.target.get("host"), probe.target.get("port"))
     said = get(probe.target, "connect", "error", "message")
     return f"a pod of {probe.source.name} connects to the kubelet of {kubelet.name} at {address}: {said}"
 

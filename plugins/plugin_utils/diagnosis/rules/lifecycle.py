@@ -70,7 +70,61 @@ def clocks_differ(evidence: Evidence) -> t.Iterator[Observation]:
 
 
 def _skewed_clocks(evidence: Evidence) -> dict[str, str]:
-    """Hosts whose clock differs, with a line to quote. Where most differ from one server, that server's is wrong."""
+    """Hosts whose clock differs, with a line to quote."""
+    clocks = _clocks(evidence)
+    # Of two, nobody can tell whose is wrong.
+    return _unlike_most(evidence, clocks) if len(clocks) > 2 else _unlike_the_server(evidence)
+
+
+def _clocks(evidence: Evidence) -> dict[str, tuple[float, float]]:
+    """How far each clock is ahead of the same one, and how far off that may be; by host, or by URL of an API server.
+
+    Each host compares its clock with that of one API server, and control planes with another one than the rest: an
+    offset alone does not tell which of both is wrong. Empty where the evidence does not say who was asked.
+    """
+    compared: dict[str, list[tuple[str, float, float]]] = {}
+    for host in evidence.hosts:
+        clock = host.get("network", "clock", default={})
+        offset, server = clock.get("offset"), clock.get("server")
+        if not isinstance(offset, (int, float)):
+            continue
+        if not server:
+            return {}
+        other, uncertainty = evidence.host_of_server(str(server)), float(clock.get("uncertainty") or 0.5)
+        compared.setdefault(host.name, []).append((other, -float(offset), uncertainty))
+        compared.setdefault(other, []).append((host.name, float(offset), uncertainty))
+    found: list[dict[str, tuple[float, float]]] = []
+    # From whom most were compared with: the fewest measurements are between two clocks.
+    for start in sorted(compared, key=lambda name: -len(compared[name])):
+        if any(start in group for group in found):
+            continue
+        group = {start: (0.0, 0.0)}
+        waiting = [start]
+        while waiting:
+            name = waiting.pop()
+            ahead, doubt = group[name]
+            for other, offset, uncertainty in compared[name]:
+                if other not in group:
+                    group[other] = (ahead + offset, doubt + uncertainty)
+                    waiting.append(other)
+        found.append(group)
+    return max(found, key=len, default={})
+
+
+def _unlike_most(evidence: Evidence, clocks: t.Mapping[str, tuple[float, float]]) -> dict[str, str]:
+    middle = statistics.median_low(ahead for ahead, _doubt in clocks.values())
+    doubt = min(doubt for ahead, doubt in clocks.values() if ahead == middle)
+    found = {}
+    for name, (ahead, own) in clocks.items():
+        difference = ahead - middle
+        if evidence.host(name) is not None and abs(difference) - own - doubt > SKEW:
+            direction = "ahead of" if difference > 0 else "behind"
+            found[name] = f"{name}: its clock is {abs(difference):.0f} s {direction} those of most hosts"
+    return found
+
+
+def _unlike_the_server(evidence: Evidence) -> dict[str, str]:
+    """Where most differ from one server, that server's is wrong."""
     measured: dict[str, tuple[float, float]] = {}
     for host in evidence.hosts:
         offset = host.get("network", "clock", "offset")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis import families
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
     Elsewhere,
@@ -35,6 +36,7 @@ from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.
     route_to,
     said_of,
     sidecars,
+    unread_chains,
     vxlan_to,
 )
 
@@ -142,9 +144,7 @@ def firewall_between_hosts(evidence: Evidence) -> t.Iterator[Observation]:
         if any(refused_forwarding(end, policy=policy) for end in ends for policy in (True, False)):
             continue
         lines = [said_of(host.name, target)]
-        lines += [
-            f"{end.name}: its packet filters accept what is forwarded to pods" for end in ends if end.get("network")
-        ]
+        lines += [line for end in ends if end.get("network") for line in _packet_filters(end)]
         lines += others_reach(evidence, target, owner)
         lines += [
             said_of(host.name, kubelet)
@@ -152,14 +152,59 @@ def firewall_between_hosts(evidence: Evidence) -> t.Iterator[Observation]:
             if evidence.host_of_node(str(kubelet.get("node"))) == owner
         ]
         device = vxlan_to(host, str(target.get("host")))
-        cause = ""
-        if device:
+        cause, repair = "", None
+        dropping = [(end.name, chain) for end in ends for chain in unread_chains(end, dropping=True)]
+        if dropping:
+            cause, repair = _of_a_chain(evidence, *dropping[0])
+        elif device:
             cause = (
                 f"Packets to pods go through the VXLAN {device}, and nothing comes back: something between the "
                 "hosts drops "
                 f"its UDP packets (port 8472 or 4789), or packets to the port of {evidence.subject.server}."
             )
-        yield Observation(tuple(lines), (host.name,), cause=cause)
+        yield Observation(tuple(lines), (host.name,), cause=cause, repair=repair)
+
+
+def _packet_filters(end: Host) -> t.Iterator[str]:
+    """What is known of the packet filters of a host, none of whose rules that were read drops what it forwards."""
+    errors = [get(backend, "error") for backend in end.get("network", "backends", default={}).values()]
+    errors = [str(error) for error in (*errors, end.get("network", "nft_error")) if error]
+    dropping = unread_chains(end, dropping=True)
+    others = [chain for chain in unread_chains(end) if chain not in dropping]
+    for error in errors:
+        yield f"{end.name}: not all of its packet filters could be read: {error}"
+    for chain in dropping:
+        yield f"{end.name}: the policy of nftables' chain {chain} is drop; whether a rule of it accepts is not known"
+    if others:
+        yield f"{end.name}: nftables has more chains for what is forwarded, whose rules were not read: " + ", ".join(
+            others
+        )
+    if not errors and not dropping:
+        which = "iptables" if others else "packet filters"
+        yield f"{end.name}: its {which} accept what is forwarded to pods"
+
+
+def _of_a_chain(evidence: Evidence, name: str, chain: str) -> tuple[str, Repair]:
+    networks = [str(cidr) for cidr in evidence.api("cluster", "pod_cidrs", default=[])] or ["POD_NETWORK"]
+    return (
+        f"Nothing from the control planes reaches the port of the pod, and on {name} the chain {chain} of nftables "
+        "drops all forwarded packets that none of its rules accepts. Where its rules accept pod traffic, a firewall "
+        "between the hosts is left.",
+        Repair(
+            "advice",
+            f"See whether the chain {chain} on {name} accepts pod traffic; if not, accept it there, in the file that "
+            "the chain comes from.",
+            risk="none, if only the networks of pods are accepted",
+            commands=(
+                f"nft list chain {chain}   # on {name}",
+                *(
+                    f"nft insert rule {chain} {families.nftables(network)} {way} {network} accept"
+                    for network in networks
+                    for way in ("saddr", "daddr")
+                ),
+            ),
+        ),
+    )
 
 
 # --- NET-03: a firewall on the server's host ------------------------------------------------------------------------
@@ -237,12 +282,36 @@ def forward_policy_drops(evidence: Evidence) -> t.Iterator[Observation]:
         firewalls = [
             name for name, state in active.items() if state == "active" and name.startswith(("firewalld", "ufw"))
         ]
+        passed_by = _goes_another_way(evidence, host, backends)
         yield Observation(
             tuple(lines),
             (host.name,),
-            severity=_severity(evidence, host),
+            severity="warning" if passed_by else _severity(evidence, host),
+            cause=_PASSED_BY if passed_by else "",
             repair=_firewall_repair(evidence, firewalls),
         )
+
+
+_PASSED_BY = (
+    "The policy of the chain FORWARD is DROP, and no rule accepts pod traffic. Still the pods of this host connect, "
+    "and no packet has met the policy: something forwards them before it, such as the BPF programs of a CNI plugin. "
+    "Without that, the policy drops them."
+)
+
+
+def _goes_another_way(evidence: Evidence, host: Host, backends: t.Iterable[str]) -> bool:
+    """Whether all shows that pods of a host connect without the chain FORWARD: every connection, metrics, counters."""
+    tried = host.pod_targets()
+    packets = [host.get("network", "backends", backend, "policy_packets", default=0) for backend in backends]
+    served = any(get(entry, "nodes") for entry in evidence.api("metrics", "servers", default=[]))
+    return (
+        bool(tried)
+        and all(get(target, "connect", "ok") for target in tried)
+        and not any(packets)
+        and served
+        and not evidence.nodes_without_metrics()
+        and not evidence.failing_servers
+    )
 
 
 # --- NET-05: a kernel that writes wrong checksums -------------------------------------------------------------------

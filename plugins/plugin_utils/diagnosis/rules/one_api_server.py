@@ -10,6 +10,7 @@ import re
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Host, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.families import joined
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import Observation, Repair, Row
 
 Mapping = t.Mapping[str, t.Any]
@@ -36,7 +37,7 @@ def _targets(host: Host) -> list[str]:
     for target in host.targets():
         error = get(target, "connect", "error", "message") or get(target, "tls", "error", "message")
         said = f": {error}" if error else ""
-        lines.append(f"{host.name} -> {target.get('host')}:{target.get('port')}: {target.get('verdict')}{said}")
+        lines.append(f"{host.name} -> {joined(target.get('host'), target.get('port'))}: {target.get('verdict')}{said}")
     return lines
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.families import joined
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
     Elsewhere,
     Finding,
@@ -154,7 +155,7 @@ def _unverified(evidence: Evidence, entry: Mapping) -> tuple[list[str], str]:
     certificate = t.cast(Mapping, get(target, "tls", "certificate", default={}))
     wanted = f"{get(entry, 'service', 'name')}.{get(entry, 'service', 'namespace')}.svc"
     lines = [
-        f"{host}: the certificate of {target.get('host')}:{target.get('port')} does not verify for {wanted}: "
+        f"{host}: the certificate of {joined(target.get('host'), target.get('port'))} does not verify for {wanted}: "
         f"{get(target, 'tls', 'error', 'message')}",
         f"it was issued by {certificate.get('issuer')} for {', '.join(certificate.get('dns_names') or ['no name'])}",
         f"caBundle of {name}: {', '.join(bundle.get('subjects') or ())}",
@@ -229,6 +230,8 @@ def no_endpoints(evidence: Evidence) -> t.Iterator[Observation]:
         endpoints = entry.get("endpoints") or ()
         if name in seen or any(endpoint.get("ready") for endpoint in endpoints):
             continue
+        if _leads_elsewhere(evidence, name) and _served(evidence, str(entry.get("name"))):
+            continue
         seen.add(name)
         lines, cause, standing = _why_empty(evidence, entry)
         condition = entry.get("message")
@@ -238,11 +241,29 @@ def no_endpoints(evidence: Evidence) -> t.Iterator[Observation]:
         yield Observation(tuple(lines), cause=cause, repair=repair, standing=standing)
 
 
+def _leads_elsewhere(evidence: Evidence, name: str) -> bool:
+    """Whether a Service is of the type ExternalName. It has no endpoints, and API servers connect all the same."""
+    service = get(evidence.objects, "service", default={})
+    return service.get("type") == "ExternalName" and f"{service.get('namespace')}/{service.get('name')}" == name
+
+
+def _served(evidence: Evidence, apiservice: str) -> bool:
+    """Whether every API server that was asked serves the API."""
+    asked = [entry for entry in evidence.requests if entry.get("name") == apiservice]
+    return bool(asked) and all(entry.get("ok") for entry in asked)
+
+
 def _why_empty(evidence: Evidence, entry: Mapping) -> tuple[list[str], str, Standing]:
     """The reason, as far as the objects tell; where only the pods are to blame, their own rows have to say why."""
     name = service_name(entry)
     port = get(entry, "service", "port")
     service = t.cast(Mapping, get(evidence.objects, "service", default={}))
+    if _leads_elsewhere(evidence, name):
+        return (
+            [f"Service {name} is of the type ExternalName, and has no endpoints of its own"],
+            "API servers connect to the name that the Service gives, and nothing there serves the API.",
+            "own",
+        )
     if entry.get("service_exists") is False:
         if service and f"{service.get('namespace')}/{service.get('name')}" == name:
             ports = ", ".join(str(other.get("port")) for other in service.get("ports") or ()) or "none"

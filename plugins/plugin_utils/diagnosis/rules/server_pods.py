@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 import typing as t
 
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.text import masking
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.evidence import Evidence, Mapping, get
+from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.families import joined
 from ansible_collections.kubemetrics.aggregation.plugins.plugin_utils.diagnosis.model import (
     Elsewhere,
     Observation,
@@ -66,8 +69,11 @@ def severity_of(evidence: Evidence) -> Severity:
     return "warning" if evidence.server_serves else "error"
 
 
-def foreign(evidence: Evidence, text: str, *commands: str) -> Repair | None:
-    """Advice for a server of somebody else; None for this collection's own, which the row's repair is for."""
+def foreign(evidence: Evidence, text: str, *commands: str, **words: str) -> Repair | None:
+    """Advice for a server of somebody else; None for this collection's own, which the row's repair is for.
+
+    What comes from the cluster goes into the commands by name ({name}, and those of words), quoted for the shell.
+    """
     if evidence.server_managed:
         return None
     workload = evidence.server_workload
@@ -78,11 +84,13 @@ def foreign(evidence: Evidence, text: str, *commands: str) -> Repair | None:
         "name": workload.get("name") or evidence.subject.name,
         "account": str(evidence.get("api", "objects", "service_account", default="")).partition("/")[2]
         or evidence.subject.name,
+        **words,
     }
+    quoted_words = {key: shlex.quote(str(value)) for key, value in names.items()}
     return Repair(
         "advice",
         f"{evidence.subject.Server} is managed by {owner}. {text}",
-        commands=tuple(command.format(**names) for command in commands),
+        commands=tuple(command.format(**quoted_words) for command in commands),
     )
 
 
@@ -134,19 +142,37 @@ def image_not_pulled(evidence: Evidence) -> t.Iterator[Observation]:
             hosts=hosts_of(evidence, [pod]),
             cause=_why_not_pulled(text, pod, sandbox=bool(sandbox)),
             severity=severity_of(evidence),
-            repair=foreign(
-                evidence,
-                "Make its image available to the node, by a mirror in containerd's hosts.toml or by its digest.",
-                f"crictl pull {next((c.get('image') for c in pod.get('containers') or () if c.get('image')), 'IMAGE')}"
-                f"  # on {pod.get('node')}",
-                "kubectl --namespace {namespace} rollout restart deployment {name}",
-            ),
+            repair=_another_image(evidence) if "InvalidImageName" in text else _available_image(evidence, pod),
         )
+
+
+def _another_image(evidence: Evidence) -> Repair | None:
+    return foreign(
+        evidence,
+        "Correct the name of its image, where its manifest or its chart's values have it.",
+        "kubectl --namespace {namespace} edit deployment {name}",
+    )
+
+
+def _available_image(evidence: Evidence, pod: Mapping) -> Repair | None:
+    return foreign(
+        evidence,
+        "Make its image available to the node, by a mirror in containerd's hosts.toml or by its digest.",
+        "crictl pull {image}  # on {node}",
+        "kubectl --namespace {namespace} rollout restart deployment {name}",
+        image=next((str(one["image"]) for one in pod.get("containers") or () if one.get("image")), "IMAGE"),
+        node=str(pod.get("node")),
+    )
 
 
 def _why_not_pulled(text: str, pod: Mapping, *, sandbox: bool) -> str:
     node = pod.get("node")
     what = "the image of the pod's sandbox (pause)" if sandbox else "the image"
+    if "InvalidImageName" in text:
+        return (
+            "The name of the image is none that a runtime can read, as where a variable in it was not replaced, or it "
+            "has capital letters or a space."
+        )
     if "Never" in text:
         return (
             f"Node {node} does not have {what}, and its pull policy is Never: it was removed from the node, by the "
@@ -235,7 +261,7 @@ def pod_does_not_reach_api(evidence: Evidence) -> t.Iterator[Observation]:
         lines = [said_of(f"pod on {name}", target) for target in [*broken, *servers[:2]]]
         lines += _log_lines(evidence)[:1]
         endpoints = [str(address) for address in get(evidence.objects, "kubernetes", "endpoints", default=[])]
-        known = {f"{target.get('host')}:{target.get('port')}" for target in servers}
+        known = {joined(target.get("host"), target.get("port")) for target in servers}
         odd = [address for address in endpoints if known and address not in known]
         if odd:
             lines.append(f"Service default/kubernetes leads to {', '.join(odd)}, which is no API server that is known")
@@ -409,7 +435,8 @@ def flags_refused(evidence: Evidence) -> t.Iterator[Observation]:
             yield Observation(
                 evidence=(
                     *dict.fromkeys(said),
-                    quoted(pod, f"args: {' '.join(map(str, container.get('args') or ()))}"),
+                    # Evidence that an older version has saved may hold more than is shown now.
+                    quoted(pod, f"args: {' '.join(masking.mask_argv(list(map(str, container.get('args') or ()))))}"),
                 ),
                 severity=severity_of(evidence),
                 repair=foreign(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import ssl
 
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.modules import extension_authentication_info
@@ -125,3 +126,14 @@ def test_it_names_what_should_not_be_published_any_more(
     assert run_module(extension_authentication_info, **arguments)["ok"]
     result = run_module(extension_authentication_info, no_other_ca=True, **arguments)
     assert result["message"] == "the front-proxy CA CN=other-ca is published, which no control plane's file holds"
+
+
+def test_a_name_that_cryptography_does_not_decode(
+    api_server, kubeconfig, run_module, config_map, umlaut_certificate, authority
+):
+    odd = ssl.DER_cert_to_PEM_cert(umlaut_certificate("corporate-ca"))
+    config_map["data"].update({"client-ca-file": odd, "requestheader-client-ca-file": odd})
+    api_server.get(PATH, config_map)
+    result = run_module(extension_authentication_info, kubeconfig=kubeconfig, contains_ca=[der(authority)])
+    assert result["message"] == "the front-proxy CA CN=test-ca is not published"
+    assert result["shared"] == ["CN=corporate-ca,O=Universität"]

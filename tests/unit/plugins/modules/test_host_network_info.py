@@ -80,6 +80,7 @@ def test_what_is_in_the_way(host, run_module):
     assert (pods["ok"], pods["device"], pods["default"]) == (True, "cni0", False)
     assert (services["ok"], services["default"]) == (True, True)
     assert (peer["ok"], peer["error"]) == (False, "RTNETLINK answers: No route to host")
+    assert [entry["known"] for entry in result["routes"]] == [True, True, True]
 
 
 def test_legacy_tables_are_not_loaded_by_looking(host, run_module, monkeypatch, tmp_path):
@@ -127,10 +128,21 @@ def test_programs_that_fail_or_hang(programs, run_module):
     assert "did not end within 0.3 s" in result["nft_error"]
 
 
+@pytest.mark.parametrize(
+    "script",
+    ['echo \'Option "-j" is unknown, try "ip -help".\' >&2; exit 255\n', "echo not JSON\n", "exec /bin/sleep 60\n"],
+)
+def test_an_ip_that_cannot_look_routes_up(host, programs, run_module, script):
+    programs("ip", script)
+    (route,) = run_module(host_network_info, peers=["192.0.2.11"], timeout=0.3)["routes"]
+    assert (route["known"], route["ok"]) == (False, False)
+
+
 def test_a_host_without_any_of_it(programs, run_module):
     result = run_module(host_network_info, pod_cidrs=["10.233.64.0/18"])
     assert not result["backends"]["nft"]["present"]
     assert result["routes"][0]["error"] == "There is no ip command on this host."
+    assert not result["routes"][0]["known"]
     assert result["clock"] is None
 
 
@@ -138,7 +150,7 @@ def test_the_clock(host, run_module, start_server, authority, tmp_path):
     server = start_server()
     (tmp_path / "ca.crt").write_bytes(authority.pem)
     clock = run_module(host_network_info, time_server=server.url, ca_file=str(tmp_path / "ca.crt"))["clock"]
-    assert clock["error"] is None
+    assert (clock["server"], clock["error"]) == (server.url, None)
     assert abs(clock["offset"]) < 2
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.modules import kubelet_client_info
@@ -88,3 +89,8 @@ def test_an_api_that_does_not_answer_the_question(review, authority):
     result = review(clients={"cp1": authority.issue("kubernetes")[0].decode()})
     assert result["failed"]
     assert "answered 404" in result["msg"]
+
+
+def test_a_name_that_cryptography_does_not_decode(umlaut_certificate):
+    client = kubelet_client_info.load_client("cp1", ssl.DER_cert_to_PEM_cert(umlaut_certificate("kube-apiserver")))
+    assert (client.user, client.groups) == ("kube-apiserver", ["Universität"])

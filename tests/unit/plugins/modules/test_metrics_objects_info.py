@@ -8,7 +8,7 @@ import json
 import time
 
 import pytest
-from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import rights
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.api import metrics_objects, rights
 from ansible_collections.kubemetrics.aggregation.plugins.modules import metrics_objects_info as module
 
 SYSTEM = "/api/v1/namespaces/kube-system"
@@ -323,3 +323,35 @@ def test_an_api_server_that_does_not_answer_is_waited_for_once(cluster, kubeconf
     assert result["failed"]
     assert "did not answer within 0.5 s" in result["msg"]
     assert time.monotonic() - started < 1.8
+
+
+def test_logins_of_containers_are_not_kept():
+    defined = pod("a", {})
+    defined["spec"]["containers"][0].update(
+        command=["/bin/sh", "-c"],
+        args=["exec /adapter --prometheus-token=S3CRET --password S3CRET", "--api-key=S3CRET"],
+        readinessProbe={
+            "httpGet": {
+                "path": "/readyz?key=S3CRET",
+                "port": "https",
+                "scheme": "HTTPS",
+                "httpHeaders": [{"name": "X-Api-Key", "value": "S3CRET"}],
+            },
+            "periodSeconds": 10,
+            "failureThreshold": 3,
+        },
+        livenessProbe={"exec": {"command": ["curl", "-u", "admin:S3CRET", "https://localhost"]}},
+    )
+    (view,) = metrics_objects.container_views(defined)
+    assert "S3CRET" not in json.dumps(view)
+    assert view["probes"] == {
+        "liveness": {"kind": "exec"},
+        "readiness": {
+            "kind": "http",
+            "path": "/readyz",
+            "port": "https",
+            "scheme": "HTTPS",
+            "periodSeconds": 10,
+            "failureThreshold": 3,
+        },
+    }

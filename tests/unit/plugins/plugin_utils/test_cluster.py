@@ -86,6 +86,11 @@ def test_without_such_a_certificate(certificate):
     assert cluster.host_facts("host-1", found, control_plane=False)["node_name"] == "w1"
 
 
+def test_a_name_that_cryptography_does_not_decode(umlaut_certificate):
+    encoded = base64.b64encode(umlaut_certificate("system:node:w1")).decode()
+    assert cluster.node_of_certificate(encoded) == "w1"
+
+
 def test_a_certificate_of_nobodys_node(authority):
     assert cluster.node_of_certificate(der_of(authority, "kubernetes-admin")) is None
 

@@ -32,6 +32,18 @@ def test_what_does_not_parse_says_so(value):
     assert decode({"certificate_der": value})["certificate"] == {"error": "The certificate does not parse."}
 
 
+def test_names_that_cryptography_does_not_decode(umlaut_certificate):
+    value = base64.b64encode(umlaut_certificate("front-proxy-client")).decode()
+    assert decode({"certificate_der": value})["certificate"]["subject"] == "CN=front-proxy-client,O=Universit\u00e4t"
+
+
+def test_a_version_that_there_is_not(encoded):
+    der = base64.b64decode(encoded).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x04", 1)
+    odd = base64.b64encode(der).decode()
+    assert decode({"certificate_der": odd})["certificate"] == {"error": "The certificate does not parse."}
+    assert issued_by(odd, [{"certificate_der": encoded}]) is False
+
+
 def test_other_values_stay_as_they_are():
     assert decode({"changed": False, "list": [1, "x", None]}) == {"changed": False, "list": [1, "x", None]}
 

@@ -619,3 +619,14 @@ def test_all_control_planes_have_to_trust_the_same_cas(look, authority, another)
 
 def test_a_name_that_is_not_allowed_is_left_over(look):
     assert "not allowed (x)" in front_proxy.left_over({"cp1": look()}, {"cp1": ["x"]})
+
+
+def test_names_that_cryptography_does_not_decode(look, umlaut_certificate):
+    """O=Universität as a T61String, in a CA of the file and in the name of the client."""
+    encoded = base64.b64encode(umlaut_certificate("front-proxy-client")).decode()
+    now = datetime.datetime.now(datetime.timezone.utc)
+    info = look(ca=[*look()["ca"], encoded], chain=[encoded])
+    trusted = front_proxy.authorities(info, now)
+    assert len(trusted) == 2
+    assert front_proxy.trouble_with(info, trusted, ["front-proxy-client"], 30, now) == ""
+    assert front_proxy.plan({"cp1": info}, {"cp1": ("front-proxy-client",)}, front_proxy.Settings())["issue"] == {}

@@ -164,6 +164,15 @@ def test_a_certificate_of_another_authority(start_server, write_kubeconfig, othe
     assert "_ssl.c" not in str(raised.value)
 
 
+@pytest.mark.parametrize("cluster", [{}, {"extensions": []}], ids=["plain", "by the official client"])
+def test_an_intermediate_authority_is_a_trust_anchor(start_server, write_kubeconfig, intermediate_authority, cluster):
+    server = start_server(issuer=intermediate_authority)
+    server.get("/x", {"a": 1})
+    api = connect(write_kubeconfig(server.url, cluster=cluster, ca=intermediate_authority.pem))
+    assert api.get("/x")[0] == {"a": 1}
+    assert api.certificate_names() == ["127.0.0.1"]
+
+
 def test_an_expired_certificate(start_server, write_kubeconfig):
     server = start_server(days=-1)
     with pytest.raises(kube.KubeError, match="certificate has expired"):

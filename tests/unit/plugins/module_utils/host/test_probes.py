@@ -103,6 +103,20 @@ def test_verification(start_server, authority, server, name, words):
         assert words in shown["error"]["message"]
 
 
+def test_an_intermediate_authority_is_a_trust_anchor(start_server, intermediate_authority):
+    port = start_server(issuer=intermediate_authority).port
+    assert probes.look_at_tls("127.0.0.1", port, verified(intermediate_authority), "127.0.0.1", 2)["ok"]
+    error = probes.look_at_tls("127.0.0.1", port, verified(intermediate_authority), "other", 2)["error"]
+    assert (error["kind"], "Hostname mismatch" in error["message"]) == ("untrusted", True)
+
+
+def test_a_servers_own_certificate_is_a_trust_anchor(start_server, other_authority):
+    port = start_server(issuer=other_authority).port
+    shown = probes.look_at_tls("127.0.0.1", port, probes.client_context(verify=False), "127.0.0.1", 2)
+    pem = ssl.DER_cert_to_PEM_cert(base64.b64decode(shown["certificate_der"]))
+    assert probes.look_at_tls("127.0.0.1", port, probes.client_context(ca_data=pem), "127.0.0.1", 2)["ok"]
+
+
 def test_a_certificate_of_another_authority(start_server, authority, other_authority):
     port = start_server(issuer=other_authority).port
     error = probes.look_at_tls("127.0.0.1", port, verified(authority), "127.0.0.1", 2)["error"]

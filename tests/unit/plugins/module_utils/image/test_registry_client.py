@@ -548,3 +548,11 @@ def test_what_is_no_proxy(given):
 )
 def test_addresses_of_proxies(given, expected):
     assert transport.proxy_parts(given) == (expected, "")
+
+
+def test_an_intermediate_authority_is_a_trust_anchor(start_server, intermediate_authority, tmp_path):
+    server = start_server(issuer=intermediate_authority)
+    server.get("/v2/", "{}")
+    (tmp_path / "ca.pem").write_bytes(intermediate_authority.pem)
+    with transport.opener(str(tmp_path / "ca.pem")).open(f"{server.url}/v2/", timeout=5) as answer:
+        assert answer.status == 200

@@ -8,6 +8,7 @@ import datetime
 
 import pytest
 from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import certificates as certs
+from ansible_collections.kubemetrics.aggregation.plugins.module_utils.pki import names
 from cryptography.hazmat.primitives import serialization
 
 
@@ -86,3 +87,51 @@ def test_a_clock_that_is_a_little_behind_the_one_that_signed(authority, ahead, f
     certificate = certs.load_bundle(authority.issue("web")[0])[0]
     now = certs.not_before(certificate) - datetime.timedelta(seconds=ahead)
     assert (certs.why_no_client([certificate], [authority.certificate], now) == "") is fit
+
+
+def test_a_name_that_cryptography_does_not_decode(umlaut_certificate):
+    der = umlaut_certificate("front-proxy, client")
+    certificate = certs.load_der(der)
+    with pytest.raises(ValueError, match="asn1"):
+        certificate.subject.rfc4514_string()
+    words = certs.describe(certificate)
+    assert words["subject"] == words["issuer"] == r"CN=front-proxy\, client,O=Universität"
+    assert words["self_signed"]
+    assert certs.common_name(certificate) == "front-proxy, client"
+    assert certs.describe_bundle(encode(pem_of(der)))["subjects"] == [words["subject"]]
+    assert words["subject"] in certs.why_no_client([certificate], [])
+
+
+def pem_of(der):
+    return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize("tbs", [b"", b"\x30\x03\x02\x01\x01", b"\x30\x82\x01"])
+def test_a_name_that_nothing_reads(tbs):
+    class Odd:
+        tbs_certificate_bytes = tbs
+
+        @property
+        def subject(self):
+            raise ValueError("error parsing asn1 value")
+
+    assert names.text(Odd()) == "unreadable"
+    assert names.attributes(Odd()) is None
+
+
+def test_a_version_that_there_is_not(authority):
+    der = authority.certificate.public_bytes(serialization.Encoding.DER)
+    odd = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x04", 1)
+    with pytest.raises(ValueError, match="does not parse"):
+        certs.load_der(odd)
+    with pytest.raises(ValueError, match="number 2"):
+        certs.load_bundle(authority.pem + pem_of(odd))
+    assert certs.describe_bundle(encode(pem_of(odd)))["message"].endswith("does not parse")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("a", "a"), ("a, b", r"a\, b"), ("#a", r"\#a"), (" a ", r"\ a\ "), ('a"+;<>\\', r"a\"\+\;\<\>\\")],
+)
+def test_characters_that_have_a_meaning_in_names(value, expected):
+    assert names._escaped(value) == expected

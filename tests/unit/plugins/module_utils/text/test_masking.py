@@ -73,6 +73,14 @@ def masked(text):
         ("    env:\n    - value: >-\n        §\n      name: X\n    image: y", ["name: X", "image: y"]),
         ("    env:\n    - {name: X, value: 'a\n       §'}\n    - {name: Y, value: b}\n    image: y", ["image: y"]),
         ("    env: [{name: X, value: a\n       §}]\n    image: y", ["image: y"]),
+        ("ExecStart=/bin/sh -c 'exec /x --password § --v=2'", ["--password", "--v=2"]),
+        ("--api-key=§ --datadog-app-key § --etcd-s3-secret-key=§ --access-key=§ --v=2", ["--api-key=", "--v=2"]),
+        ("--auth=basic:§ --basic-auth me:§ --v=2", ["--auth=", "--v=2"]),
+        ("ExecStart=/usr/bin/curl -s -u admin:§ https://x --v", ["curl -s -u", "https://x --v"]),
+        ("--datastore-endpoint=mysql://u:a/§@tcp(10.0.0.1:3306)/k3s", ["mysql://", "tcp(10.0.0.1:3306)/k3s"]),
+        ("--url=postgres://u:a/§@db:5432/k3s", ["postgres://", "db:5432/k3s"]),
+        ("--url=https://me:a@§@proxy:3128/", ["proxy:3128/"]),
+        ("apiKey: §\nport: 1", ["port: 1"]),
         ("    - --token=§\n    - --v=2", ["--token=", "--v=2"]),
         ("    - --token\n    - §\n    - --v=2", ["--token", "--v=2"]),
         ('command: ["kubelet", "--token", "§", "--v=2"]', ['"--token", ', "--v=2"]),
@@ -131,6 +139,11 @@ def test_tokens_of_their_own_form_are_masked_wherever_they_stand():
         "extraArgs:\n- name: authorization-mode\n  value: Node,RBAC\n",
         "image: registry.example/pause:3.10\nhost: etcd.example.com\n",
         'command: ["kube-apiserver", "--v=2", "--x=y"]',
+        "--tls-private-key-file=/a --etcd-keyfile=/b --kubelet-client-key=/c --service-account-signing-key-file=/d",
+        "--client-cert-auth=true --enable-bootstrap-token-auth=true --anonymous-auth=false",
+        "https://registry.example:5000/a/b@sha256:0123 https://[fd00::1]:6443/a@b",
+        "--feature-gates=A=true, KubeletServiceAccountTokenForCredentialProviders=true",
+        "docker run --user 1000:1000 -u 0:0 x",
     ],
 )  # fmt: skip
 def test_what_is_no_secret_stays(text):
@@ -162,12 +175,50 @@ def test_flags_by_name():
     }
 
 
+@pytest.mark.parametrize("value", ["a b", f"x --token={SECRET}", f"https://a:{SECRET}@b c", "A=true, ATokenB=true"])
+def test_a_flag_is_shown_as_in_the_command_line(value):
+    shown = masking.mask_flag("some-flag", value)
+    assert SECRET not in shown
+    assert masking.mask_argv([f"--some-flag={value}"]) == [f"--some-flag={shown}"]
+
+
 def test_a_manifest_in_any_style():
     container = {"env": [{"name": "A", "value": SECRET}], "command": ["x", "--token", SECRET, f"--password={SECRET}"]}
     pod = {"spec": {"containers": [container], "volumes": []}}
     for text in (yaml.safe_dump(pod), yaml.safe_dump(pod, default_flow_style=True), json.dumps(pod, indent=1)):
         shown = masked(text)
         assert SECRET not in shown and "volumes" in shown and "--password=" in shown
+
+
+def test_a_command_in_one_word_is_masked_as_a_text():
+    shown = masking.mask_argv(["sh", "-c", f"exec /x --v=2 --password {SECRET} --api-key={SECRET}", "--v=2"])
+    assert shown == ["sh", "-c", "exec /x --v=2 --password ******** --api-key=********", "--v=2"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["api-key", "apikey", "datadog-app-key", "etcd-s3-secret-key", "access-key", "auth", "basic-auth", "api_key"],
+)
+def test_more_names_of_secrets(name):
+    assert masking.is_secret_flag(name)
+    assert masking.mask_argv([f"--{name}={SECRET}", f"--{name}", SECRET]) == [
+        f"--{name}=********",
+        f"--{name}",
+        "********",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tls-private-key-file", "kubelet-client-key", "encryption-provider-config", "anonymous-auth", "etcd-keyfile"],
+)
+def test_names_of_files_are_no_secrets(name):
+    assert not masking.is_secret_flag(name)
+
+
+def test_a_login_of_curl_leaves_the_command_line():
+    assert masking.mask_argv(["curl", "-u", f"admin:{SECRET}", "https://x"])[2] == masking.MASK
+    assert masking.mask_argv(["install", "-u", "0:0"]) == ["install", "-u", "0:0"]
 
 
 def test_secrets_leave_the_command_line():

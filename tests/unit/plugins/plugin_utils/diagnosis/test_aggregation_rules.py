@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import typing
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,18 @@ class TestCertificate:
         client(healthy)["certificate"].update(change)
         refuse(healthy)
         assert roots(healthy) == [row]
+
+    @pytest.mark.parametrize("certificate", [{"error": "The certificate does not parse."}, {"subject": "unreadable"}])
+    def test_a_name_that_could_not_be_read_is_no_other_name(self, healthy, certificate):
+        healthy["api"]["authentication"]["allowed_names"] = ["front-proxy-client"]
+        client(healthy).update(certificate=certificate, issued_by_requestheader_ca=False)
+        assert ids(healthy) == []
+
+    def test_a_refusal_tells_that_it_is_not_allowed(self, healthy):
+        healthy["api"]["authentication"]["allowed_names"] = ["front-proxy-client"]
+        client(healthy)["certificate"]["subject"] = "unreadable"
+        refuse(healthy)
+        assert roots(healthy) == ["AGG-03"]
 
     def test_an_unknown_issuer(self, healthy):
         client(healthy).update(issued_by_requestheader_ca=False)
@@ -500,3 +513,58 @@ class TestTransport:
 )
 def test_common_names(subject, name):
     assert front_proxy.common_name(subject) == name
+
+
+class TestExternalName:
+    def external(self, document):
+        for entry in document["api"]["apiservices"]["apiservices"]:
+            entry.update(service_exists=False, endpoints=[])
+        document["api"]["objects"]["service"].update(type="ExternalName", ports=[], selector={})
+        for host in document["hosts"].values():
+            for result in (host["aggregator"] or {}).values():
+                result["targets"] = []
+
+    def test_a_service_that_leads_elsewhere_has_no_endpoints(self, healthy):
+        self.external(healthy)
+        assert ids(healthy) == []
+
+    def test_where_it_leads_nothing_serves(self, healthy):
+        self.external(healthy)
+        requests(healthy, "cp1")
+        assert "ExternalName" in found(healthy)["AGG-12"]["evidence"][0]
+
+
+class TestLimitedKubeconfig:
+    """A user who may not list metrics gets 403 from every API server, of a cluster in which all is well."""
+
+    RIGHT: typing.ClassVar = {
+        "verb": "list",
+        "group": "metrics.k8s.io",
+        "resource": "nodes",
+        "subresource": "",
+        "namespace": "",
+    }
+
+    def deny(self, document, *, named="jane", user="jane", denied=True):
+        document["api"]["user"] = {"name": user, "groups": []} if user else None
+        document["api"]["denied"] = [dict(self.RIGHT)] if denied else []
+        for entry in document["api"]["metrics"]["servers"]:
+            message = (
+                f"{entry['server']} answered 403 to /apis/metrics.k8s.io/v1beta1/nodes: nodes.metrics.k8s.io is "
+                f'forbidden: User "{named}" cannot list resource "nodes" in API group "metrics.k8s.io"'
+            )
+            entry.update(ok=False, nodes=None, pods=None, message=message)
+        return engine.diagnose(document)
+
+    @pytest.mark.parametrize("user", ["jane", ""])
+    def test_it_is_no_fault(self, three, user):
+        diagnosis = self.deny(three, user=user)
+        assert (diagnosis["findings"], diagnosis["unexplained"]) == ([], [])
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"named": "kube-apiserver"}, {"denied": False}],
+        ids=["another user", "a user who has the rights"],
+    )
+    def test_what_the_server_refuses_is_one(self, three, changes):
+        assert self.deny(three, **changes)["unexplained"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import typing
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,14 @@ class TestAddresses:
         assert finding["evidence"] == ["nodes cp1, w1 have the same InternalIP 10.0.2.15"]
         assert "--node-ip=10.89.0.31" in " ".join(finding["repair"]["commands"])
 
+    def test_what_is_left_of_a_machine_that_has_joined_anew(self, healthy):
+        nodes = healthy["api"]["state"]["nodes"]
+        old = copy.deepcopy(next(node for node in nodes if node["name"] == "w1"))
+        nodes.append({**old, "name": "old-w1", "hostname": "old-w1", "ready": False})
+        assert found(healthy) == {}
+        nodes[-1]["ready"] = True
+        assert sorted(found(healthy)["KUB-08"]["hosts"]) == ["old-w1", "w1"]
+
     def test_certificates_for_the_old_address_are_a_consequence(self, healthy):
         self.set_addresses(healthy, cp1={"InternalIP": "10.0.2.15"}, w1={"InternalIP": "10.0.2.15"})
         TestCertificates().break_tls(healthy)
@@ -248,6 +257,62 @@ class TestAddresses:
         lost = {"ok": False, "error": {"kind": "network_unreachable", "message": "no route"}}
         targets.append({**first, "host": "2001:db8::11", "connect": lost})
         assert found(healthy) == {}
+
+
+class TestDualStack:
+    """A metrics server dials the first address of a type. The second one of each node is of another family here."""
+
+    @staticmethod
+    def add_family(document, *, first=False, **changes):
+        """Give each node an address of IPv6, where its kubelet answers as at the other one but for these changes."""
+        for number, node in enumerate(document["api"]["state"]["nodes"]):
+            other = f"2001:db8::{number + 11}"
+            here = next(entry["address"] for entry in node["addresses"] if entry["type"] == "InternalIP")
+            node["addresses"].insert(0 if first else len(node["addresses"]), {"type": "InternalIP", "address": other})
+            for host in document["hosts"].values():
+                for entry in [one for one in host.get("kubelets") or () if one["address"] == here]:
+                    host["kubelets"].append({**copy.deepcopy(entry), "address": other, **copy.deepcopy(changes)})
+                targets = (host.get("pod") or {}).get("targets") or []
+                for entry in [one for one in targets if one["kind"] == "kubelet" and one["host"] == here]:
+                    connect = changes.get("connect", entry["connect"])
+                    targets.append({**entry, "host": other, "connect": copy.deepcopy(connect)})
+
+    REFUSED: typing.ClassVar = {"kind": "refused", "message": "nothing listens there"}
+    CLOSED: typing.ClassVar = {
+        "connect": {"ok": False, "seconds": 0.0, "error": REFUSED},
+        "tls": {"ok": False, "version": None, "verified": None, "error": REFUSED, "certificate": None},
+        "anonymous": {"status": None, "message": "", "seconds": None, "error": REFUSED},
+        "authenticated": {"status": None, "message": "", "seconds": None, "error": REFUSED},
+    }
+    UNNAMED: typing.ClassVar = {
+        "tls": {
+            "ok": True,
+            "verified": False,
+            "error": {"kind": "untrusted", "message": "the certificate does not verify (IP address mismatch)"},
+            "certificate": {"issuer": "CN=kubernetes", "ip_addresses": ["192.0.2.1"]},
+        },
+        "authenticated": {"status": None, "message": "", "error": {"kind": "not_sent", "message": ""}},
+    }
+
+    @pytest.mark.parametrize("changes", [CLOSED, UNNAMED], ids=["closed", "not in the certificate"])
+    def test_the_second_address_does_not_matter(self, healthy, changes):
+        self.add_family(healthy, **changes)
+        assert found(healthy) == {}
+
+    @pytest.mark.parametrize(
+        ("changes", "identifier"), [(CLOSED, "KUB-09"), (UNNAMED, "KUB-01")], ids=["closed", "not in the certificate"]
+    )
+    def test_the_first_address_does(self, healthy, changes, identifier):
+        self.add_family(healthy, first=True, **changes)
+        finding = found(healthy)[identifier]
+        assert finding["hosts"] == ["cp1", "w1"]
+        assert all("2001:db8::" in line for line in finding["evidence"] if "connects to" in line)
+
+    def test_where_the_addresses_of_nodes_are_unknown_every_probe_counts(self, healthy):
+        self.add_family(healthy, **self.CLOSED)
+        for node in healthy["api"]["state"]["nodes"]:
+            node.update(addresses=[], ready=True)
+        assert len(kubelet_view.kubelets(evidence.Evidence(healthy))[0].probes) == 2
 
 
 class TestFirewall:
@@ -286,6 +351,17 @@ class TestFirewall:
         assert "iptables -I INPUT" in " ".join(found(healthy)["KUB-09"]["repair"]["commands"])
         healthy["hosts"]["w1"]["network"]["services"] = {"firewalld.service": "active"}
         assert "firewall-cmd" in " ".join(found(healthy)["KUB-09"]["repair"]["commands"])
+
+    def test_commands_are_those_of_the_family(self, healthy):
+        self.lose(healthy, "w1")
+        healthy["api"]["cluster"]["pod_cidrs"] = ["10.244.0.0/16", "fd00:10:244::/56"]
+        commands = found(healthy)["KUB-09"]["repair"]["commands"]
+        assert "iptables -I INPUT -p tcp -s 10.244.0.0/16 --dport 10250 -j ACCEPT" in commands
+        assert "ip6tables -I INPUT -p tcp -s fd00:10:244::/56 --dport 10250 -j ACCEPT" in commands
+        healthy["hosts"]["w1"]["network"]["services"] = {"firewalld.service": "active"}
+        commands = " ".join(found(healthy)["KUB-09"]["repair"]["commands"])
+        assert "rule family=ipv4 source address=10.244.0.0/16" in commands
+        assert "rule family=ipv6 source address=fd00:10:244::/56" in commands
 
 
 class TestSlow:

@@ -146,6 +146,23 @@ def test_a_default_route_is_right_where_all_have_it(healthy):
     assert found(healthy) == {"NET-02": ["cp1", "cp2"]}
 
 
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"known": False, "error": 'Option "-j" is unknown, try "ip -help".'}, "NET-02"),
+        ({"error": 'Option "-j" is unknown, try "ip -help".'}, "NET-02"),
+        ({"error": "There is no ip command on this host."}, "NET-02"),
+        ({"known": True, "error": "RTNETLINK answers: Network is unreachable"}, "NET-01"),
+        ({"error": "RTNETLINK answers: No route to host"}, "NET-01"),
+        ({"known": True, "device": "lo"}, "NET-01"),
+    ],
+)
+def test_a_look_up_that_fails_is_no_missing_route(healthy, how, expected):
+    lose(healthy)
+    route(healthy, ok=False, **{"device": None, "gateway": None, **how})
+    assert found(healthy) == {expected: ["cp1"]}
+
+
 # --- NET-02, NET-03, NET-04: who drops it ---------------------------------------------------------------------------
 
 
@@ -153,6 +170,68 @@ def test_a_firewall_between_the_hosts(healthy):
     lose(healthy)
     route(healthy)
     assert found(healthy) == {"NET-02": ["cp1"]}
+
+
+OWN_CHAIN = {"family": "ip", "table": "filter", "chain": "FORWARD", "priority": 0, "policy": "drop"}
+CHAIN = {"family": "inet", "table": "filter", "chain": "forward", "priority": 0, "policy": "drop"}
+ACCEPTS = "w1: its packet filters accept what is forwarded to pods"
+
+
+def between_hosts(document):
+    (finding,) = [entry for entry in engine.diagnose(document)["findings"] if entry["id"] == "NET-02"]
+    return finding
+
+
+def test_what_was_read_of_packet_filters_is_said(healthy):
+    lose(healthy)
+    route(healthy)
+    healthy["hosts"]["w1"]["network"]["nft_chains"] = [OWN_CHAIN]
+    assert ACCEPTS in between_hosts(healthy)["evidence"]
+
+
+def test_a_chain_of_nftables_that_drops_is_named(healthy):
+    lose(healthy)
+    route(healthy)
+    healthy["api"]["cluster"]["pod_cidrs"] = ["10.233.64.0/18", "fd00::/56"]
+    healthy["hosts"]["w1"]["network"]["nft_chains"] = [OWN_CHAIN, CHAIN]
+    finding = between_hosts(healthy)
+    assert not [line for line in finding["evidence"] if line.startswith("w1: its ")]
+    assert any("w1: the policy of nftables' chain inet filter forward is drop" in line for line in finding["evidence"])
+    assert "on w1 the chain inet filter forward" in finding["cause"]
+    assert "nft insert rule inet filter forward ip saddr 10.233.64.0/18 accept" in finding["repair"]["commands"]
+    assert "nft insert rule inet filter forward ip6 daddr fd00::/56 accept" in finding["repair"]["commands"]
+
+
+def test_the_own_chain_of_iptables_is_unread_without_iptables(healthy):
+    lose(healthy)
+    route(healthy)
+    network = healthy["hosts"]["w1"]["network"]
+    network["nft_chains"] = [OWN_CHAIN]
+    network["backends"]["nft"]["present"] = False
+    assert "the chain ip filter FORWARD" in between_hosts(healthy)["cause"]
+
+
+def test_a_chain_whose_policy_accepts_may_have_rules_that_do_not(healthy):
+    lose(healthy)
+    route(healthy)
+    healthy["hosts"]["w1"]["network"]["nft_chains"] = [{**CHAIN, "policy": "accept"}]
+    lines = between_hosts(healthy)["evidence"]
+    assert "w1: its iptables accept what is forwarded to pods" in lines
+    assert "w1: nftables has more chains for what is forwarded, whose rules were not read: inet filter forward" in lines
+
+
+@pytest.mark.parametrize("where", ["nft_error", "backends"])
+def test_packet_filters_that_could_not_be_read_accept_nothing(healthy, where):
+    lose(healthy)
+    route(healthy)
+    network = healthy["hosts"]["w1"]["network"]
+    if where == "nft_error":
+        network["nft_error"] = "Operation not permitted"
+    else:
+        network["backends"]["nft"]["error"] = "Operation not permitted"
+    lines = between_hosts(healthy)["evidence"]
+    assert ACCEPTS not in lines
+    assert "w1: not all of its packet filters could be read: Operation not permitted" in lines
 
 
 def test_one_control_plane_of_two_is_no_firewall_between_all(healthy):
@@ -177,6 +256,29 @@ def test_the_policy_of_the_pods_host(healthy):
     finding = engine.diagnose(healthy)["findings"][0]
     assert finding["severity"] == "error"
     assert finding["evidence"][0] == "w1 (nft): -P FORWARD DROP, which 7 packets have met"
+
+
+def test_a_policy_that_no_packet_meets_is_a_warning(healthy):
+    """Pods whose packets BPF programs forward: all connect, all metrics are there, and the counter stays at 0."""
+    network = healthy["hosts"]["w1"]["network"]
+    network["blocked"] = [blocked("policy of FORWARD")]
+    network["backends"]["nft"].update(policy="DROP", policy_packets=0)
+    (finding,) = engine.diagnose(healthy)["findings"]
+    assert (finding["id"], finding["severity"]) == ("NET-04", "warning")
+    assert "no packet has met the policy" in finding["cause"]
+    network["backends"]["nft"]["policy_packets"] = 1
+    assert engine.diagnose(healthy)["findings"][0]["severity"] == "error"
+
+
+@pytest.mark.parametrize("what", ["connection", "metrics"])
+def test_a_policy_that_something_is_lost_to_is_an_error(healthy, what):
+    healthy["hosts"]["w1"]["network"]["blocked"] = [blocked("policy of FORWARD")]
+    if what == "connection":
+        healthy["hosts"]["w1"]["pod"]["targets"][-1]["connect"] = lost()
+    else:
+        healthy["api"]["metrics"]["servers"][0]["nodes"]["missing"] = ["w1"]
+    (severity,) = [entry["severity"] for entry in engine.diagnose(healthy)["findings"] if entry["id"] == "NET-04"]
+    assert severity == "error"
 
 
 def test_the_policy_of_a_host_without_the_server_is_a_warning(healthy):
@@ -252,6 +354,19 @@ def test_a_policy_that_denies(healthy):
         ({"from": [{"podSelector": {}}]}, "NET-06"),
         ({"ports": [{"port": 443}]}, "NET-06"),
         ({"ports": [{"port": "https"}]}, "NET-02"),
+        ({"ports": [{"port": 1024, "endPort": 65535, "protocol": "TCP"}]}, "NET-02"),
+        ({"ports": [{"port": 1024, "endPort": 9999}]}, "NET-06"),
+        ({"ports": [{"port": 10250, "protocol": "UDP"}]}, "NET-06"),
+        ({"ports": [{"protocol": "TCP"}]}, "NET-02"),
+        (
+            {
+                "from": [
+                    {"ipBlock": {"cidr": "10.89.0.0/16", "except": ["10.89.0.0/24"]}},
+                    {"ipBlock": {"cidr": "10.89.0.11/32"}},
+                ]
+            },
+            "NET-02",
+        ),
         ({}, "NET-02"),
     ],
 )
@@ -260,6 +375,28 @@ def test_what_a_policy_admits(healthy, rule, expected):
     route(healthy)
     healthy["api"]["objects"]["network_policies"] = [{**DENY, "spec": {**DENY["spec"], "ingress": [rule]}}]
     assert found(healthy) == {expected: ["cp1"]}
+
+
+def test_connections_come_from_the_internal_address_of_the_node(healthy):
+    lose(healthy)
+    route(healthy)
+    healthy["hosts"]["cp1"]["host"]["addresses"] = ["10.89.0.11", "172.17.0.1", "fd00::11"]
+    rule = {"from": [{"ipBlock": {"cidr": "10.89.0.0/24"}}]}
+    policy = {**DENY, "spec": {**DENY["spec"], "ingress": [rule]}}
+    healthy["api"]["objects"]["network_policies"] = [policy]
+    assert found(healthy) == {"NET-02": ["cp1"]}
+    healthy["api"]["objects"]["network_policies"] = [DENY]
+    command = engine.diagnose(healthy)["findings"][0]["repair"]["commands"][0]
+    assert "from: [{ipBlock: {cidr: 10.89.0.11/32}}]" in command
+
+
+def test_policies_are_not_for_pods_in_the_network_of_their_node(healthy):
+    lose(healthy)
+    route(healthy)
+    healthy["api"]["objects"]["network_policies"] = [DENY]
+    for pod in healthy["api"]["objects"]["pods"]:
+        pod["host_network"] = True
+    assert "NET-06" not in found(healthy)
 
 
 def test_a_policy_that_nothing_enforces_is_no_finding(healthy):
@@ -380,6 +517,18 @@ def test_a_pod_that_reaches_no_cluster_ip(healthy):
     assert "ClusterIP" in engine.diagnose(healthy)["findings"][0]["cause"]
 
 
+def test_addresses_of_ipv6_are_compared_in_one_spelling(healthy):
+    for target in healthy["hosts"]["w1"]["pod"]["targets"]:
+        if target["kind"] == "api_server":
+            target.update(host="fd00::11", port=6443)
+    healthy["api"]["objects"]["kubernetes"]["endpoints"] = ["[fd00::11]:6443"]
+    pod_loses(healthy, "cluster_ip")
+    (finding,) = engine.diagnose(healthy)["findings"]
+    assert "ClusterIP" in finding["cause"]
+    assert not [line for line in finding["evidence"] if "no API server that is known" in line]
+    assert "pod on w1 -> [fd00::11]:6443: connected" in finding["evidence"]
+
+
 def test_an_api_server_that_restarts_is_no_fault_of_the_pods_network(healthy):
     pod_loses(healthy, "cluster_ip", "api_server")
     for target in healthy["hosts"]["w1"]["pod"]["targets"]:
@@ -462,6 +611,32 @@ def test_where_all_differ_from_one_the_one_is_wrong(healthy):
     for name in ("w1", "w2", "w3"):
         healthy["hosts"][name]["network"]["clock"] = {"offset": 40.0, "uncertainty": 0.5, "error": None}
     assert found(healthy) == {"LIF-02": ["cp1"]}
+
+
+@pytest.mark.parametrize("wrong", ["cp1", "cp2", "cp3", "w1"])
+@pytest.mark.parametrize("ahead", [60.0, -60.0])
+def test_only_the_clock_that_is_wrong_is_named(wrong, ahead):
+    """Each host asks the first API server that is not its own: cp1 asks cp2, all others ask cp1."""
+    document = recorded("healthy-3-1")
+    urls = {name: document["hosts"][name]["host"]["api_server_url"] for name in ("cp1", "cp2")}
+    clocks = {name: ahead if name == wrong else 0.0 for name in document["hosts"]}
+    for name, host in document["hosts"].items():
+        asked = "cp2" if name == "cp1" else "cp1"
+        offset = clocks[name] - clocks[asked]
+        host["network"]["clock"] = {"server": urls[asked], "offset": offset, "uncertainty": 0.5, "error": None}
+    assert found(document) == {"LIF-02": [wrong]}
+    (line,) = engine.diagnose(document)["findings"][0]["evidence"]
+    assert line == f"{wrong}: its clock is 60 s {'ahead of' if ahead > 0 else 'behind'} those of most hosts"
+
+
+@pytest.mark.parametrize("offset", [0.0, 5.2])
+def test_clocks_that_agree(healthy, offset):
+    url = healthy["hosts"]["cp1"]["host"]["api_server_url"]
+    healthy["hosts"]["w2"] = copy.deepcopy(healthy["hosts"]["w1"])
+    for name, value in (("w1", offset), ("w2", 0.1)):
+        clock = {"server": url, "offset": value, "uncertainty": 0.5, "error": None}
+        healthy["hosts"][name]["network"]["clock"] = clock
+    assert found(healthy) == {}
 
 
 def test_a_certificate_that_begins_in_the_future(healthy):

