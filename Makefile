@@ -70,7 +70,7 @@ test-rules: setup ## Alerts and dashboard, by promtool and by Prometheus itself 
 test-offline: setup ## A lab without any route out: installed from the bundle, then from a registry of its own (10 minutes)
 	@.ci/test offline
 
-test-takeover: setup ## A lab with another metrics server: taken over by a run that is killed, finished by the next, handed back (12 minutes)
+test-takeover: setup ## A lab with another metrics server: taken over by a run that is killed, finished by the next, handed back (6 minutes)
 	@.ci/test takeover
 
 lint: setup ## ansible-lint, yamllint, ruff, mypy, role documentation
