@@ -50,10 +50,14 @@ class Tally:
         self.asked = self.resets = self.failed = self.failed_again = 0
         self.failures: collections.Counter[str] = collections.Counter()
         self.first_failure = self.last_failure = ""
+        #: When one first failed again, in seconds since 1970; 0 when none did.
+        self.failed_again_at = 0
 
     def note(self, failure: str, again: str) -> None:
         self.failed += 1
         self.failed_again += bool(again)
+        if again and not self.failed_again_at:
+            self.failed_again_at = int(time.time())
         self.failures[failure] += 1
         self.last_failure = time.strftime("%H:%M:%S")
         self.first_failure = self.first_failure or self.last_failure
